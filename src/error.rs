@@ -1,0 +1,85 @@
+//! What a call can fail with, as the interface words it, and how Redis's own errors become that.
+//!
+//! Every text made here may reach a component: one line, no secret, no stored data. Which errors
+//! are worth another attempt is for `connection` to know; how errors travel is for `serve`.
+
+use std::fmt;
+
+use redis::ServerError;
+
+/// The `error` variant of `wrpc:keyvalue/store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The bucket does not exist for this link.
+    NoSuchStore,
+    /// The link, or Redis's ACL, does not allow the operation.
+    AccessDenied,
+    /// Anything else, in words that a component's author can act on.
+    Other(String),
+}
+
+impl Error {
+    /// An error in words; line breaks and other control characters become spaces.
+    pub fn other(text: impl Into<String>) -> Self {
+        Self::Other(one_line(text.into()))
+    }
+
+    /// An answer of Redis that no version of it gives to `command`.
+    pub fn unexpected_answer(command: &str) -> Self {
+        Self::Other(format!(
+            "the server's answer to {command} is not one that Redis or Valkey gives"
+        ))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchStore => f.write_str("no such store"),
+            Self::AccessDenied => f.write_str("access denied"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Redis's refusal of a command: its ACL's is `access-denied`, any other keeps Redis's words.
+impl From<&ServerError> for Error {
+    fn from(refusal: &ServerError) -> Self {
+        match refusal.code() {
+            "NOPERM" => Self::AccessDenied,
+            _ => Self::other(in_words(refusal)),
+        }
+    }
+}
+
+/// Redis's error as Redis wrote it: its code, and what follows.
+pub fn in_words(refusal: &ServerError) -> String {
+    match refusal.details() {
+        Some(details) => format!("{} {details}", refusal.code()),
+        None => refusal.code().to_owned(),
+    }
+}
+
+fn one_line(text: String) -> String {
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, " ")
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_one_line() {
+        assert_eq!(
+            Error::other("a\r\nb\tc"),
+            Error::Other("a  b c".to_owned()),
+            "control characters become spaces"
+        );
+    }
+}

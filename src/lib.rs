@@ -1,0 +1,27 @@
+//! kvredis: `wasi:keyvalue` on Redis and Valkey, as a wasmCloud 1.x capability provider.
+//!
+//! A call walks straight through, one room after another, and nobody calls back up:
+//!
+//! ```text
+//! NATS -> serve (wRPC in, results out) -> store | atomics | batch (one file per WIT interface)
+//!      -> links, link (whose call is this?) -> keyspace (bucket and key to Redis key)
+//!      -> connection (one request in, one answer out) -> Redis
+//! ```
+//!
+//! Beside that way: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
+//! standard input), [`settings`] (text to typed settings), [`telemetry`], [`error`] and [`task`].
+
+pub mod atomics;
+pub mod batch;
+pub mod connection;
+pub mod error;
+pub mod host_data;
+pub mod keyspace;
+pub mod link;
+pub mod links;
+pub mod provider;
+pub mod serve;
+pub mod settings;
+pub mod store;
+pub mod task;
+pub mod telemetry;

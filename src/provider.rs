@@ -1,0 +1,278 @@
+//! The host's lifecycle of a provider: start, links, configuration, health, shutdown.
+//!
+//! The SDK's own loop ignores a link that is put twice, confuses the links of one component, and
+//! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
+//! are is in `messages`; what a link is, `links` knows; calls are taken by `serve`.
+
+mod messages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Message};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+use wasmcloud_provider_sdk::{
+    DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
+    with_connection_event_logging,
+};
+
+use crate::host_data::Opener;
+use crate::links::{Definition, Links};
+use crate::serve::Server;
+use crate::settings::{Layer, Origin, ProviderSettings, Sources};
+use crate::telemetry::Occasionally;
+use messages::{FromHost, HostMessages};
+
+const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
+/// What is left of the host's time limit for the way of the answer.
+const WAY_BACK: Duration = Duration::from_millis(200);
+/// How long a link may be without its Redis before the provider calls itself unhealthy.
+const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
+/// How long the first connection to NATS is tried for; then the host may start the provider anew.
+const FIRST_CONNECT: Duration = Duration::from_secs(30);
+const NATS_RETRY: Duration = Duration::from_millis(250);
+const NATS_PING: Duration = Duration::from_secs(20);
+
+/// A provider that a host has started.
+struct Provider {
+    id: String,
+    links: Arc<Links>,
+    opener: Opener,
+    unhealthy: Occasionally,
+}
+
+/// Runs until the host or a signal ends it.
+///
+/// # Errors
+///
+/// The host data is wrong, or NATS cannot be reached.
+pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
+    let opener = Opener::new(host_data).context("the keys in the host data are malformed")?;
+    let nats = connect(host_data).await?;
+    let mut messages = HostMessages::subscribe(&nats, host_data, opener.public_key())
+        .await
+        .context("failed to subscribe to the host's messages")?;
+
+    let secrets = Layer::secrets(Origin::ProviderSecrets, &host_data.secrets);
+    let config = Layer::config(Origin::ProviderConfig, &host_data.config);
+    let links = Arc::new(Links::new(secrets.clone(), config.clone()));
+    let settings = provider_settings(&links, secrets, config);
+    let provider = Provider {
+        id: host_data.provider_key.clone(),
+        links: Arc::clone(&links),
+        opener,
+        unhealthy: Occasionally::default(),
+    };
+    for link in &host_data.link_definitions {
+        provider.put(link);
+    }
+    let server = Server::start(
+        nats.clone(),
+        (&host_data.lattice_rpc_prefix, &host_data.provider_key),
+        links,
+        &settings,
+        time_limit(host_data.default_rpc_timeout_ms),
+    )
+    .await
+    .context("failed to subscribe to calls")?;
+    let stop = Arc::new(Notify::new());
+    let stopping = Arc::clone(&stop);
+    let serving = tokio::spawn(async move { server.run(stopping.notified()).await });
+    info!(
+        provider = provider.id,
+        lattice = host_data.lattice_rpc_prefix,
+        version = env!("CARGO_PKG_VERSION"),
+        "kvredis is serving"
+    );
+
+    let shutdown = provider.listen(&nats, &mut messages).await?;
+    stop.notify_one();
+    serving.await.context("serving calls failed")?;
+    provider.links.clear();
+    if let Some(request) = shutdown {
+        reply(&nats, &request, "shutting down".into()).await;
+    }
+    // Without NATS there is nobody to tell.
+    let _ = nats.flush().await;
+    info!(provider = provider.id, "kvredis has stopped");
+    Ok(())
+}
+
+impl Provider {
+    /// Handles what the host says until it, or a signal, asks to stop; answers the host's request.
+    async fn listen(
+        &self,
+        nats: &Client,
+        messages: &mut HostMessages,
+    ) -> anyhow::Result<Option<Message>> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+            };
+            match message {
+                None => return Ok(None),
+                Some(FromHost::Shutdown(request)) => return Ok(Some(request)),
+                Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
+                Some(FromHost::LinkPut(link)) => self.put(&link),
+                Some(FromHost::LinkDeleted(link)) => self.delete(&link),
+                Some(FromHost::Config(config)) => {
+                    info!("the provider's configuration has changed");
+                    let config = Layer::config(Origin::ProviderConfig, &config);
+                    self.links.reconfigure(config);
+                }
+            }
+        }
+    }
+
+    fn put(&self, link: &InterfaceLinkDefinition) {
+        if link.target != self.id {
+            warn!(
+                target_component = link.target,
+                link = link.name,
+                "a link from this provider to a component is ignored: this version calls none"
+            );
+            return;
+        }
+        let secrets = match self.opener.open(link.target_secrets.as_deref()) {
+            Ok(secrets) => secrets,
+            Err(why) => {
+                let component = &link.source_id;
+                error!(
+                    component,
+                    link = link.name,
+                    "the link's secrets cannot be opened: {why}"
+                );
+                self.links.put_wrong(
+                    component,
+                    &link.name,
+                    format!("the secrets of the link cannot be opened: {why}"),
+                );
+                return;
+            }
+        };
+        self.links.put(Definition {
+            component: link.source_id.clone(),
+            name: link.name.clone(),
+            secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
+            config: Layer::config(Origin::LinkConfig, &link.target_config),
+        });
+    }
+
+    fn delete(&self, link: &InterfaceLinkDefinition) {
+        if link.target == self.id {
+            self.links.delete(&link.source_id, &link.name);
+        }
+    }
+
+    async fn answer_health(&self, nats: &Client, request: &Message) {
+        let outages = self.links.outages(TOLERATED_OUTAGE);
+        // The host drops the text of the answer, so that it has to be in the log.
+        if self.unhealthy.happened(outages.len()).is_some() {
+            error!("unhealthy: {}", outages.join("; "));
+        }
+        let health = HealthCheckResponse {
+            healthy: outages.is_empty(),
+            message: (!outages.is_empty()).then(|| outages.join("; ")),
+        };
+        match serde_json::to_vec(&health) {
+            Ok(health) => reply(nats, request, health.into()).await,
+            Err(error) => error!(%error, "failed to encode the health"),
+        }
+    }
+}
+
+async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
+    let Some(subject) = request.reply.clone() else {
+        return;
+    };
+    if let Err(error) = nats.publish(subject, payload).await {
+        warn!(%error, "failed to answer the host");
+    }
+}
+
+/// The settings of the process; wrong ones are logged, and the defaults serve.
+fn provider_settings(links: &Links, secrets: Layer, config: Layer) -> ProviderSettings {
+    let reading = ProviderSettings::read(&Sources::new(
+        Layer::empty(Origin::LinkSecrets),
+        Layer::empty(Origin::LinkConfig),
+        secrets,
+        config,
+    ));
+    links.warn_once(reading.warnings);
+    reading.settings.unwrap_or_else(|wrong| {
+        error!("{wrong}; the default is used");
+        ProviderSettings::default()
+    })
+}
+
+/// How long a call may take so that its answer arrives before the host gives up.
+fn time_limit(rpc_timeout_ms: Option<u64>) -> Duration {
+    let timeout = rpc_timeout_ms.map_or(DEFAULT_RPC_TIMEOUT_MILLIS, Duration::from_millis);
+    timeout.saturating_sub(WAY_BACK).max(timeout / 2)
+}
+
+/// Connects to the NATS of the lattice. Once connected, the client mends itself.
+async fn connect(host_data: &HostData) -> anyhow::Result<Client> {
+    let url = Some(host_data.lattice_rpc_url.as_str())
+        .filter(|url| !url.is_empty())
+        .unwrap_or(DEFAULT_NATS_URL);
+    let give_up = Instant::now() + FIRST_CONNECT;
+    loop {
+        let error = match nats_options(host_data)?.connect(url).await {
+            Ok(nats) => return Ok(nats),
+            Err(error) => error,
+        };
+        let hopeless = matches!(
+            error.kind(),
+            ConnectErrorKind::ServerParse
+                | ConnectErrorKind::Authentication
+                | ConnectErrorKind::AuthorizationViolation
+        );
+        if hopeless || Instant::now() >= give_up {
+            return Err(error).context("failed to connect to the NATS of the lattice");
+        }
+        warn!(%error, "cannot connect to NATS yet");
+        sleep(NATS_RETRY).await;
+    }
+}
+
+fn nats_options(host_data: &HostData) -> anyhow::Result<ConnectOptions> {
+    let jwt = host_data.lattice_rpc_user_jwt.trim();
+    let seed = host_data.lattice_rpc_user_seed.trim();
+    let options = if jwt.is_empty() && seed.is_empty() {
+        ConnectOptions::new()
+    } else {
+        let key = nkeys::KeyPair::from_seed(seed)
+            .map_err(|_| anyhow::anyhow!("the NATS seed in the host data is malformed"))?;
+        let key = Arc::new(key);
+        ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
+            let key = Arc::clone(&key);
+            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+        })
+    };
+    Ok(with_connection_event_logging(options)
+        .name(format!("kvredis {}", host_data.provider_key))
+        .ping_interval(NATS_PING)
+        // Back within moments after NATS is.
+        .reconnect_delay_callback(|_| NATS_RETRY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_answered_before_the_host_gives_up() {
+        assert_eq!(time_limit(None), Duration::from_millis(1_800));
+        assert_eq!(time_limit(Some(10_000)), Duration::from_millis(9_800));
+        assert_eq!(time_limit(Some(300)), Duration::from_millis(150));
+    }
+}

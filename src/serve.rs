@@ -1,0 +1,340 @@
+//! Takes calls from NATS and answers them: wRPC in, results out.
+//!
+//! One subscription takes the calls of all functions. A call is accepted (the handshake), its
+//! parameters are read, the room of its interface carries it out, and the result is published.
+//! This is the only room that knows NATS subjects and wRPC's encoding; `docs` of the protocol is
+//! wRPC's `wrpc.0.0.1` over NATS.
+
+mod budget;
+pub mod call;
+mod parcels;
+pub mod wire;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::header::HeaderName;
+use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::error::Error;
+use crate::link::Link;
+use crate::links::Links;
+use crate::settings::ProviderSettings;
+use crate::telemetry::Occasionally;
+use crate::{atomics, batch, store};
+use budget::{Budget, Held};
+use call::{Call, Function};
+use parcels::Parcels;
+use wire::{Unreadable, Writer};
+
+const PROTOCOL: &str = "wrpc.0.0.1";
+const COMPONENT: HeaderName = HeaderName::from_static("source-id");
+const LINK_NAME: HeaderName = HeaderName::from_static("link-name");
+const DEFAULT_LINK: &str = "default";
+/// The smallest payload limit that NATS is run with; results within it need no look at the limit.
+const SURELY_FITS: usize = 1024;
+/// How long calls under way may take when the provider stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The side of the provider that components call.
+pub struct Server {
+    calls: Subscriber,
+    under_way: TaskTracker,
+    shared: Arc<Shared>,
+}
+
+/// What every call needs.
+struct Shared {
+    nats: Client,
+    links: Arc<Links>,
+    budget: Budget,
+    parcels: Parcels,
+    nobody: Subject,
+    /// Where the function's name begins in a subject.
+    function_at: usize,
+    /// How long a call may take before the host gives up on it.
+    time_limit: Duration,
+    junk: Occasionally,
+}
+
+impl Server {
+    /// Subscribes to the calls of `provider` in `lattice`, together with the other processes of
+    /// the same provider. Every call is answered within `time_limit`.
+    ///
+    /// # Errors
+    ///
+    /// The NATS client is closed.
+    pub async fn start(
+        nats: Client,
+        (lattice, provider): (&str, &str),
+        links: Arc<Links>,
+        settings: &ProviderSettings,
+        time_limit: Duration,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let parcels = Parcels::start(&nats).await?;
+        let group = format!("{lattice}.{provider}");
+        let prefix = format!("{group}.{PROTOCOL}.");
+        let calls = nats.queue_subscribe(format!("{prefix}>"), group).await?;
+        let shared = Shared {
+            nats,
+            links,
+            budget: Budget::new(settings.max_bytes_in_flight),
+            nobody: parcels.nobody(),
+            parcels,
+            function_at: prefix.len(),
+            time_limit,
+            junk: Occasionally::default(),
+        };
+        Ok(Self {
+            calls,
+            under_way: TaskTracker::new(),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Serves until `stop`; then takes no more calls, and ends when those under way are answered,
+    /// at the latest after 5 s.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                message = self.calls.next() => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                () = &mut stop => break,
+            }
+        }
+        if timeout(DRAIN, self.drain()).await.is_err() {
+            warn!("stopping with calls unanswered: they took longer than {DRAIN:?}");
+        }
+    }
+
+    async fn drain(&mut self) {
+        if self.calls.drain().await.is_ok() {
+            // What NATS delivered before it knew is still to be answered.
+            while let Some(message) = self.calls.next().await {
+                self.take(message);
+            }
+        }
+        self.under_way.close();
+        self.under_way.wait().await;
+        // Without NATS nobody is waiting for the answers either.
+        let _ = self.shared.nats.flush().await;
+    }
+
+    fn take(&self, message: Message) {
+        let shared = Arc::clone(&self.shared);
+        self.under_way
+            .spawn(async move { shared.serve(message).await });
+    }
+}
+
+impl Shared {
+    async fn serve(&self, message: Message) {
+        let deadline = Instant::now() + self.time_limit;
+        let name = message.subject.get(self.function_at..).unwrap_or_default();
+        let Some(function) = Function::named(name) else {
+            self.junk("the function is not one of wrpc:keyvalue 0.2.0-draft");
+            return;
+        };
+        let Some(reply) = message.reply else {
+            self.junk("there is no reply subject");
+            return;
+        };
+        let headers = message.headers.as_ref();
+        let result = match function.read(&message.payload) {
+            Err(Unreadable::Incomplete(missing)) => {
+                let first = &message.payload;
+                match self.gather(&reply, first, missing, deadline).await {
+                    Ok((params, held)) => match function.read(&params) {
+                        Ok(call) => Ok((self.carry_out(headers, call, deadline).await, held)),
+                        Err(unreadable) => Err(self.unreadable(unreadable)),
+                    },
+                    Err(error) => Err(error),
+                }
+            }
+            read => {
+                self.accept(&reply, &self.nobody).await;
+                match (
+                    read,
+                    self.budget.hold(message.payload.len(), deadline).await,
+                ) {
+                    (Ok(call), Some(held)) => {
+                        Ok((self.carry_out(headers, call, deadline).await, held))
+                    }
+                    (Ok(_), None) => Err(no_room()),
+                    (Err(unreadable), _) => Err(self.unreadable(unreadable)),
+                }
+            }
+        };
+        match result {
+            Ok((result, held)) => self.answer(&reply, result, Some(held)).await,
+            Err(error) => {
+                let result = call::result(Err(error), call::unit);
+                self.answer(&reply, result, None).await;
+            }
+        }
+    }
+
+    /// The handshake: without it the host fails the call. The host sends the rest of the
+    /// parameters to `rest`.
+    async fn accept(&self, reply: &Subject, rest: &Subject) {
+        // NATS gone means that the caller is gone, too.
+        let _ = self
+            .nats
+            .publish_with_reply(reply.clone(), rest.clone(), Bytes::new())
+            .await;
+    }
+
+    /// Waits for parameters that come in several messages.
+    async fn gather(
+        &self,
+        reply: &Subject,
+        first: &[u8],
+        missing: usize,
+        deadline: Instant,
+    ) -> Result<(Bytes, Held), Error> {
+        let limit = self.budget.limit();
+        let too_large = || {
+            Error::other(format!(
+                "the parameters are larger than the {limit} bytes that this provider holds \
+                 (MAX_BYTES_IN_FLIGHT)"
+            ))
+        };
+        let size = first.len().saturating_add(missing);
+        if size > limit {
+            self.accept(reply, &self.nobody).await;
+            self.junk("the parameters claim to be larger than MAX_BYTES_IN_FLIGHT");
+            return Err(too_large());
+        }
+        let Some(held) = self.budget.hold(size, deadline).await else {
+            self.accept(reply, &self.nobody).await;
+            return Err(no_room());
+        };
+        let (rest, mut expected) = self.parcels.expect(first, limit, held);
+        self.accept(reply, &rest).await;
+        match timeout_at(deadline, expected.complete()).await {
+            Ok(Ok(complete)) => Ok(complete),
+            Ok(Err(parcels::TooLarge)) => Err(too_large()),
+            Err(_) => {
+                self.junk("the rest of the parameters did not come");
+                Err(Error::other(
+                    "the parameters of the call did not arrive in time",
+                ))
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        headers: Option<&HeaderMap>,
+        call: Call<'_>,
+        deadline: Instant,
+    ) -> Writer {
+        match self.link(headers) {
+            Ok(link) => carry_out(&link, call, deadline).await,
+            Err(error) => call::result(Err(error), call::unit),
+        }
+    }
+
+    fn link(&self, headers: Option<&HeaderMap>) -> Result<Arc<Link>, Error> {
+        let header = |name: HeaderName| headers.and_then(|headers| headers.get(name));
+        let component = header(COMPONENT).map_or("", |id| id.as_str());
+        let name = header(LINK_NAME).map_or(DEFAULT_LINK, |name| name.as_str());
+        self.links.find(component, name)
+    }
+
+    async fn answer(&self, reply: &Subject, result: Writer, mut held: Option<Held>) {
+        let results = Subject::from(format!("{reply}.results"));
+        for mut piece in result.finish() {
+            if let Some(held) = &mut held {
+                held.grow(piece.len());
+            }
+            let mut most = SURELY_FITS;
+            while !piece.is_empty() {
+                if piece.len() > SURELY_FITS && most == SURELY_FITS {
+                    most = self.nats.server_info().max_payload.max(SURELY_FITS);
+                }
+                let part = piece.split_to(piece.len().min(most));
+                if self.nats.publish(results.clone(), part).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let _ = self.nats.publish(results, Bytes::new()).await;
+    }
+
+    fn unreadable(&self, unreadable: Unreadable) -> Error {
+        let what = match unreadable {
+            Unreadable::Incomplete(_) => "they end too early",
+            Unreadable::Invalid(what) => what,
+        };
+        self.junk(what);
+        Error::other(format!(
+            "the parameters are not those of the function in wrpc:keyvalue@0.2.0-draft: {what}"
+        ))
+    }
+
+    fn junk(&self, what: &str) {
+        if let Some(messages) = self.junk.happened(1) {
+            warn!(
+                messages,
+                "messages that are no proper calls, the latest one: {what}"
+            );
+        }
+    }
+}
+
+/// Hands a call to the room of its interface, and writes its result.
+async fn carry_out(link: &Link, call: Call<'_>, deadline: Instant) -> Writer {
+    match call {
+        Call::Get { bucket, key } => {
+            call::result(store::get(link, bucket, key, deadline).await, call::value)
+        }
+        Call::Set { bucket, key, value } => call::result(
+            store::set(link, bucket, key, value, deadline).await,
+            call::unit,
+        ),
+        Call::Delete { bucket, key } => {
+            call::result(store::delete(link, bucket, key, deadline).await, call::unit)
+        }
+        Call::Exists { bucket, key } => {
+            call::result(store::exists(link, bucket, key, deadline).await, call::bool)
+        }
+        Call::ListKeys { bucket, cursor } => call::result(
+            store::list_keys(link, bucket, cursor, deadline).await,
+            call::key_response,
+        ),
+        Call::Increment { bucket, key, delta } => call::result(
+            atomics::increment(link, bucket, key, delta, deadline).await,
+            Writer::number,
+        ),
+        Call::GetMany { bucket, keys } => call::result(
+            batch::get_many(link, bucket, &keys, deadline).await,
+            |writer, values| call::entries(writer, &keys, values),
+        ),
+        Call::SetMany { bucket, pairs } => call::result(
+            batch::set_many(link, bucket, &pairs, deadline).await,
+            call::unit,
+        ),
+        Call::DeleteMany { bucket, keys } => call::result(
+            batch::delete_many(link, bucket, &keys, deadline).await,
+            call::unit,
+        ),
+    }
+}
+
+fn no_room() -> Error {
+    Error::other(
+        "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and the \
+         call's time is up",
+    )
+}

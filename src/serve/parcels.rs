@@ -1,0 +1,157 @@
+//! Parameters that did not fit into the first message of a call, and come in more of them.
+//!
+//! One subscription takes the rest of all such calls, told apart by a token in the subject: a call
+//! needs no subscription of its own. A parcel ends with an empty message; one that never ends is
+//! forgotten with its call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::{Client, Message, Subject, Subscriber};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::sync::oneshot;
+
+use super::budget::Held;
+use crate::task::AbortOnDrop;
+
+/// Where the rest of parameters arrives.
+#[derive(Debug)]
+pub struct Parcels {
+    inbox: String,
+    table: Arc<Mutex<Table>>,
+    _router: AbortOnDrop,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next_token: u64,
+    open: HashMap<u64, Parcel>,
+}
+
+#[derive(Debug)]
+struct Parcel {
+    bytes: BytesMut,
+    limit: usize,
+    held: Held,
+    complete: oneshot::Sender<Result<(Bytes, Held), TooLarge>>,
+}
+
+/// The parameters became more than one call may have.
+#[derive(Debug)]
+pub struct TooLarge;
+
+/// Parameters on their way; forgotten when dropped.
+#[derive(Debug)]
+pub struct Expected {
+    token: u64,
+    table: Arc<Mutex<Table>>,
+    complete: oneshot::Receiver<Result<(Bytes, Held), TooLarge>>,
+}
+
+impl Parcels {
+    /// Subscribes to an inbox of its own.
+    ///
+    /// # Errors
+    ///
+    /// The NATS client is closed.
+    pub async fn start(nats: &Client) -> Result<Self, async_nats::SubscribeError> {
+        let inbox = nats.new_inbox();
+        let rest = nats.subscribe(format!("{inbox}.*.params")).await?;
+        let table = Arc::new(Mutex::new(Table::default()));
+        Ok(Self {
+            _router: AbortOnDrop::spawn(route(rest, inbox.len() + 1, Arc::clone(&table))),
+            inbox,
+            table,
+        })
+    }
+
+    /// Expects the rest of parameters that begin with `first`. The sender is to be told the
+    /// subject; what it sends there may make up to `limit` bytes in all.
+    pub fn expect(&self, first: &[u8], limit: usize, held: Held) -> (Subject, Expected) {
+        let (sender, complete) = oneshot::channel();
+        let mut table = lock(&self.table);
+        let token = table.next_token;
+        table.next_token += 1;
+        table.open.insert(
+            token,
+            Parcel {
+                bytes: BytesMut::from(first),
+                limit,
+                held,
+                complete: sender,
+            },
+        );
+        let expected = Expected {
+            token,
+            table: Arc::clone(&self.table),
+            complete,
+        };
+        (Subject::from(format!("{}.{token}", self.inbox)), expected)
+    }
+
+    /// A subject for senders who have nothing more to send: nobody listens there.
+    pub fn nobody(&self) -> Subject {
+        Subject::from(format!("{}.all.here", self.inbox))
+    }
+}
+
+impl Expected {
+    /// Waits for the end of the parameters.
+    ///
+    /// # Errors
+    ///
+    /// They became too large.
+    pub async fn complete(&mut self) -> Result<(Bytes, Held), TooLarge> {
+        (&mut self.complete).await.unwrap_or(Err(TooLarge))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        lock(&self.table).open.remove(&self.token);
+    }
+}
+
+/// Hands every message to its parcel; `token_at` is where the token begins in the subject.
+async fn route(mut rest: Subscriber, token_at: usize, table: Arc<Mutex<Table>>) {
+    while let Some(message) = rest.next().await {
+        let token = message
+            .subject
+            .get(token_at..)
+            .and_then(|tail| tail.strip_suffix(".params"))
+            .and_then(|token| token.parse().ok());
+        if let Some(token) = token {
+            lock(&table).add(token, &message);
+        }
+    }
+}
+
+impl Table {
+    fn add(&mut self, token: u64, message: &Message) {
+        let Some(parcel) = self.open.get_mut(&token) else {
+            return;
+        };
+        let outcome = if message.payload.is_empty() {
+            Ok(())
+        } else if parcel.bytes.len() + message.payload.len() > parcel.limit {
+            Err(TooLarge)
+        } else {
+            // What the call held from the start covers what its lengths claimed.
+            parcel
+                .held
+                .cover(parcel.bytes.len() + message.payload.len());
+            parcel.bytes.extend_from_slice(&message.payload);
+            return;
+        };
+        if let Some(parcel) = self.open.remove(&token) {
+            let complete = outcome.map(|()| (parcel.bytes.freeze(), parcel.held));
+            // The call may have been given up in the meantime.
+            let _ = parcel.complete.send(complete);
+        }
+    }
+}
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,245 @@
+//! The settings of a link: from the names and texts that a host passes on to typed values, and the
+//! words for everything that can be wrong with them.
+//!
+//! `table` defines each setting in one entry, `source` says whose value counts, `address` reads
+//! URLs. Nothing here does I/O or logs: warnings are handed back with the settings.
+
+pub mod address;
+mod source;
+mod table;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+pub use address::Address;
+pub use source::{Layer, Origin, Sources};
+pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS};
+
+use source::Found;
+
+/// A text that no log, error or `Debug` form shows.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How the buckets of a link are laid out in Redis's one space of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BucketLayout {
+    /// The default bucket holds plain keys, any other bucket `b` holds `b:key`.
+    PrefixNamed,
+    /// Every bucket `b` holds `b:key`.
+    PrefixAll,
+    /// Bucket names make no difference.
+    Flat,
+}
+
+/// Everything that a link can set; `table` documents each with its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `URL`, `USERNAME` and `PASSWORD`.
+    pub address: Address,
+    /// `BACKEND_CONNECTION_TIMEOUT_MS`.
+    pub connection_timeout: Duration,
+    /// `BACKEND_RESPONSE_TIMEOUT_MS`.
+    pub response_timeout: Duration,
+    /// `BACKEND_RECONNECT_NUM_RETRIES`.
+    pub retries: u32,
+    /// `BACKEND_RECONNECT_MAX_DELAY_MS`.
+    pub reconnect_max_delay: Duration,
+    /// `DISABLE_DEFAULT_CONNECTION`.
+    pub own_url_required: bool,
+    /// `SHARE_CONNECTIONS_BY_URL`.
+    pub share_connection: bool,
+    /// `PREFIX`.
+    pub prefix: String,
+    /// `BUCKET_LAYOUT`.
+    pub layout: BucketLayout,
+    /// `BUCKETS`; `None` is any.
+    pub buckets: Option<BTreeSet<String>>,
+    /// `READ_ONLY`.
+    pub read_only: bool,
+    /// `TTL_MS`.
+    pub ttl: Option<Duration>,
+    /// `SCAN_COUNT`, in keys.
+    pub scan_count: u32,
+    /// `MAX_IN_FLIGHT`, in calls.
+    pub max_in_flight: usize,
+    /// `MAX_WAITING`, in calls.
+    pub max_waiting: usize,
+    /// `MAX_VALUE_BYTES`.
+    pub max_value_bytes: usize,
+}
+
+/// What a provider process can set for all its links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderSettings {
+    /// `MAX_BYTES_IN_FLIGHT`.
+    pub max_bytes_in_flight: usize,
+}
+
+/// What came of reading settings.
+#[derive(Debug)]
+pub struct Reading<T> {
+    /// The settings, or what is wrong with one of them.
+    pub settings: Result<T, String>,
+    /// What an operator should know although it works.
+    pub warnings: Vec<String>,
+}
+
+/// Why a value does not do. It becomes part of an error that names the setting and the value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    expected: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    /// The value is not what was expected.
+    pub fn expected(what: impl Into<String>) -> Self {
+        Self {
+            expected: what.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds words that may repeat the value; they are left out where it is secret.
+    pub fn with_hint(mut self, hint: String) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.expected)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings of one link.
+    pub fn read(sources: &Sources) -> Reading<Self> {
+        let mut warnings = source::unknown_names(sources.link(), LINK_SETTINGS);
+        let mut settings = Self::default();
+        let own_url = sources.find_own("URL").is_some();
+        for definition in LINK_SETTINGS {
+            let found = if own_url && definition.belongs_to_url {
+                sources.find_own(definition.name)
+            } else {
+                sources.find(definition.name)
+            };
+            let Some(found) = found else { continue };
+            match definition.apply(&found, &mut settings) {
+                Ok(None) => {}
+                Ok(Some(warning)) => warnings.push(warning),
+                Err(wrong) => {
+                    return Reading {
+                        settings: Err(wrong),
+                        warnings,
+                    };
+                }
+            }
+        }
+        let settings = if settings.own_url_required && !own_url {
+            Err(
+                "wrong setting URL: it is missing, and DISABLE_DEFAULT_CONNECTION allows no \
+                 default; expected a URL in the link's secrets or configuration"
+                    .to_owned(),
+            )
+        } else {
+            Ok(settings)
+        };
+        Reading { settings, warnings }
+    }
+}
+
+impl ProviderSettings {
+    /// Reads the settings of the process, and looks for names in the provider's secrets and
+    /// configuration that nobody knows.
+    pub fn read(sources: &Sources) -> Reading<Self> {
+        let known = || LINK_SETTINGS.iter().map(|definition| definition.name);
+        let mut warnings = source::unknown_names_among(
+            sources.provider(),
+            known().chain(PROVIDER_SETTINGS.iter().map(|definition| definition.name)),
+        );
+        let mut settings = Self::default();
+        for definition in PROVIDER_SETTINGS {
+            let Some(found) = sources.find(definition.name) else {
+                continue;
+            };
+            match definition.apply(&found, &mut settings) {
+                Ok(None) => {}
+                Ok(Some(warning)) => warnings.push(warning),
+                Err(wrong) => {
+                    return Reading {
+                        settings: Err(wrong),
+                        warnings,
+                    };
+                }
+            }
+        }
+        Reading {
+            settings: Ok(settings),
+            warnings,
+        }
+    }
+}
+
+impl<T> Definition<T> {
+    /// Applies a value that was found; answers a warning, if there is cause for one.
+    fn apply(&self, found: &Found<'_>, settings: &mut T) -> Result<Option<String>, String> {
+        let Some(text) = found.text else {
+            return Err(format!(
+                "wrong setting {} in {}: expected text in UTF-8",
+                self.name, found.origin
+            ));
+        };
+        let noticed = (self.read)(settings, text)
+            .map_err(|wrong| self.in_words(found.origin, text, wrong))?;
+        let plain_password = !found.origin.is_secret() && (self.holds_password)(text);
+        Ok(if plain_password {
+            Some(format!(
+                "{} in {} holds a password that anybody who reads the configuration sees: \
+                 better make it a secret",
+                self.name, found.origin
+            ))
+        } else {
+            noticed.map(|notice| format!("{} in {}: {notice}", self.name, found.origin))
+        })
+    }
+
+    fn in_words(&self, origin: Origin, text: &str, mut wrong: Wrong) -> String {
+        let name = self.name;
+        if origin.is_secret() {
+            wrong.hint = None;
+            return format!("wrong setting {name} in {origin} (its value is secret): {wrong}");
+        }
+        let shown: String = address::redacted(text).chars().take(100).collect();
+        format!("wrong setting {name}={shown:?} in {origin}: {wrong}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

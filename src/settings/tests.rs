@@ -1,0 +1,265 @@
+//! What settings become, and what is said of wrong ones.
+
+use std::collections::HashMap;
+
+use wasmcloud_provider_sdk::core::secrets::SecretValue;
+
+use super::*;
+
+fn config(origin: Origin, values: &[(&str, &str)]) -> Layer {
+    let values: HashMap<String, String> = values
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect();
+    Layer::config(origin, &values)
+}
+
+fn secrets(origin: Origin, values: &[(&str, SecretValue)]) -> Layer {
+    let values = values
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
+    Layer::secrets(origin, &values)
+}
+
+fn text(value: &str) -> SecretValue {
+    SecretValue::String(value.to_owned())
+}
+
+/// The settings of a link with this configuration and nothing else.
+fn read(values: &[(&str, &str)]) -> Reading<Settings> {
+    Settings::read(&Sources::new(
+        Layer::empty(Origin::LinkSecrets),
+        config(Origin::LinkConfig, values),
+        Layer::empty(Origin::ProviderSecrets),
+        Layer::empty(Origin::ProviderConfig),
+    ))
+}
+
+fn wrong(name: &str, value: &str) -> String {
+    read(&[(name, value)]).settings.unwrap_err()
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    for definition in LINK_SETTINGS {
+        if ["", "none", "any"].contains(&definition.default) {
+            continue;
+        }
+        let reading = read(&[(definition.name, definition.default)]);
+        assert_eq!(
+            reading.settings.unwrap(),
+            Settings::default(),
+            "{}",
+            definition.name
+        );
+    }
+}
+
+#[test]
+fn every_setting_is_read() {
+    let settings = read(&[
+        ("url", "redis://ada:pw@h:1/2"),
+        ("Backend_Connection_Timeout_Ms", "1"),
+        ("BACKEND_RESPONSE_TIMEOUT_MS.orders", " 2 "),
+        ("BACKEND_RECONNECT_NUM_RETRIES", "0"),
+        ("BACKEND_RECONNECT_MAX_DELAY_MS", "4"),
+        ("DISABLE_DEFAULT_CONNECTION", ""),
+        ("SHARE_CONNECTIONS_BY_URL", "1"),
+        ("USERNAME", "bob"),
+        ("PASSWORD.bob", "better"),
+        ("PREFIX", "shop/"),
+        ("BUCKET_LAYOUT", "Flat"),
+        ("BUCKETS", "a, b"),
+        ("READ_ONLY", "TRUE"),
+        ("TTL_MS", "5"),
+        ("SCAN_COUNT", "6"),
+        ("MAX_IN_FLIGHT", "7"),
+        ("MAX_WAITING", "0"),
+        ("MAX_VALUE_BYTES", "8"),
+    ])
+    .settings
+    .unwrap();
+    let expected = Settings {
+        address: Address {
+            username: Some("bob".to_owned()),
+            password: Some(Secret::from("better".to_owned())),
+            ..address::parse("redis://h:1/2").unwrap().address
+        },
+        connection_timeout: Duration::from_millis(1),
+        response_timeout: Duration::from_millis(2),
+        retries: 0,
+        reconnect_max_delay: Duration::from_millis(4),
+        own_url_required: true,
+        share_connection: true,
+        prefix: "shop/".to_owned(),
+        layout: BucketLayout::Flat,
+        buckets: Some(BTreeSet::from(["a".to_owned(), "b".to_owned()])),
+        read_only: true,
+        ttl: Some(Duration::from_millis(5)),
+        scan_count: 6,
+        max_in_flight: 7,
+        max_waiting: 0,
+        max_value_bytes: 8,
+    };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn a_wrong_value_is_named_with_what_was_expected() {
+    for definition in LINK_SETTINGS {
+        if ["USERNAME", "PASSWORD", "PREFIX"].contains(&definition.name) {
+            continue;
+        }
+        let value = if definition.name == "BUCKETS" {
+            "a,,b"
+        } else {
+            "oops!"
+        };
+        let error = wrong(definition.name, value);
+        assert!(error.contains(definition.name), "{error}");
+        assert!(error.contains(&format!("{value:?}")), "{error}");
+        assert!(error.contains("expected "), "{error}");
+    }
+    assert!(wrong("SCAN_COUNT", "0").contains("a whole number from 1 to 1000000"));
+    assert!(wrong("TTL_MS", "-1").contains("milliseconds"));
+}
+
+#[test]
+fn the_first_found_wins() {
+    let layers = [
+        secrets(Origin::LinkSecrets, &[("PREFIX", text("1"))]),
+        config(Origin::LinkConfig, &[("PREFIX", "2")]),
+        secrets(Origin::ProviderSecrets, &[("PREFIX", text("3"))]),
+        config(Origin::ProviderConfig, &[("PREFIX", "4")]),
+    ];
+    for given in 0..4 {
+        let mut layers = layers.clone();
+        for layer in &mut layers[..given] {
+            *layer = config(Origin::LinkConfig, &[]);
+        }
+        let settings = Settings::read(&Sources { layers }).settings.unwrap();
+        assert_eq!(settings.prefix, (given + 1).to_string());
+    }
+}
+
+#[test]
+fn the_plain_name_comes_before_a_qualified_one() {
+    for plain in ["prefix", "PREFIX"] {
+        let settings = read(&[("PREFIX.a", "qualified"), (plain, "plain")]).settings;
+        assert_eq!(settings.unwrap().prefix, "plain");
+    }
+}
+
+#[test]
+fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
+    let provider = || {
+        secrets(
+            Origin::ProviderSecrets,
+            &[("USERNAME", text("ada")), ("PASSWORD", text("pw"))],
+        )
+    };
+    let read_with = |url: &[(&str, &str)]| {
+        Settings::read(&Sources::new(
+            Layer::empty(Origin::LinkSecrets),
+            config(Origin::LinkConfig, url),
+            provider(),
+            config(Origin::ProviderConfig, &[("URL", "redis://shared")]),
+        ))
+        .settings
+        .unwrap()
+        .address
+    };
+    let own = read_with(&[("URL", "redis://own")]);
+    assert_eq!((own.username, own.password), (None, None));
+    let shared = read_with(&[]);
+    assert_eq!(shared.username.as_deref(), Some("ada"));
+    assert_eq!(shared.password.unwrap().reveal(), "pw");
+}
+
+#[test]
+fn secrets_are_not_shown_when_they_are_wrong() {
+    let reading = Settings::read(&Sources::new(
+        secrets(Origin::LinkSecrets, &[("URL", text("hunter2:6379"))]),
+        Layer::empty(Origin::LinkConfig),
+        Layer::empty(Origin::ProviderSecrets),
+        Layer::empty(Origin::ProviderConfig),
+    ));
+    let error = reading.settings.unwrap_err();
+    assert!(
+        error.contains("URL") && error.contains("expected"),
+        "{error}"
+    );
+    assert!(!error.contains("hunter2"), "{error}");
+
+    let error = wrong("URL", "redis://ada:hunter2@h/zero");
+    assert!(!error.contains("hunter2"), "{error}");
+
+    let sources = Sources::new(
+        secrets(
+            Origin::LinkSecrets,
+            &[("URL", SecretValue::Bytes(vec![0xff]))],
+        ),
+        config(Origin::LinkConfig, &[("PASSWORD", "hunter2")]),
+        Layer::empty(Origin::ProviderSecrets),
+        Layer::empty(Origin::ProviderConfig),
+    );
+    assert!(!format!("{sources:?}").contains("hunter2"));
+    let error = Settings::read(&sources).settings.unwrap_err();
+    assert!(error.contains("URL") && error.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn secrets_may_be_bytes() {
+    let reading = Settings::read(&Sources::new(
+        secrets(
+            Origin::LinkSecrets,
+            &[("URL", SecretValue::Bytes(b"redis://h".to_vec()))],
+        ),
+        Layer::empty(Origin::LinkConfig),
+        Layer::empty(Origin::ProviderSecrets),
+        Layer::empty(Origin::ProviderConfig),
+    ));
+    assert_eq!(
+        reading.settings.unwrap().address.to_string(),
+        "redis://h:6379"
+    );
+    assert_eq!(reading.warnings, [""; 0]);
+}
+
+#[test]
+fn unknown_names_are_warned_of_with_the_nearest() {
+    let warnings = read(&[
+        ("PREFX", "a"),
+        ("OTEL_TRACES_SAMPLER", "b"),
+        ("FLAMEGRAPH_PATH", "c"),
+    ])
+    .warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("\"PREFX\"") && warnings[0].contains("PREFIX"));
+}
+
+#[test]
+fn plain_passwords_and_wildcards_are_warned_of() {
+    let warnings = read(&[("URL", "redis://:hunter2@0.0.0.0")]).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("password") && !warnings[0].contains("hunter2"));
+    let warnings = read(&[("PASSWORD", "hunter2")]).warnings;
+    assert!(warnings[0].contains("PASSWORD") && !warnings[0].contains("hunter2"));
+    let warnings = read(&[("URL", "redis://0.0.0.0")]).warnings;
+    assert!(
+        warnings[0].contains("redis://127.0.0.1:6379"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_link_without_url_can_be_an_error() {
+    let error = wrong("DISABLE_DEFAULT_CONNECTION", "true");
+    assert!(error.contains("URL") && error.contains("DISABLE_DEFAULT_CONNECTION"));
+    assert!(
+        read(&[("DISABLE_DEFAULT_CONNECTION", "false")])
+            .settings
+            .is_ok()
+    );
+}

@@ -1,0 +1,22 @@
+//! Background tasks that end with whoever needs them.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+
+/// A task that is aborted when this is dropped.
+#[derive(Debug)]
+pub struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    /// Spawns the task.
+    pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
