@@ -61,7 +61,7 @@ pub(super) struct Found<'a> {
 /// All that a link's settings are read from, first found first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
-    layers: [Layer; 4],
+    pub(super) layers: [Layer; 4],
 }
 
 impl Layer {

@@ -263,3 +263,24 @@ fn a_link_without_url_can_be_an_error() {
             .is_ok()
     );
 }
+
+#[test]
+fn the_readme_has_every_setting() {
+    let readme = include_str!("../../README.md");
+    let rows = |name: &str, default: &str, meaning: &str| {
+        let default = match default {
+            "" => String::new(),
+            default => format!("`{default}` "),
+        };
+        assert!(
+            readme.contains(&format!("| `{name}` | {default}| {meaning}")),
+            "README.md lacks the row of {name}, or has another default or meaning"
+        );
+    };
+    for definition in LINK_SETTINGS {
+        rows(definition.name, definition.default, definition.meaning);
+    }
+    for definition in PROVIDER_SETTINGS {
+        rows(definition.name, definition.default, definition.meaning);
+    }
+}

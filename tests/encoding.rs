@@ -1,0 +1,221 @@
+//! The encoding by hand (`serve::wire`, `serve::call`) against the generated bindings, both ways:
+//! whatever one writes the other reads, byte for byte.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use bytes::{Bytes, BytesMut};
+use kvredis::error::Error;
+use kvredis::serve::call::{self, Call, Function};
+use kvredis::serve::wire::{Unreadable, Writer};
+use kvredis::store::KeyResponse;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use tokio_util::codec::{Decoder, Encoder};
+use wrpc_transport::{Decode, Encode};
+
+#[expect(clippy::all, reason = "generated")]
+mod bindings {
+    wit_bindgen_wrpc::generate!({ world: "provider", path: "wit", generate_all });
+}
+
+use bindings::exports::wrpc::keyvalue::store;
+
+/// The stream that deferred values would come over; these types have none.
+type NoStream = wrpc_transport::frame::Incoming;
+type NoSink = wrpc_transport::frame::Outgoing;
+
+fn generated<T: Encode<NoSink>>(value: T) -> Vec<u8>
+where
+    <T::Encoder as Encoder<T>>::Error: std::fmt::Debug,
+{
+    let mut bytes = BytesMut::new();
+    T::Encoder::default().encode(value, &mut bytes).unwrap();
+    bytes.to_vec()
+}
+
+fn read_by_generated<T: Decode<NoStream>>(bytes: &[u8]) -> T
+where
+    <T::Decoder as Decoder>::Error: std::fmt::Debug,
+{
+    let mut bytes = BytesMut::from(bytes);
+    let value = T::Decoder::default().decode(&mut bytes).unwrap();
+    assert!(bytes.is_empty(), "bytes were left over");
+    value.expect("the generated decoder wants more")
+}
+
+fn by_hand(writer: Writer) -> Vec<u8> {
+    writer.finish().flatten().collect()
+}
+
+fn error() -> impl Strategy<Value = Error> {
+    prop_oneof![
+        Just(Error::NoSuchStore),
+        Just(Error::AccessDenied),
+        ".{0,40}".prop_map(Error::Other),
+    ]
+}
+
+fn as_generated(error: Error) -> store::Error {
+    match error {
+        Error::NoSuchStore => store::Error::NoSuchStore,
+        Error::AccessDenied => store::Error::AccessDenied,
+        Error::Other(text) => store::Error::Other(text),
+    }
+}
+
+fn same_error(by_hand: &Error, generated: &store::Error) -> bool {
+    match (by_hand, generated) {
+        (Error::NoSuchStore, store::Error::NoSuchStore)
+        | (Error::AccessDenied, store::Error::AccessDenied) => true,
+        (Error::Other(a), store::Error::Other(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Some texts and values are longer than one byte of length can say.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![".{0,12}", "[a-z]{120,140}"]
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..16), vec(any::<u8>(), 120..300)]
+}
+
+/// Every prefix of complete parameters is incomplete, and says for how many bytes it waits.
+fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
+    for cut in 0..params.len() {
+        match function.read(&params[..cut]) {
+            Err(Unreadable::Incomplete(missing)) => {
+                assert!((1..=params.len() - cut).contains(&missing), "{missing} at {cut}");
+            }
+            // A character may be cut in two only by the end of its string, which is not there yet.
+            other => panic!("{function:?} cut at {cut}: {other:?}"),
+        }
+    }
+    let mut longer = params.to_vec();
+    longer.push(0);
+    assert!(matches!(function.read(&longer), Err(Unreadable::Invalid(_))));
+}
+
+proptest! {
+    #[test]
+    fn parameters_of_single_keys(bucket in text(), key in text(), value in value(), delta: u64) {
+        let (b, k) = (bucket.as_str(), key.as_str());
+        let params = generated((b, k));
+        for (function, expected) in [
+            (Function::Get, Call::Get { bucket: b, key: k }),
+            (Function::Delete, Call::Delete { bucket: b, key: k }),
+            (Function::Exists, Call::Exists { bucket: b, key: k }),
+        ] {
+            prop_assert_eq!(function.read(&params), Ok(expected));
+            assert_prefixes_incomplete(function, &params);
+        }
+        let params = generated((b, k, Bytes::from(value.clone())));
+        let set = Call::Set { bucket: b, key: k, value: &value };
+        prop_assert_eq!(Function::Set.read(&params), Ok(set));
+        assert_prefixes_incomplete(Function::Set, &params);
+        let params = generated((b, k, delta));
+        let increment = Call::Increment { bucket: b, key: k, delta };
+        prop_assert_eq!(Function::Increment.read(&params), Ok(increment));
+        assert_prefixes_incomplete(Function::Increment, &params);
+    }
+
+    #[test]
+    fn parameters_of_listings(bucket in text(), cursor in option::of(any::<u64>())) {
+        let params = generated((bucket.as_str(), cursor));
+        let list = Call::ListKeys { bucket: &bucket, cursor };
+        prop_assert_eq!(Function::ListKeys.read(&params), Ok(list));
+        assert_prefixes_incomplete(Function::ListKeys, &params);
+    }
+
+    #[test]
+    fn parameters_of_batches(bucket in text(), pairs in vec((text(), value()), 0..5)) {
+        let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        let b = bucket.as_str();
+        let params = generated((b, keys.clone()));
+        let get = Call::GetMany { bucket: b, keys: keys.clone() };
+        prop_assert_eq!(Function::GetMany.read(&params), Ok(get));
+        let delete = Call::DeleteMany { bucket: b, keys };
+        prop_assert_eq!(Function::DeleteMany.read(&params), Ok(delete));
+        assert_prefixes_incomplete(Function::GetMany, &params);
+        let owned: Vec<(String, Bytes)> =
+            pairs.iter().map(|(key, value)| (key.clone(), Bytes::from(value.clone()))).collect();
+        let params = generated((b, owned));
+        let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+        let set = Call::SetMany { bucket: b, pairs };
+        prop_assert_eq!(Function::SetMany.read(&params), Ok(set));
+        assert_prefixes_incomplete(Function::SetMany, &params);
+    }
+
+    #[test]
+    fn results_that_hold_nothing_or_a_number(
+        sum in prop_oneof![any::<u64>().prop_map(Ok), error().prop_map(Err)],
+    ) {
+        let bytes = by_hand(call::result(sum.clone(), Writer::number));
+        prop_assert_eq!(&bytes, &generated(sum.clone().map_err(as_generated)));
+        let read: Result<u64, store::Error> = read_by_generated(&bytes);
+        match (&sum, &read) {
+            (Ok(a), Ok(b)) => prop_assert_eq!(a, b),
+            (Err(a), Err(b)) => prop_assert!(same_error(a, b)),
+            _ => prop_assert!(false, "{:?} became {:?}", sum, read),
+        }
+        let nothing = sum.map(|_| ());
+        let bytes = by_hand(call::result(nothing.clone(), call::unit));
+        prop_assert_eq!(bytes, generated(nothing.clone().map_err(as_generated)));
+        let answer = nothing.map(|()| true);
+        let bytes = by_hand(call::result(answer.clone(), call::bool));
+        prop_assert_eq!(bytes, generated(answer.map_err(as_generated)));
+    }
+
+    #[test]
+    fn results_that_hold_values(value in option::of(value()), large in 0_usize..3) {
+        let value = value.map(|value| Bytes::from(value.repeat(1 << (large * 5))));
+        let bytes = by_hand(call::result(Ok(value.clone()), call::value));
+        prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(value.clone())));
+        let read: Result<Option<Bytes>, store::Error> = read_by_generated(&bytes);
+        prop_assert!(matches!(read, Ok(read) if read == value));
+    }
+
+    #[test]
+    fn results_that_hold_keys(keys in vec(text(), 0..5), cursor in option::of(any::<u64>())) {
+        let page = KeyResponse { keys: keys.clone(), cursor };
+        let bytes = by_hand(call::result(Ok(page), call::key_response));
+        let expected = store::KeyResponse { keys: keys.clone(), cursor };
+        prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(expected)));
+        let read: Result<store::KeyResponse, store::Error> = read_by_generated(&bytes);
+        let read = read.unwrap();
+        prop_assert_eq!((read.keys, read.cursor), (keys, cursor));
+    }
+
+    #[test]
+    fn results_that_hold_many_values(pairs in vec((text(), option::of(value())), 0..5)) {
+        let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        let values = pairs.iter().map(|(_, value)| value.clone().map(Bytes::from)).collect();
+        let bytes = by_hand(call::result(Ok(values), |writer, values| {
+            call::entries(writer, &keys, values);
+        }));
+        let expected: Vec<Option<(String, Bytes)>> = pairs
+            .iter()
+            .map(|(key, value)| Some((key.clone(), Bytes::from(value.clone()?))))
+            .collect();
+        prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(expected.clone())));
+        let read: Result<Vec<Option<(String, Bytes)>>, store::Error> = read_by_generated(&bytes);
+        prop_assert_eq!(read.unwrap(), expected);
+    }
+
+    #[test]
+    fn junk_is_read_without_harm(junk in vec(any::<u8>(), 0..64)) {
+        for function in [
+            Function::Get,
+            Function::Set,
+            Function::ListKeys,
+            Function::Increment,
+            Function::GetMany,
+            Function::SetMany,
+        ] {
+            // Whatever it is, it answers; a claimed length must not be believed.
+            let _ = function.read(&junk);
+        }
+    }
+}
