@@ -23,6 +23,7 @@ pub struct Link {
     keyspace: Keyspace,
     gate: Gate,
     connection: Arc<Connection>,
+    answered: AtomicBool,
     told_of_layout: AtomicBool,
     unlisted: Occasionally,
 }
@@ -35,6 +36,7 @@ impl Link {
             gate: Gate::new(settings.max_in_flight, settings.max_waiting),
             settings,
             connection,
+            answered: AtomicBool::new(false),
             told_of_layout: AtomicBool::new(false),
             unlisted: Occasionally::default(),
         }
@@ -53,6 +55,16 @@ impl Link {
     /// Since when and why it has no connection.
     pub fn outage(&self) -> Option<Outage> {
         self.connection.outage()
+    }
+
+    /// Whether Redis has answered a call over it since it was put.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// It was put again as it is.
+    pub fn starts_over(&self) {
+        self.answered.store(false, Ordering::Relaxed);
     }
 
     /// A bucket to read from.
@@ -155,8 +167,11 @@ impl Link {
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
-        self.connection
+        let answer = self
+            .connection
             .ask(request, retry, &self.gate, patience)
-            .await
+            .await?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(answer)
     }
 }

@@ -15,8 +15,9 @@ use crate::error::Error;
 use crate::link::Link;
 use crate::settings::{Layer, Origin, Settings, Sources};
 
-/// A deletion that comes so soon after a link was put over another one is taken as the deletion of
-/// that other one: the two messages travel separately, and may overtake each other.
+/// A deletion that comes so soon after a link was put over another one, and before the new one has
+/// answered a call, is taken as the deletion of the earlier one: the two messages travel separately,
+/// and may overtake each other.
 const OVERTAKEN: Duration = Duration::from_millis(50);
 
 /// What the host says of a link.
@@ -76,18 +77,13 @@ impl Links {
     ///
     /// There is no such link, or its settings are wrong.
     pub fn find(&self, component: &str, name: &str) -> Result<Arc<Link>, Error> {
-        let mut table = self.table();
-        let Some(kept) = table
-            .links
-            .get_mut(component)
-            .and_then(|links| links.get_mut(name))
-        else {
+        let table = self.table();
+        let Some(kept) = table.links.get(component).and_then(|links| links.get(name)) else {
             return Err(Error::other(format!(
                 "no link of component {component:?} named {name:?} to this provider: link it \
                  (wasi:keyvalue), or name another link"
             )));
         };
-        kept.put_over = None;
         kept.state.clone()
     }
 
@@ -117,10 +113,7 @@ impl Links {
         let Entry::Occupied(kept) = of_component.get_mut().entry(name.to_owned()) else {
             return;
         };
-        if kept
-            .get()
-            .put_over
-            .is_some_and(|at| at.elapsed() < OVERTAKEN)
+        if kept.get().was_overtaken()
         {
             info!(component, link = name, "the link was replaced, not deleted");
             return;
@@ -181,13 +174,21 @@ impl Links {
     }
 
     /// Logs each text once in the life of the process.
-    pub fn warn_once(&self, warnings: Vec<String>) {
+    pub fn warn_once(&self, warnings: impl IntoIterator<Item = String>) {
         self.table().warn_once(warnings);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
         // The table is whole after every statement, also where a panic interrupted one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Whether a deletion that comes now is that of the link which this one was put over.
+    fn was_overtaken(&self) -> bool {
+        let answered = self.state.as_ref().is_ok_and(|link| link.has_answered());
+        !answered && self.put_over.is_some_and(|at| at.elapsed() < OVERTAKEN)
     }
 }
 
@@ -221,7 +222,17 @@ impl Table {
             self.provider_secrets.clone(),
             self.provider_config.clone(),
         ));
-        self.warn_once(reading.warnings);
+        self.warn_once(reading.warnings.iter().map(|warning| {
+            let Definition {
+                component, name, ..
+            } = definition;
+            match warning.origin {
+                Origin::LinkSecrets | Origin::LinkConfig => {
+                    format!("link {name:?} of component {component:?}: {}", warning.text)
+                }
+                Origin::ProviderSecrets | Origin::ProviderConfig => warning.text.clone(),
+            }
+        }));
         let settings = reading.settings.map_err(|wrong| {
             error!(
                 component = definition.component,
@@ -237,6 +248,7 @@ impl Table {
             .and_then(|kept| kept.state.as_ref().ok())
             .filter(|link| *link.settings() == settings);
         if let Some(link) = present {
+            link.starts_over();
             return Ok(Arc::clone(link));
         }
         let connection = self.connection(definition, &settings);
@@ -282,7 +294,7 @@ impl Table {
             .retain(|_, connection| connection.strong_count() > 0);
     }
 
-    fn warn_once(&mut self, warnings: Vec<String>) {
+    fn warn_once(&mut self, warnings: impl IntoIterator<Item = String>) {
         for warning in warnings {
             if !self.warned.contains(&warning) {
                 warn!("{warning}");

@@ -206,7 +206,7 @@ fn provider_settings(links: &Links, secrets: Layer, config: Layer) -> ProviderSe
         secrets,
         config,
     ));
-    links.warn_once(reading.warnings);
+    links.warn_once(reading.warnings.into_iter().map(|warning| warning.text));
     reading.settings.unwrap_or_else(|wrong| {
         error!("{wrong}; the default is used");
         ProviderSettings::default()

@@ -20,6 +20,7 @@ use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -40,8 +41,10 @@ const LINK_NAME: HeaderName = HeaderName::from_static("link-name");
 const DEFAULT_LINK: &str = "default";
 /// The smallest payload limit that NATS is run with; results within it need no look at the limit.
 const SURELY_FITS: usize = 1024;
-/// How long calls under way may take when the provider stops.
+/// How long calls under way may take when the provider stops, and how long it takes to say that
+/// they took too long.
 const DRAIN: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The side of the provider that components call.
 pub struct Server {
@@ -61,6 +64,8 @@ struct Shared {
     function_at: usize,
     /// How long a call may take before the host gives up on it.
     time_limit: Duration,
+    /// Ends what is still under way.
+    give_up: CancellationToken,
     junk: Occasionally,
 }
 
@@ -90,6 +95,7 @@ impl Server {
             parcels,
             function_at: prefix.len(),
             time_limit,
+            give_up: CancellationToken::new(),
             junk: Occasionally::default(),
         };
         Ok(Self {
@@ -113,20 +119,28 @@ impl Server {
             }
         }
         if timeout(DRAIN, self.drain()).await.is_err() {
-            warn!("stopping with calls unanswered: they took longer than {DRAIN:?}");
+            warn!("stopping with calls under way: they take longer than {DRAIN:?}");
+            self.shared.give_up.cancel();
+            // Without NATS nobody is waiting for the answers either.
+            let _ = timeout(LAST_WORDS, self.answered()).await;
         }
     }
 
+    /// Takes no more calls, and waits until those under way are answered.
     async fn drain(&mut self) {
         if self.calls.drain().await.is_ok() {
-            // What NATS delivered before it knew is still to be answered.
+            // The client ends the subscription only when it is busy with something else.
+            let _ = self.shared.nats.flush().await;
             while let Some(message) = self.calls.next().await {
                 self.take(message);
             }
         }
+        self.answered().await;
+    }
+
+    async fn answered(&self) {
         self.under_way.close();
         self.under_way.wait().await;
-        // Without NATS nobody is waiting for the answers either.
         let _ = self.shared.nats.flush().await;
     }
 
@@ -239,15 +253,24 @@ impl Shared {
         call: Call<'_>,
         deadline: Instant,
     ) -> Writer {
-        match self.link(headers) {
-            Ok(link) => carry_out(&link, call, deadline).await,
-            Err(error) => call::result(Err(error), call::unit),
-        }
+        let outcome = match self.link(headers) {
+            Ok(link) => {
+                let work = carry_out(&link, call, deadline);
+                self.give_up
+                    .run_until_cancelled(work)
+                    .await
+                    .ok_or_else(|| Error::other("the provider is stopping"))
+            }
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(|error| call::result(Err(error), call::unit))
     }
 
     fn link(&self, headers: Option<&HeaderMap>) -> Result<Arc<Link>, Error> {
         let header = |name: HeaderName| headers.and_then(|headers| headers.get(name));
-        let component = header(COMPONENT).map_or("", |id| id.as_str());
+        let component = header(COMPONENT).map(|id| id.as_str()).ok_or_else(|| {
+            Error::other("the call does not say which component it is from (header source-id)")
+        })?;
         let name = header(LINK_NAME).map_or(DEFAULT_LINK, |name| name.as_str());
         self.links.find(component, name)
     }

@@ -102,7 +102,16 @@ pub struct Reading<T> {
     /// The settings, or what is wrong with one of them.
     pub settings: Result<T, String>,
     /// What an operator should know although it works.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Something about a value that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Where the value is.
+    pub origin: Origin,
+    /// In words.
+    pub text: String,
 }
 
 /// Why a value does not do. It becomes part of an error that names the setting and the value.
@@ -209,7 +218,7 @@ impl ProviderSettings {
 
 impl<T> Definition<T> {
     /// Applies a value that was found; answers a warning, if there is cause for one.
-    fn apply(&self, found: &Found<'_>, settings: &mut T) -> Result<Option<String>, String> {
+    fn apply(&self, found: &Found<'_>, settings: &mut T) -> Result<Option<Warning>, String> {
         let Some(text) = found.text else {
             return Err(format!(
                 "wrong setting {} in {}: expected text in UTF-8",
@@ -219,7 +228,7 @@ impl<T> Definition<T> {
         let noticed = (self.read)(settings, text)
             .map_err(|wrong| self.in_words(found.origin, text, wrong))?;
         let plain_password = !found.origin.is_secret() && (self.holds_password)(text);
-        Ok(if plain_password {
+        let text = if plain_password {
             Some(format!(
                 "{} in {} holds a password that anybody who reads the configuration sees: \
                  better make it a secret",
@@ -227,7 +236,11 @@ impl<T> Definition<T> {
             ))
         } else {
             noticed.map(|notice| format!("{} in {}: {notice}", self.name, found.origin))
-        })
+        };
+        Ok(text.map(|text| Warning {
+            origin: found.origin,
+            text,
+        }))
     }
 
     fn in_words(&self, origin: Origin, text: &str, mut wrong: Wrong) -> String {

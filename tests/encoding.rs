@@ -87,7 +87,10 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     for cut in 0..params.len() {
         match function.read(&params[..cut]) {
             Err(Unreadable::Incomplete(missing)) => {
-                assert!((1..=params.len() - cut).contains(&missing), "{missing} at {cut}");
+                assert!(
+                    (1..=params.len() - cut).contains(&missing),
+                    "{missing} at {cut}"
+                );
             }
             // A character may be cut in two only by the end of its string, which is not there yet.
             other => panic!("{function:?} cut at {cut}: {other:?}"),
@@ -95,7 +98,10 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     }
     let mut longer = params.to_vec();
     longer.push(0);
-    assert!(matches!(function.read(&longer), Err(Unreadable::Invalid(_))));
+    assert!(matches!(
+        function.read(&longer),
+        Err(Unreadable::Invalid(_))
+    ));
 }
 
 proptest! {

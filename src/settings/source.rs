@@ -8,7 +8,7 @@ use std::fmt;
 
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
-use super::Definition;
+use super::{Definition, Warning};
 
 /// Names that the provider SDK reads from the same configuration.
 const NAMES_OF_THE_SDK: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
@@ -155,7 +155,7 @@ impl Sources {
 }
 
 /// A warning for each name that no definition knows.
-pub(super) fn unknown_names<T>(layers: &[Layer], known: &[Definition<T>]) -> Vec<String> {
+pub(super) fn unknown_names<T>(layers: &[Layer], known: &[Definition<T>]) -> Vec<Warning> {
     unknown_names_among(layers, known.iter().map(|definition| definition.name))
 }
 
@@ -163,7 +163,7 @@ pub(super) fn unknown_names<T>(layers: &[Layer], known: &[Definition<T>]) -> Vec
 pub(super) fn unknown_names_among<'a>(
     layers: &[Layer],
     known: impl Iterator<Item = &'a str>,
-) -> Vec<String> {
+) -> Vec<Warning> {
     let known: Vec<&str> = known.collect();
     let mut warnings = Vec::new();
     for layer in layers {
@@ -177,10 +177,13 @@ pub(super) fn unknown_names_among<'a>(
                 .iter()
                 .max_by(|a, b| closeness(name, a).total_cmp(&closeness(name, b)));
             let nearest = nearest.copied().unwrap_or_default();
-            warnings.push(format!(
-                "unknown setting {name:?} in {} is ignored; the nearest known one is {nearest}",
-                layer.origin
-            ));
+            warnings.push(Warning {
+                origin: layer.origin,
+                text: format!(
+                    "unknown setting {name:?} in {} is ignored; the nearest known one is {nearest}",
+                    layer.origin
+                ),
+            });
         }
     }
     warnings

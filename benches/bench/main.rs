@@ -1,0 +1,87 @@
+//! `make bench`: kvredis against a provider built the usual way, in one run.
+//!
+//! The same NATS, the same Redis, the same caller; the providers take turns, round by round, and
+//! the medians of the rounds are compared. What counts are the ratios.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[expect(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/provider/common/mod.rs"]
+mod common;
+mod load;
+mod report;
+mod stock;
+mod subject;
+mod workload;
+
+use anyhow::Context as _;
+use load::median;
+use report::{Comparison, Report};
+use subject::{Subject, Which};
+use workload::{Figures, Workload};
+
+const ROUNDS: usize = 5;
+const MEMORY_CALLS: u64 = 1_000_000;
+const STARTS: usize = 7;
+
+fn main() -> anyhow::Result<()> {
+    if std::env::args().any(|argument| argument == "--serve-stock") {
+        return stock::main();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let (nats, redis) = runtime.block_on(async {
+        (
+            common::nats::Nats::start().await,
+            common::redis::Redis::start().await,
+        )
+    });
+    let servers = (nats.url(), redis.url());
+    let mut report = Report::default();
+
+    let first = Workload::first();
+    let start = |which| Subject::start(which, &servers.0, &servers.1, None, &first);
+    let mut kvredis = start(Which::Kvredis)?;
+    let mut stock = start(Which::Stock)?;
+    Workload::prepare(&mut kvredis)?;
+    for workload in Workload::all() {
+        let mut rounds: Vec<(Figures, Figures)> = Vec::new();
+        for _ in 0..ROUNDS {
+            rounds.push((
+                workload.round(&mut kvredis).context("kvredis failed")?,
+                workload.round(&mut stock).context("the yardstick failed")?,
+            ));
+        }
+        report.add_workload(&workload, &rounds);
+    }
+
+    // Grown to their size by now; what a million calls more add is kept for ever.
+    let mixed = Workload::mixed();
+    for (which, subject) in [("kvredis", &mut kvredis), ("stock", &mut stock)] {
+        let before = subject.resident()?;
+        subject.caller.run(&mixed, 64, MEMORY_CALLS)?;
+        let grown = subject.resident()?.saturating_sub(before);
+        report.add_memory(which, grown as f64 / MEMORY_CALLS as f64);
+    }
+    drop((kvredis, stock));
+
+    let mut starts = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        starts
+            .0
+            .push(start(Which::Kvredis)?.first_answer.as_secs_f64() * 1e3);
+        starts
+            .1
+            .push(start(Which::Stock)?.first_answer.as_secs_f64() * 1e3);
+    }
+    report.add(Comparison {
+        name: "from process start to the first answer, ms".to_owned(),
+        kvredis: median(&mut starts.0),
+        stock: median(&mut starts.1),
+        target: Some(1.0),
+        more_is_better: false,
+    });
+    report.finish()
+}
