@@ -128,14 +128,24 @@ impl Server {
 
     /// Takes no more calls, and waits until those under way are answered.
     async fn drain(&mut self) {
-        if self.calls.drain().await.is_ok() {
-            // The client ends the subscription only when it is busy with something else.
-            let _ = self.shared.nats.flush().await;
+        if self.unsubscribe().await.is_ok() {
             while let Some(message) = self.calls.next().await {
                 self.take(message);
             }
         }
         self.answered().await;
+    }
+
+    /// Ends the subscription. The client hands out what the server had sent only when something
+    /// else arrives after it: the echo of a message does.
+    async fn unsubscribe(&mut self) -> Result<(), async_nats::Error> {
+        let nats = &self.shared.nats;
+        let inbox = nats.new_inbox();
+        let mut echo = nats.subscribe(inbox.clone()).await?;
+        self.calls.drain().await?;
+        nats.publish(inbox, Bytes::new()).await?;
+        echo.next().await;
+        Ok(())
     }
 
     async fn answered(&self) {
