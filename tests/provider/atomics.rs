@@ -1,0 +1,187 @@
+//! Contract §1, `atomics`: `increment` and all its limits.
+
+use futures_util::future::join_all;
+
+use crate::common::client::{Error, other};
+use crate::common::redis::Redis;
+use crate::common::world::World;
+
+const MAX: u64 = i64::MAX as u64;
+
+#[tokio::test]
+async fn increment_creates_and_counts() {
+    let w = World::start().await;
+    assert_eq!(
+        w.client.increment("", "n", 5).await,
+        Ok(5),
+        "a missing key begins at delta"
+    );
+    assert_eq!(w.client.increment("", "n", 1).await, Ok(6));
+    assert_eq!(
+        w.client.get("", "n").await,
+        Ok(Some(b"6".to_vec())),
+        "a decimal integer"
+    );
+    w.client.set("", "set", b"41").await.unwrap();
+    assert_eq!(
+        w.client.increment("", "set", 1).await,
+        Ok(42),
+        "of a value that `set` wrote"
+    );
+}
+
+#[tokio::test]
+async fn a_delta_of_zero_reads_and_creates() {
+    let w = World::start().await;
+    assert_eq!(w.client.increment("", "n", 0).await, Ok(0));
+    assert_eq!(w.redis.ask::<String>(&["GET", "n"]).await, "0");
+    assert_eq!(w.client.increment("", "n", 7).await, Ok(7));
+    assert_eq!(w.client.increment("", "n", 0).await, Ok(7));
+}
+
+#[tokio::test]
+async fn increment_is_exact_beyond_the_precision_of_a_double() {
+    let w = World::start().await;
+    let odd = (1 << 53) + 1;
+    assert_eq!(w.client.increment("", "n", odd).await, Ok(odd));
+    assert_eq!(w.client.increment("", "n", 2).await, Ok(odd + 2));
+    assert_eq!(
+        w.redis.ask::<String>(&["GET", "n"]).await,
+        (odd + 2).to_string()
+    );
+    let large = MAX - 6;
+    w.client.set("", "large", large.to_string()).await.unwrap();
+    assert_eq!(w.client.increment("", "large", 5).await, Ok(large + 5));
+    assert_eq!(
+        w.redis.ask::<String>(&["GET", "large"]).await,
+        (large + 5).to_string()
+    );
+}
+
+#[tokio::test]
+async fn increment_goes_up_to_the_largest_integer_and_no_further() {
+    let w = World::start().await;
+    assert_eq!(
+        w.client.increment("", "n", MAX).await,
+        Ok(MAX),
+        "a missing key"
+    );
+    unchanged_after_error(&w, Some(&MAX.to_string()), 1).await;
+    unchanged_after_error(&w, Some(&MAX.to_string()), MAX).await;
+    unchanged_after_error(&w, Some("1"), MAX).await;
+    assert_eq!(
+        set_and_increment(&w, &(MAX - 1).to_string(), 1).await,
+        Ok(MAX),
+        "the last step"
+    );
+}
+
+#[tokio::test]
+async fn a_delta_beyond_the_largest_integer_is_an_error() {
+    let w = World::start().await;
+    for delta in [MAX + 1, MAX + 2, u64::MAX - 1, u64::MAX] {
+        unchanged_after_error(&w, None, delta).await;
+        unchanged_after_error(&w, Some("0"), delta).await;
+        unchanged_after_error(&w, Some("-9223372036854775808"), delta).await;
+    }
+}
+
+#[tokio::test]
+async fn a_negative_result_is_an_error_and_changes_nothing() {
+    let w = World::start().await;
+    unchanged_after_error(&w, Some("-5"), 3).await;
+    unchanged_after_error(&w, Some("-5"), 0).await;
+    unchanged_after_error(&w, Some("-5"), 4).await;
+    unchanged_after_error(&w, Some("-9223372036854775808"), MAX).await;
+    assert_eq!(
+        set_and_increment(&w, "-5", 10).await,
+        Ok(5),
+        "a result that is not negative"
+    );
+    assert_eq!(set_and_increment(&w, "-5", 5).await, Ok(0));
+    let large = "-9007199254740993";
+    assert_eq!(
+        set_and_increment(&w, large, (1 << 53) + 2).await,
+        Ok(1),
+        "exact there, too"
+    );
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_integer_is_an_error_and_stays() {
+    let w = World::start().await;
+    for value in [
+        "",
+        "abc",
+        "1.5",
+        "1e3",
+        " 1",
+        "1 ",
+        "+1",
+        "01",
+        "0x10",
+        "9223372036854775808",
+        "-",
+        "18446744073709551616",
+        "1\n",
+    ] {
+        unchanged_after_error(&w, Some(value), 1).await;
+    }
+    let error = other(set_and_increment(&w, "stored-data", 1).await);
+    assert!(error.contains("integer"), "Redis's words: {error}");
+    assert!(
+        !error.contains("stored-data"),
+        "an error shows no stored data: {error}"
+    );
+}
+
+#[tokio::test]
+async fn concurrent_increments_are_all_counted() {
+    let w = World::start().await;
+    let mut results = join_all((0..400).map(|_| w.client.increment("b", "n", 1))).await;
+    results.sort_by_key(|result| result.clone().unwrap());
+    let expected: Vec<_> = (1..=400).map(Ok).collect();
+    assert_eq!(results, expected, "each call has its own result");
+}
+
+#[tokio::test]
+async fn increment_is_atomic_between_links() {
+    let w = World::start().await;
+    let twin = w.link("another", "default", &[]).await;
+    let calls = (0..400).map(async |call| {
+        let client = if call % 2 == 0 { &w.client } else { &twin };
+        client.increment("", "n", 3).await
+    });
+    for result in join_all(calls).await {
+        result.unwrap();
+    }
+    assert_eq!(w.redis.ask::<u64>(&["GET", "n"]).await, 1200);
+}
+
+/// What increments that the interface does not allow must be like, whatever is stored.
+async fn unchanged_after_error(w: &World, stored: Option<&str>, delta: u64) {
+    store(&w.redis, stored).await;
+    let error = other(w.client.increment("", "n", delta).await);
+    assert!(
+        !error.is_empty() && !error.contains('\n'),
+        "one line of words: {error:?}"
+    );
+    let after: Option<String> = w.redis.ask(&["GET", "n"]).await;
+    assert_eq!(
+        after.as_deref(),
+        stored,
+        "after an increment by {delta}: {error}"
+    );
+}
+
+async fn set_and_increment(w: &World, stored: &str, delta: u64) -> Result<u64, Error> {
+    store(&w.redis, Some(stored)).await;
+    w.client.increment("", "n", delta).await
+}
+
+async fn store(redis: &Redis, value: Option<&str>) {
+    let _: redis::Value = match value {
+        Some(value) => redis.ask(&["SET", "n", value]).await,
+        None => redis.ask(&["DEL", "n"]).await,
+    };
+}

@@ -1,0 +1,254 @@
+//! Contract §2 and §3: links while Redis is away, hangs and comes back, and that the trouble of one
+//! link is nobody else's.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::common::client::other;
+use crate::common::proxy::Proxy;
+use crate::common::redis::Redis;
+use crate::common::wait::{eventually, eventually_eq, eventually_some, patience};
+use crate::common::world::{COMPONENT, World};
+
+#[tokio::test]
+async fn a_link_works_when_its_redis_comes_up() {
+    let mut w = World::builder()
+        .redis(Redis::stopped())
+        .rpc_timeout_ms(None)
+        .start()
+        .await;
+    let refusal = other(w.client.timeout(Duration::from_secs(2)).get("", "k").await);
+    is_refusal(&refusal, &w.redis);
+    w.redis.restart().await;
+    eventually("the link works", async || {
+        w.client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(w.redis.connections().await, 1);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_connection() {
+    let mut w = World::builder()
+        .redis(Redis::stopped())
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let call = tokio::spawn({
+        let client = w.client.timeout(Duration::from_secs(60));
+        async move { client.increment("", "n", 1).await }
+    });
+    // That it is under way shows in the calls after it, which are answered.
+    assert!(w.host.health().await.is_some());
+    w.client.probe().await.unwrap();
+    assert!(!call.is_finished());
+    w.redis.restart().await;
+    assert_eq!(call.await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
+async fn a_link_works_again_after_redis_has_restarted() {
+    let mut w = World::start().await;
+    w.client.set("", "k", b"v").await.unwrap();
+    for round in 0..3 {
+        w.redis.restart().await;
+        w.client.set("", "k", round.to_string()).await.unwrap();
+        assert_eq!(
+            w.client.get("", "k").await,
+            Ok(Some(round.to_string().into_bytes()))
+        );
+    }
+    let names = vec!["kvredis:counter:default".to_owned()];
+    eventually_eq("there is one connection", names, async || {
+        w.redis.kvredis_names().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_call_after_an_idle_connection_was_closed_succeeds() {
+    let w = World::start().await;
+    w.client.set("", "n", b"1").await.unwrap();
+    for (round, function) in (0..).zip(["get", "increment", "set", "list"].repeat(2)) {
+        let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+        let killed: u64 = w.redis.ask(&kill).await;
+        assert!(killed > 0, "round {round}");
+        // The provider sees the end before the call, as it does with an idle connection.
+        eventually_eq("it is connected again", 1, async || {
+            w.redis.connections().await
+        })
+        .await;
+        match function {
+            "get" => assert!(w.client.get("", "n").await.is_ok()),
+            "increment" => assert!(w.client.increment("", "n", 1).await.is_ok()),
+            "set" => w.client.set("", "n", b"1").await.unwrap(),
+            _ => assert!(w.client.keys("").await.is_ok()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_link_delays_neither_others_nor_health() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    // It takes connections into its backlog and says nothing, ever.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let down = Redis::stopped();
+    let mut pending = Vec::new();
+    for i in 0..20 {
+        let url = if i % 2 == 0 { url.clone() } else { down.url() };
+        let client = w
+            .link(COMPONENT, &format!("dead{i}"), &[("URL", &url)])
+            .await;
+        pending.push(tokio::spawn(async move { client.get("", "k").await }));
+    }
+    for round in 0..20 {
+        assert!(w.host.health().await.is_some());
+        w.client.set("", "k", b"v").await.unwrap();
+        let late = w.link(COMPONENT, &format!("late{round}"), &[]).await;
+        late.set("", "k", b"v").await.unwrap();
+        w.unlink(COMPONENT, &format!("late{round}")).await;
+    }
+    assert!(
+        pending.iter().all(|call| !call.is_finished()),
+        "the dead links still hang"
+    );
+}
+
+#[tokio::test]
+async fn a_call_whose_link_is_deleted_while_it_waits_is_answered() {
+    let w = World::builder()
+        .rpc_timeout_ms(Some(1_500))
+        .redis(Redis::stopped())
+        .start()
+        .await;
+    let client = w.client.timeout(Duration::from_millis(1_500));
+    let call = tokio::spawn(async move { client.get("", "k").await });
+    w.unlink(COMPONENT, "default").await;
+    assert!(!other(call.await.unwrap()).is_empty());
+}
+
+#[tokio::test]
+async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
+    let w = World::start().await;
+    let down = Redis::stopped();
+    let (deleted, kept) = (
+        Proxy::start(down.port()).await,
+        Proxy::start(down.port()).await,
+    );
+    for (name, proxy) in [("deleted", &deleted), ("kept", &kept)] {
+        let config = [
+            ("URL", &*proxy.url()),
+            ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
+        ];
+        w.link(COMPONENT, name, &config).await;
+    }
+    w.unlink(COMPONENT, "deleted").await;
+    let attempts = async |more: usize| {
+        let before = kept.connected().len();
+        eventually("the other link tries on", async || {
+            kept.connected().len() >= before + more
+        })
+        .await;
+        deleted.connected().len()
+    };
+    // One that was under way may still come.
+    let before = attempts(5).await;
+    assert_eq!(attempts(20).await, before);
+}
+
+#[tokio::test]
+async fn a_link_that_is_long_without_its_redis_is_unhealthy() {
+    let mut w = World::builder().redis(Redis::stopped()).start().await;
+    let health = w.host.health().await.unwrap();
+    assert!(health.healthy, "it has just begun");
+    let health = eventually_some("the provider is unhealthy", async || {
+        w.host.health().await.filter(|health| !health.healthy)
+    })
+    .await;
+    let message = health.message.unwrap();
+    let reason = format!("redis://127.0.0.1:{}", w.redis.port());
+    for part in [COMPONENT, "default", &reason] {
+        assert!(message.contains(part), "{message}");
+    }
+    w.provider.logged(&["ERROR", &reason]).await;
+    w.redis.restart().await;
+    eventually("it is healthy again", async || {
+        w.host.health().await.unwrap().healthy
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_is_answered_while_redis_hangs() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    w.client.set("", "k", b"v").await.unwrap();
+    w.redis.pause();
+    let begun = Instant::now();
+    let client = w.client.clone();
+    let call = tokio::spawn(async move { client.get("", "k").await });
+    for _ in 0..50 {
+        assert!(w.host.health().await.unwrap().healthy);
+    }
+    // 50 answers, of 100 ms at most.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    w.redis.resume();
+    // What came of it depends on the response timeout.
+    let _ = call.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_broken_link_and_many_calls_make_a_few_log_lines() {
+    let mut w = World::builder()
+        .rpc_timeout_ms(Some(1_000))
+        .redis(Redis::stopped())
+        .start()
+        .await;
+    let client = w.client.timeout(patience());
+    for _ in 0..3 {
+        for answer in join_all((0..700).map(|_| client.get("", "k"))).await {
+            other(answer);
+        }
+    }
+    let lines = w.provider.count_logged(&[]).await;
+    assert!(lines < 40, "{lines} lines");
+    assert!(
+        w.provider.count_logged(&["cannot reach"]).await >= 1,
+        "and it is logged"
+    );
+}
+
+#[tokio::test]
+async fn the_provider_is_back_after_nats_has_restarted() {
+    let mut w = World::start().await;
+    w.client.set("", "k", b"v").await.unwrap();
+    w.nats.restart().await;
+    eventually("calls are answered again", async || {
+        let client = w.client.timeout(Duration::from_millis(500));
+        client.get("", "k").await == Ok(Some(b"v".to_vec()))
+    })
+    .await;
+    w.host.ready().await;
+    w.link("later", "default", &[])
+        .await
+        .set("", "k", b"v")
+        .await
+        .unwrap();
+    assert_eq!(w.provider.ended(), None);
+}
+
+fn is_refusal(error: &str, redis: &Redis) {
+    let expected = format!(
+        "cannot reach redis://127.0.0.1:{}: connection refused",
+        redis.port()
+    );
+    assert!(error.to_lowercase().contains(&expected), "{error}");
+}

@@ -1,0 +1,215 @@
+//! The wire under [`super::client`]: one subscription for all calls of a test, and the messages of
+//! one call as they arrive.
+//!
+//! Messages are told apart by the token in their subject, `{inbox}.{token}` for the handshake and
+//! `{inbox}.{token}.results` for the result. A call registers its token before it publishes, so
+//! that no message can come too early for it; messages for calls that are over are dropped.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_nats::{Message, StatusCode, Subject};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::client::Failure;
+use super::codec::{Decode, Reader, Stop, decode_all};
+
+/// The subscription that all calls share.
+pub struct Wire {
+    /// The connection.
+    pub nats: async_nats::Client,
+    /// What reply subjects begin with.
+    pub inbox: String,
+    calls: Arc<Calls>,
+    demultiplexer: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Calls {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Arrival>>>,
+}
+
+/// A message for one call.
+enum Arrival {
+    Handshake(Message),
+    Result(Bytes),
+}
+
+/// One call under way; forgotten when dropped.
+pub struct Call {
+    calls: Arc<Calls>,
+    /// What tells its messages from those of others.
+    pub token: u64,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    /// The payload of the handshake, when that has come.
+    pub handshake: Option<Bytes>,
+    /// The payloads of the result that have come.
+    pub results: Vec<Bytes>,
+}
+
+impl Wire {
+    /// Subscribes to an inbox.
+    pub async fn new(nats: async_nats::Client) -> Self {
+        let inbox = nats.new_inbox();
+        let mut messages = nats
+            .subscribe(format!("{inbox}.>"))
+            .await
+            .expect("NATS takes subscriptions");
+        let calls = Arc::new(Calls::default());
+        let demultiplexer = tokio::spawn({
+            let calls = Arc::clone(&calls);
+            let skip = inbox.len() + 1;
+            async move {
+                while let Some(message) = messages.next().await {
+                    calls.arrive(skip, message);
+                }
+            }
+        });
+        Self {
+            nats,
+            inbox,
+            calls,
+            demultiplexer,
+        }
+    }
+
+    /// Begins a call.
+    pub fn open(&self) -> Call {
+        let token = self.calls.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        self.calls
+            .waiting
+            .lock()
+            .expect("nobody panics with the lock")
+            .insert(token, sender);
+        Call {
+            calls: Arc::clone(&self.calls),
+            token,
+            arrivals,
+            handshake: None,
+            results: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.demultiplexer.abort();
+    }
+}
+
+impl Calls {
+    fn arrive(&self, skip: usize, message: Message) {
+        let name = &message.subject[skip..];
+        let (token, is_result) = match name.strip_suffix(".results") {
+            Some(token) => (token, true),
+            None => (name, false),
+        };
+        let Ok(token) = token.parse() else {
+            panic!(
+                "kvredis published to a subject that no wRPC server has: {}",
+                message.subject
+            );
+        };
+        let waiting = self.waiting.lock().expect("nobody panics with the lock");
+        let Some(call) = waiting.get(&token) else {
+            return;
+        };
+        // An error says that the call is over.
+        let _ = call.send(if is_result {
+            Arrival::Result(message.payload)
+        } else {
+            Arrival::Handshake(message)
+        });
+    }
+}
+
+impl Call {
+    /// Takes the next message for this call.
+    pub async fn receive(&mut self) -> Result<Option<Subject>, Failure> {
+        match self
+            .arrivals
+            .recv()
+            .await
+            .expect("the sender is kept while the call is")
+        {
+            Arrival::Result(piece) => {
+                self.results.push(piece);
+                Ok(None)
+            }
+            Arrival::Handshake(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(Failure::NoResponders)
+            }
+            Arrival::Handshake(message) => {
+                if self.handshake.replace(message.payload).is_some() {
+                    return Err(Failure::Wrong("a second handshake".to_owned()));
+                }
+                message
+                    .reply
+                    .map(|reply| Some(Subject::from(format!("{reply}.params"))))
+                    .ok_or(Failure::Wrong(
+                        "a handshake without a reply subject".to_owned(),
+                    ))
+            }
+        }
+    }
+
+    /// Waits for the handshake, which says where to send the rest of the parameters.
+    pub async fn handshake(&mut self) -> Result<Subject, Failure> {
+        loop {
+            if let Some(subject) = self.receive().await? {
+                return Ok(subject);
+            }
+        }
+    }
+
+    /// Waits for as many bytes as the type needs.
+    pub async fn result<T: Decode>(&mut self) -> Result<T, Failure> {
+        let mut gathered = Vec::new();
+        let mut taken = 0;
+        loop {
+            while let Some(piece) = self.results.get(taken) {
+                let ended = piece.is_empty();
+                gathered.extend_from_slice(piece);
+                taken += 1;
+                match T::decode(&mut Reader(&gathered)) {
+                    Err(Stop::Incomplete) if !ended => {}
+                    // Reads again for what may follow the value.
+                    _ => return decode_all(&gathered).map_err(|stop| wrong(&stop, &gathered)),
+                }
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// What is missing when time is over.
+    pub fn overdue(&self) -> Failure {
+        Failure::Timeout(match (&self.handshake, self.results.is_empty()) {
+            (None, _) => "no handshake",
+            (_, true) => "no result",
+            (_, false) => "no end of the result",
+        })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.calls
+            .waiting
+            .lock()
+            .expect("nobody panics with the lock")
+            .remove(&self.token);
+    }
+}
+
+fn wrong(stop: &Stop, bytes: &[u8]) -> Failure {
+    Failure::Wrong(format!(
+        "{stop:?} in {:02x?}",
+        &bytes[..bytes.len().min(64)]
+    ))
+}

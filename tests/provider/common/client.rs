@@ -1,0 +1,242 @@
+//! A component's side of the lattice: calls to kvredis over wRPC on NATS, as a host makes them for
+//! the component.
+//!
+//! The transport is its own (wrpc-transport-nats 0.29 loses replies under load): one subscription
+//! to an inbox, made before anything is published, serves all calls and is told apart by a token.
+//! A call that is not answered in time is an error, [`Failure::Timeout`], as it is for a host.
+//! Clients are cheap to clone; clones with other headers share the subscription.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::call::{Call, Wire};
+use super::codec::Decode;
+use super::wait::patience;
+
+/// What a call fails with: the interface's errors, or no answer at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// `no-such-store`
+    NoSuchStore,
+    /// `access-denied`
+    AccessDenied,
+    /// `other`
+    Other(String),
+    /// The call itself failed: a host would end the component's instance.
+    Call(Failure),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody subscribes to the function.
+    NoResponders,
+    /// The host would have given up.
+    Timeout(&'static str),
+    /// The answer is not what the wire or the interface has.
+    Wrong(String),
+}
+
+/// An answer, message by message.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The payload of the handshake.
+    pub handshake: Bytes,
+    /// The payloads of the result, with the empty one that ends it.
+    pub pieces: Vec<Bytes>,
+}
+
+/// A component that calls.
+#[derive(Clone)]
+pub struct Client {
+    wire: Arc<Wire>,
+    prefix: Arc<str>,
+    headers: HeaderMap,
+    timeout: Duration,
+    piece: usize,
+}
+
+impl Client {
+    /// A client of the provider in the lattice, as `component` over its link `link_name`.
+    pub async fn new(
+        nats: async_nats::Client,
+        lattice: &str,
+        provider: &str,
+        component: &str,
+        link_name: &str,
+    ) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("source-id", component);
+        headers.insert("link-name", link_name);
+        Self {
+            wire: Arc::new(Wire::new(nats).await),
+            prefix: format!("{lattice}.{provider}").into(),
+            headers,
+            timeout: patience(),
+            piece: usize::MAX,
+        }
+    }
+
+    /// The same as another component.
+    pub fn component(&self, component: &str, link_name: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("source-id", component);
+        headers.insert("link-name", link_name);
+        self.headers(headers)
+    }
+
+    /// The same with these headers only.
+    pub fn headers(&self, headers: HeaderMap) -> Self {
+        Self {
+            headers,
+            ..self.clone()
+        }
+    }
+
+    /// The same, waiting as long as a host with this RPC timeout.
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
+    /// The same, sending parameters in pieces of at most this many bytes.
+    pub fn pieces(&self, piece: usize) -> Self {
+        Self {
+            piece,
+            ..self.clone()
+        }
+    }
+
+    /// The subject that calls of a function go to.
+    pub fn subject(&self, interface: &str, function: &str) -> String {
+        let prefix = &self.prefix;
+        format!("{prefix}.wrpc.0.0.1.wrpc:keyvalue/{interface}@0.2.0-draft.{function}")
+    }
+
+    /// Calls a function and reads a result that may be an error of the interface.
+    pub async fn ask<T: Decode>(
+        &self,
+        interface: &str,
+        function: &str,
+        params: Vec<u8>,
+    ) -> Result<T, Error> {
+        self.call::<Result<T, Error>>(interface, function, params)
+            .await
+            .unwrap_or_else(|failure| Err(Error::Call(failure)))
+    }
+
+    /// Calls a function and reads whatever type.
+    pub async fn call<T: Decode>(
+        &self,
+        interface: &str,
+        function: &str,
+        params: Vec<u8>,
+    ) -> Result<T, Failure> {
+        let mut call = self.wire.open();
+        timeout(self.timeout, async {
+            self.send(&mut call, interface, function, params.into())
+                .await?;
+            call.result().await
+        })
+        .await
+        .unwrap_or_else(|_| Err(call.overdue()))
+    }
+
+    /// Calls a function and takes note of all messages of the answer, to its very end.
+    pub async fn exchange(
+        &self,
+        interface: &str,
+        function: &str,
+        params: Vec<u8>,
+    ) -> Result<Exchange, Failure> {
+        let mut call = self.wire.open();
+        timeout(self.timeout, async {
+            self.send(&mut call, interface, function, params.into())
+                .await?;
+            while call.results.last().is_none_or(|piece| !piece.is_empty()) {
+                call.receive().await?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap_or_else(|_| Err(call.overdue()))?;
+        Ok(Exchange {
+            handshake: call
+                .handshake
+                .take()
+                .ok_or(Failure::Wrong("no handshake".to_owned()))?,
+            pieces: std::mem::take(&mut call.results),
+        })
+    }
+
+    /// Publishes the parameters, as much as fits; the rest after the handshake; the end.
+    async fn send(
+        &self,
+        call: &mut Call,
+        interface: &str,
+        function: &str,
+        mut params: Bytes,
+    ) -> Result<(), Failure> {
+        let nats = &self.wire.nats;
+        let reply = format!("{}.{}", self.wire.inbox, call.token);
+        let max_payload = nats.server_info().max_payload;
+        let room = max_payload - reply.len() - size(&self.headers);
+        let first = params.split_to(room.min(self.piece).min(params.len()));
+        nats.publish_with_reply_and_headers(
+            self.subject(interface, function),
+            reply,
+            self.headers.clone(),
+            first,
+        )
+        .await
+        .map_err(|error| Failure::Wrong(error.to_string()))?;
+        let subject = call.handshake().await?;
+        loop {
+            let piece = params.split_to(max_payload.min(self.piece).min(params.len()));
+            let last = piece.is_empty();
+            nats.publish(subject.clone(), piece)
+                .await
+                .map_err(|error| Failure::Wrong(error.to_string()))?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(text) => f.write_str(text),
+            error => write!(f, "{error:?}"),
+        }
+    }
+}
+
+/// What headers take of a message, as a wRPC client reckons it.
+fn size(headers: &HeaderMap) -> usize {
+    let lines: usize = headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+        .map(|(name, value)| {
+            let name: &[u8] = name.as_ref();
+            name.len() + value.as_str().len() + 4
+        })
+        .sum();
+    lines + "NATS/1.0\r\n\r\n".len()
+}
+
+/// The text of the error `other` that a call must have answered.
+pub fn other<T: fmt::Debug>(result: Result<T, Error>) -> String {
+    match result {
+        Err(Error::Other(text)) => text,
+        answer => panic!("expected the error `other`, got {answer:?}"),
+    }
+}

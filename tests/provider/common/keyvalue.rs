@@ -1,0 +1,139 @@
+//! The functions of the interfaces, with their types, on [`Client`].
+
+use super::client::{Client, Error};
+use super::codec::{Decode, List, Reader, Stop, bucket_and_key, put_bytes, put_list, put_number};
+
+/// A page of `list-keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The keys, without the bucket's prefix.
+    pub keys: Vec<String>,
+    /// Where the next page begins; `None` at the end.
+    pub cursor: Option<u64>,
+}
+
+/// What `get-many` answers for one key.
+pub type Entry = Option<(String, Vec<u8>)>;
+
+impl Decode for Page {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+        let List(keys) = List::decode(from)?;
+        Ok(Self {
+            keys,
+            cursor: Option::decode(from)?,
+        })
+    }
+}
+
+impl Client {
+    /// `store.get`
+    pub async fn get(&self, bucket: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.ask("store", "get", bucket_and_key(bucket, key)).await
+    }
+
+    /// `store.set`
+    pub async fn set(&self, bucket: &str, key: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        let mut params = bucket_and_key(bucket, key);
+        put_bytes(&mut params, value.as_ref());
+        self.ask("store", "set", params).await
+    }
+
+    /// `store.delete`
+    pub async fn delete(&self, bucket: &str, key: &str) -> Result<(), Error> {
+        self.ask("store", "delete", bucket_and_key(bucket, key))
+            .await
+    }
+
+    /// `store.exists`
+    pub async fn exists(&self, bucket: &str, key: &str) -> Result<bool, Error> {
+        self.ask("store", "exists", bucket_and_key(bucket, key))
+            .await
+    }
+
+    /// `store.list-keys`
+    pub async fn list_keys(&self, bucket: &str, cursor: Option<u64>) -> Result<Page, Error> {
+        let mut params = Vec::new();
+        put_bytes(&mut params, bucket.as_bytes());
+        params.push(u8::from(cursor.is_some()));
+        if let Some(cursor) = cursor {
+            put_number(&mut params, cursor);
+        }
+        self.ask("store", "list-keys", params).await
+    }
+
+    /// `store.list-keys` from the first page to the last.
+    pub async fn pages(&self, bucket: &str) -> Result<Vec<Page>, Error> {
+        let mut pages = vec![self.list_keys(bucket, None).await?];
+        while let Some(cursor) = pages.last().and_then(|page| page.cursor) {
+            pages.push(self.list_keys(bucket, Some(cursor)).await?);
+        }
+        Ok(pages)
+    }
+
+    /// All keys of a bucket in order, each once.
+    pub async fn keys(&self, bucket: &str) -> Result<Vec<String>, Error> {
+        let mut keys: Vec<_> = self
+            .pages(bucket)
+            .await?
+            .into_iter()
+            .flat_map(|page| page.keys)
+            .collect();
+        keys.sort();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// `atomics.increment`
+    pub async fn increment(&self, bucket: &str, key: &str, delta: u64) -> Result<u64, Error> {
+        let mut params = bucket_and_key(bucket, key);
+        put_number(&mut params, delta);
+        self.ask("atomics", "increment", params).await
+    }
+
+    /// `batch.get-many`
+    pub async fn get_many(&self, bucket: &str, keys: &[&str]) -> Result<Vec<Entry>, Error> {
+        let List(entries) = self
+            .ask("batch", "get-many", bucket_and_keys(bucket, keys))
+            .await?;
+        Ok(entries)
+    }
+
+    /// `batch.set-many`
+    pub async fn set_many(
+        &self,
+        bucket: &str,
+        pairs: &[(&str, impl AsRef<[u8]>)],
+    ) -> Result<(), Error> {
+        let mut params = Vec::new();
+        put_bytes(&mut params, bucket.as_bytes());
+        put_list(&mut params, pairs, |out, (key, value)| {
+            put_bytes(out, key.as_bytes());
+            put_bytes(out, value.as_ref());
+        });
+        self.ask("batch", "set-many", params).await
+    }
+
+    /// `batch.delete-many`
+    pub async fn delete_many(&self, bucket: &str, keys: &[&str]) -> Result<(), Error> {
+        self.ask("batch", "delete-many", bucket_and_keys(bucket, keys))
+            .await
+    }
+
+    /// The database that the link is on, of those that [`super::redis::Redis`] has numbered.
+    pub async fn database(&self) -> String {
+        let number = self.get("", "database").await.expect("the link works");
+        String::from_utf8(number.expect("databases are numbered")).expect("a number")
+    }
+
+    /// The cheapest call that finds its link: no keys, so it is answered whatever Redis does.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.get_many("", &[]).await.map(drop)
+    }
+}
+
+fn bucket_and_keys(bucket: &str, keys: &[&str]) -> Vec<u8> {
+    let mut params = Vec::new();
+    put_bytes(&mut params, bucket.as_bytes());
+    put_list(&mut params, keys, |out, key| put_bytes(out, key.as_bytes()));
+    params
+}

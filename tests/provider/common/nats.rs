@@ -1,0 +1,110 @@
+//! A NATS server of the test's own, which can be stopped and started on the same port.
+//!
+//! The binary is that of `NATS_SERVER`, else `nats-server` of the `PATH`, else the one that
+//! `make` has put into `.tools/bin`.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::ports;
+use super::process::Process;
+use super::wait::{eventually_some, patience};
+
+/// A NATS server; killed when dropped.
+pub struct Nats {
+    name: String,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl Nats {
+    /// Starts a server on a free port and waits until it answers.
+    pub async fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut nats = Self {
+            name: format!(
+                "kvredis-test-{}-{}",
+                std::process::id(),
+                COUNT.fetch_add(1, Ordering::Relaxed)
+            ),
+            port: ports::free(),
+            process: None,
+        };
+        while !nats.try_start().await {
+            nats.port = ports::free();
+        }
+        nats
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the server.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again on its port.
+    pub async fn restart(&mut self) {
+        self.stop();
+        assert!(
+            self.try_start().await,
+            "nats-server did not start again: is its port taken?"
+        );
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self) -> async_nats::Client {
+        async_nats::ConnectOptions::new()
+            .connection_timeout(patience())
+            // One reply may come in many messages, faster than a busy test takes them.
+            .subscription_capacity(1 << 20)
+            .connect(self.url())
+            .await
+            .expect("NATS takes connections")
+    }
+
+    /// Starts the process; false when it ended at once, as it does where its port is taken.
+    async fn try_start(&mut self) -> bool {
+        let mut command = Command::new(program());
+        command
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--name", &self.name]);
+        let process = self
+            .process
+            .insert(Process::start("nats-server", command, Vec::new()));
+        let url = format!("nats://127.0.0.1:{}", self.port);
+        let name = self.name.as_str();
+        let ready = eventually_some("nats-server answers", async || {
+            if process.ended().is_some() {
+                return Some(false);
+            }
+            // The name tells it from another process's server on the same port.
+            let client = async_nats::connect(&url).await.ok()?;
+            (client.server_info().server_name == name).then_some(true)
+        })
+        .await;
+        if !ready {
+            self.stop();
+        }
+        ready
+    }
+}
+
+fn program() -> String {
+    if let Ok(program) = env::var("NATS_SERVER") {
+        return program;
+    }
+    let on_path = env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join("nats-server").is_file()));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/nats-server");
+    if !on_path && own.is_file() {
+        own.display().to_string()
+    } else {
+        "nats-server".to_owned()
+    }
+}

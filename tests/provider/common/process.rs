@@ -1,0 +1,128 @@
+//! A child process: its output is collected, it is killed when dropped, and its output is shown
+//! when that happens because of a panic.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait::eventually_some;
+
+/// How much of the output a panic shows.
+const SHOWN: usize = 300;
+
+/// A running process, or one that has ended.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts `command` and writes `input` to it, whether it reads that or not.
+    pub fn start(name: &'static str, mut command: Command, input: Vec<u8>) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
+        let mut stdin = child.stdin.take().expect("standard input is a pipe");
+        // More than fits the pipe waits for the reader, who may never come.
+        thread::spawn(move || stdin.write_all(&input).and_then(|()| stdin.flush()));
+        let lines = Arc::default();
+        let readers = vec![
+            collect(
+                child.stdout.take().expect("standard output is a pipe"),
+                &lines,
+            ),
+            collect(
+                child.stderr.take().expect("standard error is a pipe"),
+                &lines,
+            ),
+        ];
+        Self {
+            name,
+            child,
+            lines,
+            readers,
+        }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far, on both outputs.
+    pub fn output(&self) -> Vec<String> {
+        self.lines
+            .lock()
+            .expect("nobody panics with the lock")
+            .clone()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process takes signals");
+    }
+
+    /// The status that it ended with, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for its end and the last of its output.
+    pub async fn end(&mut self) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        let status = eventually_some(&what, async || self.ended()).await;
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader does not panic");
+        }
+        status
+    }
+
+    /// Kills it, and waits for that.
+    pub fn kill(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            for reader in self.readers.drain(..) {
+                let _ = reader.join();
+            }
+            let lines = self.output();
+            let from = lines.len().saturating_sub(SHOWN);
+            eprintln!("--- {} ({}), last {SHOWN} lines:", self.name, self.id());
+            for line in &lines[from..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// Collects lines in a thread of its own, until the other side closes.
+fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            lines
+                .lock()
+                .expect("nobody panics with the lock")
+                .push(text);
+            line.clear();
+        }
+    })
+}

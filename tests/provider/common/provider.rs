@@ -1,0 +1,92 @@
+//! The provider as a wasmCloud host runs it: the real binary, an empty environment, and the host
+//! data in base64 and a line end on standard input.
+
+use std::process::{Command, ExitStatus};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
+use wasmcloud_provider_sdk::HostData;
+
+use super::process::Process;
+use super::wait::eventually;
+
+/// A provider process; killed when dropped.
+pub struct Provider {
+    process: Process,
+}
+
+impl Provider {
+    /// Starts the process; it may take a moment until it serves ([`super::host::Host::ready`]).
+    pub fn start(data: &HostData) -> Self {
+        let json = serde_json::to_vec(data).expect("host data can be written as JSON");
+        Self::with_input(format!("{}\r\n", STANDARD.encode(json)).into())
+    }
+
+    /// Starts the process with anything on its standard input.
+    pub fn with_input(input: Vec<u8>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvredis"));
+        command.env_clear();
+        Self {
+            process: Process::start("kvredis", command, input),
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Kills it as a host does that has no patience.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// The status that it ended with, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> ExitStatus {
+        self.process.end().await
+    }
+
+    /// All it has printed so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.output()
+    }
+
+    /// Waits for a line of the log that holds all of `parts`.
+    pub async fn logged(&self, parts: &[&str]) {
+        eventually(&format!("the log says {parts:?}"), async || {
+            self.log().iter().any(|line| holds(line, parts))
+        })
+        .await;
+    }
+
+    /// Ends the process, so that the log is complete, and counts the lines with all of `parts`.
+    pub async fn count_logged(&mut self, parts: &[&str]) -> usize {
+        if self.ended().is_none() {
+            self.signal(Signal::TERM);
+            self.end().await;
+        }
+        self.log().iter().filter(|line| holds(line, parts)).count()
+    }
+
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .expect("it runs")
+            .count()
+    }
+}
+
+fn holds(line: &str, parts: &[&str]) -> bool {
+    parts.iter().all(|part| line.contains(part))
+}

@@ -1,0 +1,254 @@
+//! A TCP proxy in front of a Redis server, which sees the commands that pass and can misbehave as
+//! networks do: hold answers back, cut connections, and do so at a certain command.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A proxy; its connections are closed when it is dropped.
+pub struct Proxy {
+    port: u16,
+    state: Arc<State>,
+    listening: JoinHandle<()>,
+}
+
+/// What the proxy does to a connection that sends a certain command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Closes it, and Redis never sees the command.
+    Before,
+    /// Passes the command on and closes the connection before the answer.
+    After,
+}
+
+struct State {
+    upstream: u16,
+    hold: watch::Sender<bool>,
+    /// Counted up to close all connections that there are.
+    generation: watch::Sender<u64>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connected: Vec<Instant>,
+    commands: Vec<String>,
+    cuts: HashMap<String, Cut>,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of a port of this machine.
+    pub async fn start(upstream: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port");
+        let port = listener
+            .local_addr()
+            .expect("a listener has an address")
+            .port();
+        let state = Arc::new(State {
+            upstream,
+            hold: watch::Sender::new(false),
+            generation: watch::Sender::new(0),
+            seen: Mutex::default(),
+        });
+        let listening = tokio::spawn(listen(listener, Arc::clone(&state)));
+        Self {
+            port,
+            state,
+            listening,
+        }
+    }
+
+    /// The address of the proxy.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on answers are held back; commands pass.
+    pub fn hold(&self) {
+        self.state.hold.send_replace(true);
+    }
+
+    /// Lets through what was held back, and everything after it.
+    pub fn release(&self) {
+        self.state.hold.send_replace(false);
+    }
+
+    /// Closes all connections that there are.
+    pub fn cut(&self) {
+        self.state
+            .generation
+            .send_modify(|generation| *generation += 1);
+    }
+
+    /// Closes every connection at a command, before Redis sees it or before it answers.
+    pub fn cut_at(&self, command: &str, cut: Cut) {
+        self.seen(|seen| seen.cuts.insert(command.to_uppercase(), cut));
+    }
+
+    /// When connections have been made, each of them.
+    pub fn connected(&self) -> Vec<Instant> {
+        self.seen(|seen| seen.connected.clone())
+    }
+
+    /// How often a command has been sent.
+    pub fn count(&self, command: &str) -> usize {
+        self.seen(|seen| seen.commands.iter().filter(|name| *name == command).count())
+    }
+
+    /// How many commands have been sent in all.
+    pub fn total(&self) -> usize {
+        self.seen(|seen| seen.commands.len())
+    }
+
+    fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        self.state.seen(look)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.cut();
+    }
+}
+
+impl State {
+    fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.seen.lock().expect("nobody panics with the lock"))
+    }
+
+    /// Takes note of commands; answers the first cut that one of them is the occasion for.
+    fn note(&self, commands: Vec<String>) -> Option<Cut> {
+        self.seen(|seen| {
+            let cut = commands
+                .iter()
+                .find_map(|command| seen.cuts.get(command).copied());
+            seen.commands.extend(commands);
+            cut
+        })
+    }
+}
+
+async fn listen(listener: TcpListener, state: Arc<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        state.seen(|seen| seen.connected.push(Instant::now()));
+        tokio::spawn(serve(client, Arc::clone(&state)));
+    }
+}
+
+/// Serves one connection until either side closes it or it is cut.
+async fn serve(client: TcpStream, state: Arc<State>) {
+    let mut generation = state.generation.subscribe();
+    // Without an upstream server the connection is taken and closed.
+    let Ok(server) = TcpStream::connect(("127.0.0.1", state.upstream)).await else {
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        _ = generation.changed() => {}
+        _ = forward(from_client, to_server, &state) => {}
+        _ = answer(from_server, to_client, state.hold.subscribe()) => {}
+    }
+}
+
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
+    let mut commands = Commands::default();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let cut = state.note(commands.feed(&buffer[..length]));
+        if cut == Some(Cut::Before) {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+        if cut == Some(Cut::After) {
+            return Ok(());
+        }
+    }
+}
+
+async fn answer(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut hold: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        hold.wait_for(|held| !held)
+            .await
+            .map_err(io::Error::other)?;
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// Finds the names of commands in a stream of requests: arrays of bulk strings.
+#[derive(Default)]
+struct Commands {
+    pending: Vec<u8>,
+}
+
+impl Commands {
+    /// Takes the next bytes; answers the names of the commands that they complete.
+    fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.pending.extend_from_slice(bytes);
+        let mut names = Vec::new();
+        while let Some((name, length)) = first_command(&self.pending) {
+            names.push(name);
+            self.pending.drain(..length);
+        }
+        names
+    }
+}
+
+/// The name and the length of the first command, if it is complete.
+fn first_command(bytes: &[u8]) -> Option<(String, usize)> {
+    let (count, mut at) = header(bytes, 0, b'*')?;
+    let mut name = None;
+    for _ in 0..count {
+        let (length, begin) = header(bytes, at, b'$')?;
+        let word = bytes.get(begin..begin + length)?;
+        name.get_or_insert_with(|| String::from_utf8_lossy(word).to_uppercase());
+        at = begin + length + 2;
+    }
+    (at <= bytes.len()).then_some((name?, at))
+}
+
+/// Reads `*3\r\n` or `$5\r\n` at a position: the number, and where the line ends.
+fn header(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let rest = bytes.get(at..)?;
+    let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+    assert_eq!(rest[0], kind, "requests are arrays of bulk strings");
+    let number = std::str::from_utf8(&rest[1..end])
+        .ok()?
+        .parse()
+        .expect("a length");
+    Some((number, at + end + 2))
+}
+
+#[test]
+fn commands_are_found_in_pieces() {
+    let stream = b"*2\r\n$3\r\nget\r\n$1\r\n*\r\n*1\r\n$4\r\nPING\r\n";
+    let mut commands = Commands::default();
+    let names: Vec<_> = stream
+        .chunks(3)
+        .flat_map(|piece| commands.feed(piece))
+        .collect();
+    assert_eq!(names, ["GET", "PING"]);
+}

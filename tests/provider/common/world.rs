@@ -1,0 +1,196 @@
+//! Everything that a test needs, in one line:
+//!
+//! ```ignore
+//! let w = World::start().await;
+//! w.client.set("", "k", b"v").await.unwrap();
+//! ```
+//!
+//! A NATS server, a Redis server, a provider, and one linked component, `counter`, which is what
+//! `client` calls as. [`World::link`] adds components and links, [`World::builder`] has the rest.
+
+use std::collections::HashMap;
+
+use wasmcloud_provider_sdk::HostData;
+
+use super::client::{Client, Error};
+use super::host::{Host, Link, secrets, texts};
+use super::nats::Nats;
+use super::provider::Provider;
+use super::redis::Redis;
+use super::wait::eventually;
+
+/// The component that is linked from the start.
+pub const COMPONENT: &str = "counter";
+
+/// In tests that are about something else, calls have more time than a host gives by default.
+const RPC_TIMEOUT_MS: u64 = 10_000;
+
+/// A lattice in small. The servers are dropped last.
+pub struct World {
+    /// Calls as [`COMPONENT`] over its link `default`.
+    pub client: Client,
+    pub host: Host,
+    pub provider: Provider,
+    pub redis: Redis,
+    pub nats: Nats,
+}
+
+/// A world before it starts.
+pub struct Builder {
+    redis: Option<Redis>,
+    linked: bool,
+    config: HashMap<String, String>,
+    adjust: Box<dyn FnOnce(&mut HostData)>,
+}
+
+impl World {
+    /// A world where [`COMPONENT`] is linked to database 0, with defaults.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// A world where the link has these settings besides its `URL`.
+    pub async fn with(config: &[(&str, &str)]) -> Self {
+        Self::builder().config(config).start().await
+    }
+
+    /// A world with more to say.
+    pub fn builder() -> Builder {
+        Builder {
+            redis: None,
+            linked: true,
+            config: HashMap::new(),
+            adjust: Box::new(|data| data.default_rpc_timeout_ms = Some(RPC_TIMEOUT_MS)),
+        }
+    }
+
+    /// Links a component to this world's Redis, with more settings, and answers its client.
+    pub async fn link(&self, component: &str, name: &str, config: &[(&str, &str)]) -> Client {
+        let link = Link::new(component, name)
+            .config(&[("URL", &self.redis.url())])
+            .config(config);
+        self.put_new(&link).await
+    }
+
+    /// Puts a link that there was not, and waits until calls find it.
+    pub async fn put_new(&self, link: &Link) -> Client {
+        let client = self.client.component(link.component(), link.name());
+        let mut unlinked = client.probe().await;
+        eventually("the provider takes calls", async || {
+            unlinked = client.probe().await;
+            !matches!(unlinked, Err(Error::Call(_)))
+        })
+        .await;
+        assert!(unlinked.is_err(), "a call without a link was answered");
+        self.host.put(link).await;
+        eventually("the link is there", async || {
+            client.probe().await != unlinked
+        })
+        .await;
+        client
+    }
+
+    /// Deletes a link, and waits until calls do not find it.
+    pub async fn unlink(&self, component: &str, name: &str) {
+        self.host.delete(component, name).await;
+        let client = self.client.component(component, name);
+        eventually("the link is gone", async || match client.probe().await {
+            Err(Error::Other(text)) => text.contains(component) && text.contains(name),
+            _ => false,
+        })
+        .await;
+    }
+
+    /// Waits until Redis has no connection of the provider.
+    pub async fn no_connections(&self) {
+        eventually("no connection of kvredis is left", async || {
+            self.redis.connections().await == 0
+        })
+        .await;
+    }
+}
+
+impl Builder {
+    /// Uses this server instead of a new one; the first link gets its URL.
+    pub fn redis(mut self, redis: Redis) -> Self {
+        self.redis = Some(redis);
+        self
+    }
+
+    /// Adds settings to the first link.
+    pub fn config(mut self, config: &[(&str, &str)]) -> Self {
+        self.config.extend(texts(config));
+        self
+    }
+
+    /// Starts without a link.
+    pub fn unlinked(mut self) -> Self {
+        self.linked = false;
+        self
+    }
+
+    /// Changes the host data.
+    pub fn data(mut self, adjust: impl FnOnce(&mut HostData) + 'static) -> Self {
+        let before = self.adjust;
+        self.adjust = Box::new(|data| {
+            before(data);
+            adjust(data);
+        });
+        self
+    }
+
+    /// Sets the host's RPC timeout; `None` leaves it to the provider to know the default.
+    pub fn rpc_timeout_ms(self, milliseconds: Option<u64>) -> Self {
+        self.data(move |data| data.default_rpc_timeout_ms = milliseconds)
+    }
+
+    /// Sets the provider's own configuration.
+    pub fn provider_config(self, config: &[(&str, &str)]) -> Self {
+        let config = texts(config);
+        self.data(move |data| data.config = config)
+    }
+
+    /// Sets the provider's own secrets.
+    pub fn provider_secrets(self, values: &[(&str, &str)]) -> Self {
+        let values = secrets(values);
+        self.data(move |data| data.secrets = values)
+    }
+
+    /// Starts it all.
+    pub async fn start(self) -> World {
+        let redis = match self.redis {
+            Some(redis) => redis,
+            None => Redis::start().await,
+        };
+        let nats = Nats::start().await;
+        let host = Host::new(nats.connect().await, nats.url());
+        let mut data = host.data();
+        (self.adjust)(&mut data);
+        let provider = Provider::start(&data);
+        host.ready().await;
+        let client = Client::new(
+            host.nats().clone(),
+            host.lattice(),
+            host.provider_id(),
+            COMPONENT,
+            "default",
+        )
+        .await;
+        let world = World {
+            client,
+            host,
+            provider,
+            redis,
+            nats,
+        };
+        if self.linked {
+            let config: Vec<_> = self
+                .config
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            world.link(COMPONENT, "default", &config).await;
+        }
+        world
+    }
+}

@@ -1,0 +1,187 @@
+//! Contract §2 and §3: what components are told when something is wrong with their Redis.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::common::client::{Error, other};
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::{COMPONENT, World};
+
+#[tokio::test]
+async fn a_redis_that_refuses_connections_is_named() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let down = Redis::stopped();
+    let client = w.link(COMPONENT, "down", &[("URL", &down.url())]).await;
+    let expected = format!(
+        "cannot reach redis://127.0.0.1:{}: connection refused",
+        down.port()
+    );
+    for error in [
+        other(client.get("", "k").await),
+        other(client.set("", "k", b"v").await),
+        other(client.list_keys("", None).await),
+    ] {
+        assert!(error.to_lowercase().contains(&expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_is_named() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let url = "redis://no-such-host.invalid:6379";
+    let client = w.link(COMPONENT, "nowhere", &[("URL", url)]).await;
+    let error = other(client.get("", "k").await);
+    assert!(error.contains(url), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_that_does_not_exist_is_named() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let url = "redis+unix:///no/such/redis.sock";
+    let client = w.link(COMPONENT, "nowhere", &[("URL", url)]).await;
+    let error = other(client.get("", "k").await);
+    assert!(error.contains("/no/such/redis.sock"), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_once() {
+    let w = World::builder()
+        .unlinked()
+        .redis(Redis::with_password("right-password").await)
+        .rpc_timeout_ms(Some(30_000))
+        .start()
+        .await;
+    let url = w.redis.url();
+    for (name, secrets, code) in [
+        ("none", &[][..], "NOAUTH"),
+        ("wrong", &[("PASSWORD", "hunter2")], "WRONGPASS"),
+        (
+            "nobody",
+            &[("USERNAME", "nobody"), ("PASSWORD", "hunter2")],
+            "WRONGPASS",
+        ),
+    ] {
+        let link = Link::new("c", name)
+            .config(&[("URL", &url)])
+            .secrets(secrets);
+        let client = w.put_new(&link).await;
+        let begun = Instant::now();
+        let error = other(client.get("", "k").await);
+        assert!(error.contains(code), "{name}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        let took = begun.elapsed();
+        assert!(
+            took < Duration::from_secs(10),
+            "{name} was answered after {took:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_become_right_are_taken_without_a_new_link() {
+    let w = World::builder()
+        .unlinked()
+        .rpc_timeout_ms(Some(1_000))
+        .start()
+        .await;
+    let link = Link::new("c", "default")
+        .config(&[("URL", &w.redis.url())])
+        .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+    let client = w.put_new(&link).await;
+    other(client.get("", "k").await);
+    let () = w
+        .redis
+        .ask(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
+        .await;
+    eventually("the link works", async || {
+        client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
+    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
+    let client = w
+        .link(COMPONENT, "far", &[("URL", &w.redis.url_of(99))])
+        .await;
+    let begun = Instant::now();
+    let error = other(client.get("", "k").await);
+    assert!(error.to_lowercase().contains("db index"), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn what_the_acl_forbids_is_access_denied() {
+    let w = World::builder().unlinked().start().await;
+    let rules = [
+        "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-del", "-unlink",
+    ];
+    let () = w.redis.ask(&rules).await;
+    let link = Link::new("c", "default")
+        .config(&[("URL", &w.redis.url())])
+        .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+    let client = w.put_new(&link).await;
+    client.set("own", "k", b"1").await.unwrap();
+    assert_eq!(client.increment("own", "k", 1).await, Ok(2));
+    assert_eq!(
+        client.delete("own", "k").await,
+        Err(Error::AccessDenied),
+        "a command"
+    );
+    assert_eq!(
+        client.delete_many("own", &["k"]).await,
+        Err(Error::AccessDenied)
+    );
+    assert_eq!(client.get("", "k").await, Err(Error::AccessDenied), "a key");
+    assert_eq!(client.set("", "k", b"v").await, Err(Error::AccessDenied));
+    assert_eq!(client.increment("", "k", 1).await, Err(Error::AccessDenied));
+    assert_eq!(client.exists("", "k").await, Err(Error::AccessDenied));
+    assert_eq!(client.get_many("", &["k"]).await, Err(Error::AccessDenied));
+    assert_eq!(
+        client.set_many("", &[("k", b"v")]).await,
+        Err(Error::AccessDenied)
+    );
+}
+
+#[tokio::test]
+async fn a_full_redis_says_so_in_its_words() {
+    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
+    w.client.set("", "k", b"v").await.unwrap();
+    let () = w.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let begun = Instant::now();
+    for error in [
+        other(w.client.set("", "k", b"v").await),
+        other(w.client.set_many("", &[("k", b"v")]).await),
+        other(w.client.increment("", "n", 1).await),
+    ] {
+        assert!(error.contains("OOM"), "{error}");
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        w.client.get("", "k").await,
+        Ok(Some(b"v".to_vec())),
+        "reading goes on"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_redis_is_an_error() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let url = w.nats.url().replace("nats://", "redis://");
+    let client = w.link(COMPONENT, "nats", &[("URL", &url)]).await;
+    let error = other(client.get("", "k").await);
+    assert!(error.contains(&url), "{error}");
+    w.client.set("", "k", b"v").await.unwrap();
+}

@@ -1,0 +1,249 @@
+//! Contract §3: junk on the subjects costs a logged warning, and nothing else.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use crate::common::codec::{bucket_and_key, put_bytes, put_number};
+use crate::common::values::bytes;
+use crate::common::world::World;
+
+const FUNCTIONS: [(&str, &str); 9] = [
+    ("store", "get"),
+    ("store", "set"),
+    ("store", "delete"),
+    ("store", "exists"),
+    ("store", "list-keys"),
+    ("atomics", "increment"),
+    ("batch", "get-many"),
+    ("batch", "set-many"),
+    ("batch", "delete-many"),
+];
+
+#[tokio::test]
+async fn truncated_parameters_do_no_harm() {
+    let w = World::start().await;
+    let mut whole = bucket_and_key("bucket", "key");
+    put_bytes(&mut whole, b"value");
+    for (interface, function) in FUNCTIONS {
+        for length in 0..whole.len() - 6 {
+            // With the empty message that says that no more will come.
+            send(&w, interface, function, &whole[..length]).await;
+        }
+        w.client.set("", "k", b"v").await.unwrap();
+    }
+    serves(&w).await;
+    w.provider.logged(&["WARN"]).await;
+}
+
+#[tokio::test]
+async fn lengths_are_only_claims() {
+    let mut w = World::start().await;
+    let mut claims = Vec::new();
+    for length in [
+        u64::from(u32::MAX),
+        1 << 31,
+        1 << 40,
+        u64::MAX,
+        0x7fff_ffff,
+        600 << 20,
+    ] {
+        let mut bucket = Vec::new();
+        put_number(&mut bucket, length);
+        let mut second = bucket_and_key("b", "")[..2].to_vec();
+        put_number(&mut second, length);
+        let mut third = bucket_and_key("b", "k");
+        put_number(&mut third, length);
+        let mut item = b"\x01b\x01".to_vec();
+        put_number(&mut item, length);
+        for claim in [bucket, second, third, item] {
+            claims.push(claim.clone());
+            claims.push([&claim[..], b"x"].concat());
+        }
+    }
+    // Numbers that do not end, or end beyond 64 bits.
+    claims.push(vec![0xff; 20]);
+    claims.push(vec![0x80; 2_000]);
+    claims.push([&b"\x01b\x01k"[..], &[0xff; 20]].concat());
+    claims.push([&b"\x01b"[..], &[0x80; 20]].concat());
+    // Texts that are not UTF-8, and an option that is neither.
+    claims.push(b"\x02\xff\xfe\x01k\x01v".to_vec());
+    claims.push(b"\x01b\x02\xc3\x28\x01v".to_vec());
+    claims.push(b"\x01b\x07\x01".to_vec());
+    for (interface, function) in FUNCTIONS {
+        for claim in &claims {
+            send(&w, interface, function, claim).await;
+        }
+    }
+    serves(&w).await;
+    let peak = peak_memory(&w);
+    assert!(peak < 300, "{peak} MiB of memory for claims");
+    w.provider.logged(&["WARN"]).await;
+    let lines = w.provider.count_logged(&[]).await;
+    assert!(lines < 2_000, "{lines} lines");
+}
+
+#[tokio::test]
+async fn random_bytes_do_no_harm() {
+    let w = World::start().await;
+    for round in 0..40 {
+        for (i, (interface, function)) in FUNCTIONS.into_iter().enumerate() {
+            send(&w, interface, function, &bytes(round * 9 + i)).await;
+        }
+    }
+    serves(&w).await;
+}
+
+#[tokio::test]
+async fn what_follows_the_parameters_does_no_harm() {
+    let w = World::start().await;
+    let mut params = bucket_and_key("", "k");
+    params.extend(bytes(1_000));
+    send(&w, "store", "get", &params).await;
+    params.extend(bytes(3 << 20));
+    send(&w, "store", "get", &params).await;
+    serves(&w).await;
+}
+
+#[tokio::test]
+async fn a_call_without_a_reply_subject_is_dropped() {
+    let w = World::start().await;
+    let mut headers = HeaderMap::new();
+    headers.insert("source-id", "counter");
+    for (interface, function) in FUNCTIONS {
+        let subject = w.client.subject(interface, function);
+        let params: Bytes = bucket_and_key("", "k").into();
+        let nats = w.host.nats();
+        nats.publish(subject.clone(), params.clone()).await.unwrap();
+        nats.publish_with_headers(subject.clone(), headers.clone(), params)
+            .await
+            .unwrap();
+        nats.publish(subject, Bytes::new()).await.unwrap();
+    }
+    serves(&w).await;
+    w.provider.logged(&["WARN"]).await;
+}
+
+#[tokio::test]
+async fn a_reply_subject_that_leads_back_does_no_harm() {
+    let w = World::start().await;
+    let subject = w.client.subject("store", "get");
+    let nats = w.host.nats();
+    for reply in [
+        subject.clone(),
+        w.client.subject("store", "set"),
+        "a".to_owned(),
+    ] {
+        let params = bucket_and_key("", "k").into();
+        nats.publish_with_reply(subject.clone(), reply, params)
+            .await
+            .unwrap();
+    }
+    serves(&w).await;
+}
+
+#[tokio::test]
+async fn functions_and_interfaces_that_do_not_exist_do_no_harm() {
+    let w = World::start().await;
+    let prefix = w.client.subject("store", "get");
+    let (prefix, _) = prefix.split_once("wrpc:keyvalue").unwrap();
+    let inbox = w.host.nats().new_inbox();
+    for rest in [
+        "wrpc:keyvalue/store@0.2.0-draft.frobnicate",
+        "wrpc:keyvalue/store@0.2.0-draft",
+        "wrpc:keyvalue/store@0.2.0-draft2.get",
+        "wrpc:keyvalue/store@0.3.0.get",
+        "wrpc:keyvalue/watcher@0.2.0-draft.on-set",
+        "wrpc:keyvalue/atomics@0.2.0-draft.get",
+        "x",
+        "a.b.c.d.e.f",
+    ] {
+        let params = bucket_and_key("", "k").into();
+        let subject = format!("{prefix}{rest}");
+        w.host
+            .nats()
+            .publish_with_reply(subject, inbox.clone(), params)
+            .await
+            .unwrap();
+    }
+    serves(&w).await;
+}
+
+#[tokio::test]
+async fn callers_that_send_half_and_vanish_block_nobody() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let mut half = bucket_and_key("", "k");
+    put_number(&mut half, 100 << 20);
+    half.extend(bytes(1_000));
+    for _ in 0..50 {
+        for (interface, function) in FUNCTIONS {
+            let subject = w.client.subject(interface, function);
+            let inbox = w.host.nats().new_inbox();
+            let half = Bytes::from(half.clone());
+            w.host
+                .nats()
+                .publish_with_reply(subject, inbox, half)
+                .await
+                .unwrap();
+        }
+    }
+    serves(&w).await;
+    // Nor do they when the time is over that they were given.
+    let gone = w.client.timeout(Duration::from_millis(1_500)).pieces(1);
+    let _ = gone.get("", &"k".repeat(200)).await;
+    serves(&w).await;
+    assert!(peak_memory(&w) < 300, "{} MiB", peak_memory(&w));
+}
+
+#[tokio::test]
+async fn junk_among_calls_disturbs_no_call() {
+    let w = World::start().await;
+    let junk = async {
+        for round in 0..100 {
+            let (interface, function) = FUNCTIONS[round % 9];
+            send(&w, interface, function, &bytes(round)).await;
+        }
+    };
+    let calls = join_all((0..100).map(async |i| {
+        let key = format!("k{i}");
+        w.client.set("own", &key, &key).await.unwrap();
+        assert_eq!(w.client.get("own", &key).await, Ok(Some(key.into_bytes())));
+    }));
+    tokio::join!(junk, calls);
+}
+
+/// Sends a call with these parameters and the end of them, and takes whatever answer there is.
+async fn send(w: &World, interface: &str, function: &str, params: &[u8]) {
+    let client = w.client.timeout(Duration::from_millis(20));
+    let _ = client
+        .call::<()>(interface, function, params.to_vec())
+        .await;
+}
+
+/// All functions are served, by the same process.
+async fn serves(w: &World) {
+    let c = &w.client;
+    c.set("after", "k", b"1").await.unwrap();
+    assert_eq!(c.get("after", "k").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(c.increment("after", "k", 1).await, Ok(2));
+    assert_eq!(c.exists("after", "k").await, Ok(true));
+    c.list_keys("after", None).await.unwrap();
+    c.set_many("after", &[("l", b"1")]).await.unwrap();
+    assert_eq!(c.get_many("after", &["l"]).await.unwrap().len(), 1);
+    c.delete("after", "k").await.unwrap();
+    c.delete_many("after", &["l"]).await.unwrap();
+    assert!(w.host.health().await.unwrap().healthy);
+}
+
+/// The most memory that the provider has ever used, in MiB.
+fn peak_memory(w: &World) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", w.provider.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes / 1024
+}

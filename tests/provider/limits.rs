@@ -1,0 +1,240 @@
+//! Contract §2: `READ_ONLY`, `MAX_VALUE_BYTES`, `MAX_IN_FLIGHT`, `MAX_WAITING` and
+//! `MAX_BYTES_IN_FLIGHT`.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::common::client::{Client, Error, other};
+use crate::common::proxy::Proxy;
+use crate::common::redis::Redis;
+use crate::common::values::bytes;
+use crate::common::wait::{eventually, eventually_eq};
+use crate::common::world::{COMPONENT, World};
+
+const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
+
+#[tokio::test]
+async fn a_read_only_link_reads_and_no_write_reaches_redis() {
+    let w = World::with(&[("READ_ONLY", "true")]).await;
+    let () = w.redis.ask(&["SET", "k", "1"]).await;
+    assert_eq!(w.client.get("", "k").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(w.client.exists("", "k").await, Ok(true));
+    assert_eq!(w.client.keys("").await.unwrap(), ["k"]);
+    assert_eq!(w.client.get_many("", &["k"]).await.unwrap().len(), 1);
+    let denied = Error::AccessDenied;
+    let _: redis::Value = w.redis.ask(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(w.client.set("", "k", b"2").await, Err(denied.clone()));
+    assert_eq!(w.client.delete("", "k").await, Err(denied.clone()));
+    assert_eq!(w.client.increment("", "k", 1).await, Err(denied.clone()));
+    assert_eq!(
+        w.client.set_many("", &[("k", b"2")]).await,
+        Err(denied.clone())
+    );
+    assert_eq!(w.client.delete_many("", &["k"]).await, Err(denied));
+    let stats: String = w.redis.ask(&["INFO", "commandstats"]).await;
+    let reached: Vec<_> = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_"))
+        .filter_map(|line| line.split(':').next())
+        // What this test's own connections and idle ones send.
+        .filter(|name| !["config|resetstat", "info", "ping", "select"].contains(name))
+        .filter(|name| !name.starts_with("client") && !name.starts_with("hello"))
+        .collect();
+    assert!(
+        reached.is_empty(),
+        "commands that reached Redis: {reached:?}"
+    );
+    assert_eq!(w.redis.ask::<String>(&["GET", "k"]).await, "1");
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_reaches_no_redis() {
+    let w = World::with(&[("MAX_VALUE_BYTES", "1000")]).await;
+    let (fits, large) = (bytes(1_000), bytes(1_001));
+    w.client.set("", "k", &fits).await.unwrap();
+    w.client
+        .set_many("", &[("l", &fits), ("m", &fits)])
+        .await
+        .unwrap();
+    let before = w.redis.calls("set").await + w.redis.calls("mset").await;
+    for error in [
+        other(w.client.set("", "k", &large).await),
+        other(w.client.set_many("", &[("l", &large)]).await),
+        other(
+            w.client
+                .set_many("", &[("new", &fits), ("m", &large)])
+                .await,
+        ),
+    ] {
+        assert!(
+            error.contains("MAX_VALUE_BYTES") && error.contains("1000"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        w.redis.calls("set").await + w.redis.calls("mset").await,
+        before
+    );
+    assert_eq!(w.client.get("", "k").await, Ok(Some(fits)));
+    assert_eq!(w.client.exists("", "new").await, Ok(false));
+    let huge = bytes(5 << 20);
+    other(w.client.set("", "k", &huge).await);
+}
+
+#[tokio::test]
+async fn no_more_calls_than_allowed_are_with_redis_at_once() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let config = [("URL", &*proxy.url()), ("MAX_IN_FLIGHT", "3"), PATIENT];
+    let client = w.link(COMPONENT, "narrow", &config).await;
+    client.set("", "k", b"v").await.unwrap();
+    proxy.hold();
+    let calls = together(&client, 10);
+    eventually_eq("three are with Redis", 3, async || proxy.count("GET")).await;
+    // Time for a fourth to show, in which other links are served.
+    for _ in 0..20 {
+        w.client.set("", "k", b"v").await.unwrap();
+    }
+    assert_eq!(proxy.count("GET"), 3);
+    proxy.release();
+    for call in calls {
+        assert_eq!(
+            call.await.unwrap(),
+            Ok(Some(b"v".to_vec())),
+            "the others had their turn"
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("MAX_IN_FLIGHT", "1"),
+        ("MAX_WAITING", "2"),
+        PATIENT,
+    ];
+    let client = w.link(COMPONENT, "narrow", &config).await;
+    client.set("", "k", b"v").await.unwrap();
+    proxy.hold();
+    let mut calls: FuturesUnordered<_> = together(&client, 10).into_iter().collect();
+    for _ in 0..7 {
+        is_too_many(calls.next().await.unwrap().unwrap());
+    }
+    proxy.release();
+    while let Some(answer) = calls.next().await {
+        assert_eq!(answer.unwrap(), Ok(Some(b"v".to_vec())));
+    }
+}
+
+#[tokio::test]
+async fn calls_beyond_those_that_may_wait_for_a_connection_are_refused_at_once() {
+    let mut w = World::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .redis(Redis::stopped())
+        .config(&[("MAX_WAITING", "2")])
+        .start()
+        .await;
+    let mut calls: FuturesUnordered<_> = together(&w.client.timeout(Duration::from_secs(60)), 10)
+        .into_iter()
+        .collect();
+    for _ in 0..8 {
+        is_too_many(calls.next().await.unwrap().unwrap());
+    }
+    w.redis.restart().await;
+    while let Some(answer) = calls.next().await {
+        assert_eq!(answer.unwrap(), Ok(None), "those that waited are served");
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_that_does_not_exceed_the_defaults_is_served() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let client = w.client.timeout(Duration::from_secs(60));
+    for answer in join_all((0..3_000).map(|_| client.increment("", "n", 1))).await {
+        answer.unwrap();
+    }
+    assert_eq!(w.redis.ask::<u64>(&["GET", "n"]).await, 3_000);
+}
+
+#[tokio::test]
+async fn calls_wait_their_turn_for_memory() {
+    let w = World::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
+        .start()
+        .await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let client = w
+        .link(COMPONENT, "large", &[("URL", &proxy.url()), PATIENT])
+        .await;
+    let client = client.timeout(Duration::from_secs(60));
+    client.exists("", "k").await.unwrap();
+    proxy.hold();
+    let value = bytes(600_000);
+    let calls: Vec<_> = (0..6)
+        .map(|i| {
+            let (client, value) = (client.clone(), value.clone());
+            tokio::spawn(async move { client.set("", &format!("k{i}"), value).await })
+        })
+        .collect();
+    eventually("one has its turn", async || proxy.count("SET") > 0).await;
+    for _ in 0..20 {
+        assert!(
+            w.host.health().await.unwrap().healthy,
+            "health has no need to wait"
+        );
+    }
+    assert_eq!(
+        proxy.count("SET"),
+        1,
+        "two would exceed MAX_BYTES_IN_FLIGHT"
+    );
+    proxy.release();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let values: Vec<_> =
+        join_all((0..6).map(async |i| client.get("", &format!("k{i}")).await)).await;
+    assert!(
+        values
+            .into_iter()
+            .all(|answer| answer == Ok(Some(value.clone())))
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_needs_more_memory_than_there_is_gets_an_answer() {
+    let w = World::builder()
+        .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
+        .start()
+        .await;
+    let value = bytes(4 << 20);
+    match w.client.set("", "k", &value).await {
+        Ok(()) => {}
+        Err(Error::Other(text)) => assert!(text.contains("MAX_BYTES_IN_FLIGHT"), "{text}"),
+        answer => panic!("{answer:?}"),
+    }
+    w.client.set("", "small", b"v").await.unwrap();
+}
+
+fn together(
+    client: &Client,
+    count: usize,
+) -> Vec<tokio::task::JoinHandle<Result<Option<Vec<u8>>, Error>>> {
+    (0..count)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.get("", "k").await })
+        })
+        .collect()
+}
+
+fn is_too_many(answer: Result<Option<Vec<u8>>, Error>) {
+    let error = other(answer);
+    assert!(error.contains("too many calls waiting"), "{error}");
+}

@@ -1,0 +1,30 @@
+//! Black-box tests of kvredis against the contract: the real binary, started as a wasmCloud host
+//! starts it, between a real NATS server and a real Redis server, called over wRPC.
+//!
+//! `common` is what the tests stand on; each other module holds the tests of one part of the
+//! contract. They are one binary because linking takes longer than running.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+mod addresses;
+mod atomics;
+mod availability;
+mod batch;
+mod buckets;
+mod connections;
+mod errors;
+mod expiry;
+mod junk;
+mod limits;
+mod links;
+mod listing;
+mod secrecy;
+mod settings;
+mod starting;
+mod stopping;
+mod store;
+mod time_limits;
+mod wire;
+mod wrong_settings;

@@ -1,0 +1,150 @@
+//! Contract §3: no password and no stored data in any log, at any level, nor in any error.
+
+use futures_util::future::join_all;
+use wasmcloud_provider_sdk::core::logging::Level;
+
+use crate::common::client::{Client, other};
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+
+/// Parts of passwords, as they would show in whichever form.
+const TELLTALE: [&str; 4] = ["hunter2", "sw0rdfish", "s%40lt", "s@lt"];
+
+#[tokio::test]
+async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
+    for structured in [false, true] {
+        let redis = Redis::with_password("hunter2s@lt").await;
+        let url = redis
+            .url()
+            .replace("redis://", "redis://default:hunter2s%40lt@");
+        let w = World::builder()
+            .unlinked()
+            .redis(redis)
+            .rpc_timeout_ms(Some(1_000));
+        let config = [("URL", &*url), ("PASSWORD.own", "hunter2s@lt")];
+        let mut w = w
+            .provider_config(&config)
+            .provider_secrets(&[("SCAN_COUNT.x", "sw0rdfish")])
+            .data(move |data| {
+                data.log_level = Some(Level::Trace);
+                data.structured_logging = structured;
+            })
+            .start()
+            .await;
+        let wrong = w
+            .redis
+            .url()
+            .replace("redis://", "redis://default:sw0rdfish@");
+        let garbled = "redis://default:sw0rdfish@127.0.0.1:port";
+        let bare = "default:sw0rdfish@127.0.0.1:6379";
+        let down = Redis::stopped()
+            .url()
+            .replace("redis://", "redis://default:sw0rdfish@");
+        let scan = ("SCAN_COUNT", "10");
+        let links = [
+            Link::new("c", "inherits").config(&[scan]),
+            Link::new("c", "inherits wrongly"),
+            Link::new("c", "config").config(&[("URL", &url), scan]),
+            Link::new("c", "secret").secrets(&[("URL", &url), scan]),
+            Link::new("c", "bytes")
+                .secret_bytes("URL", url.as_bytes())
+                .config(&[scan]),
+            Link::new("c", "wrong").secrets(&[("URL", &wrong), scan]),
+            Link::new("c", "wrong config").config(&[("URL", &wrong), scan]),
+            Link::new("c", "garbled").secrets(&[("URL", garbled), scan]),
+            Link::new("c", "garbled config").config(&[("URL", garbled), scan]),
+            Link::new("c", "bare").secrets(&[("URL", bare), scan]),
+            Link::new("c", "bare config").config(&[("URL", bare), scan]),
+            Link::new("c", "down").config(&[("URL", &down), scan]),
+            Link::new("c", "typo").secrets(&[("PASWORD", "sw0rdfish"), scan]),
+        ];
+        let mut clients = Vec::new();
+        for link in &links {
+            clients.push(w.put_new(link).await);
+        }
+        for error in join_all(clients.iter().map(errors)).await.concat() {
+            assert_discreet(&error);
+        }
+        for link in &links {
+            w.host.put(link).await;
+        }
+        w.host
+            .update_config(&[("URL", &wrong), ("PASSWORD", "sw0rdfish")])
+            .await;
+        for payload in [&b"{\"PASSWORD\": \"sw0rdfish\""[..], b"[\"sw0rdfish\"]"] {
+            w.host.put_payload(payload.to_vec()).await;
+            w.host.update_config_payload(payload.to_vec()).await;
+            w.host.delete_payload(payload.to_vec()).await;
+        }
+        let client = w.client.component("c", "inherits");
+        eventually("the new password is tried", async || {
+            client.get("", "k").await.is_err()
+        })
+        .await;
+        w.redis.stop();
+        for error in join_all(clients.iter().map(errors)).await.concat() {
+            assert_discreet(&error);
+        }
+        for link in &links {
+            w.host.delete(link.component(), link.name()).await;
+        }
+        w.host.shutdown().await.unwrap();
+        w.provider.end().await;
+        w.provider
+            .log()
+            .iter()
+            .for_each(|line| assert_discreet(line));
+    }
+}
+
+#[tokio::test]
+async fn keys_of_the_host_data_are_not_logged() {
+    let mut w = World::builder()
+        .data(|data| data.log_level = Some(Level::Trace))
+        .start()
+        .await;
+    let seed = w.host.data().provider_xkey_private_key;
+    w.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(w.provider.count_logged(&[&seed]).await, 0);
+}
+
+#[tokio::test]
+async fn stored_data_is_in_no_error_and_no_log() {
+    let mut w = World::builder()
+        .data(|data| data.log_level = Some(Level::Trace))
+        .start()
+        .await;
+    let data = "stored-data-of-somebody";
+    w.client.set("", "text", data).await.unwrap();
+    let _: redis::Value = w.redis.ask(&["RPUSH", "list", data]).await;
+    w.client.get("", "text").await.unwrap();
+    w.client.get_many("", &["text", "list"]).await.unwrap();
+    for error in [
+        other(w.client.increment("", "text", 1).await),
+        other(w.client.increment("", "list", 1).await),
+        other(w.client.get("", "list").await),
+    ] {
+        assert!(!error.contains(data), "{error}");
+    }
+    w.client.set_many("", &[("text", data)]).await.unwrap();
+    assert_eq!(w.provider.count_logged(&[data]).await, 0);
+}
+
+/// What a few calls fail with.
+async fn errors(client: &Client) -> Vec<String> {
+    let (get, increment) = tokio::join!(client.get("", "k"), client.increment("", "n", 1));
+    let errors = [get.err(), increment.err()];
+    errors
+        .into_iter()
+        .flatten()
+        .map(|error| error.to_string())
+        .collect()
+}
+
+fn assert_discreet(text: &str) {
+    for part in TELLTALE {
+        assert!(!text.contains(part), "{part} is in: {text}");
+    }
+}

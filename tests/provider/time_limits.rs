@@ -1,0 +1,272 @@
+//! Contract §2 and §3: how long calls, answers and connecting may take, and what is tried again.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::common::client::other;
+use crate::common::proxy::{Cut, Proxy};
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::{COMPONENT, World};
+
+#[tokio::test]
+async fn a_call_is_answered_before_the_host_gives_up() {
+    let generous = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
+    for milliseconds in [None, Some(1_000), Some(3_000)] {
+        let w = World::builder()
+            .rpc_timeout_ms(milliseconds)
+            .config(&[generous])
+            .start()
+            .await;
+        let down = Redis::stopped();
+        let dead = w
+            .link(COMPONENT, "dead", &[("URL", &down.url()), generous])
+            .await;
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", silent.local_addr().unwrap());
+        let slow = ("BACKEND_CONNECTION_TIMEOUT_MS", "60000");
+        let mute = w
+            .link(COMPONENT, "mute", &[("URL", &url), generous, slow])
+            .await;
+        w.client.set("", "k", b"v").await.unwrap();
+        w.redis.pause();
+        // What a host with this setting waits.
+        let limit = Duration::from_millis(milliseconds.unwrap_or(2_000));
+        let calls = [&w.client, &dead, &mute].map(async |client| {
+            let client = client.timeout(limit);
+            let pairs = [("k", b"v")];
+            let (get, list, set, increment) = tokio::join!(
+                client.get("", "k"),
+                client.list_keys("", None),
+                client.set_many("", &pairs),
+                client.increment("", "n", 1),
+            );
+            [other(get), other(list), other(set), other(increment)]
+        });
+        let errors: Vec<String> = join_all(calls).await.concat();
+        for error in errors {
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
+        w.redis.resume();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
+    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_RECONNECT_NUM_RETRIES", "1000"),
+    ];
+    let client = w.link(COMPONENT, "broken", &config).await;
+    proxy.cut_at("GET", Cut::Before);
+    let error = other(
+        client
+            .timeout(Duration::from_millis(1_000))
+            .get("", "k")
+            .await,
+    );
+    assert!(
+        error.contains(&proxy.url()),
+        "it says where the trouble is: {error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_of_redis_has_a_time_limit() {
+    let w = World::builder().rpc_timeout_ms(Some(120_000)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_RESPONSE_TIMEOUT_MS", "100"),
+    ];
+    let client = w
+        .link(COMPONENT, "slow", &config)
+        .await
+        .timeout(Duration::from_secs(120));
+    client.set("", "k", b"v").await.unwrap();
+    proxy.hold();
+    let begun = Instant::now();
+    let error = other(client.increment("", "n", 1).await);
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}: {error}",
+        begun.elapsed()
+    );
+    let error = other(client.get("", "k").await);
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}: {error}",
+        begun.elapsed()
+    );
+    proxy.release();
+    eventually("the link recovers", async || {
+        client.get("", "k").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connecting_has_a_time_limit() {
+    let w = World::builder().rpc_timeout_ms(Some(1_500)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    proxy.hold();
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_CONNECTION_TIMEOUT_MS", "100"),
+        ("BACKEND_RESPONSE_TIMEOUT_MS", "60000"),
+        ("BACKEND_RECONNECT_MAX_DELAY_MS", "50"),
+    ];
+    let client = w.link(COMPONENT, "slow", &config).await;
+    // With 3 s, the default, there would be one attempt in the time of this call.
+    let error = other(client.get("", "k").await);
+    assert!(error.contains(&proxy.url()), "{error}");
+    assert!(
+        proxy.connected().len() >= 3,
+        "{} attempts",
+        proxy.connected().len()
+    );
+    proxy.release();
+    eventually("the link connects", async || {
+        client.get("", "k").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pauses_between_attempts_have_a_longest() {
+    let w = World::start().await;
+    let down = Redis::stopped();
+    // Takes connections and closes them: upstream is nobody.
+    let proxy = Proxy::start(down.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
+    ];
+    w.link(COMPONENT, "hasty", &config).await;
+    eventually("there have been many attempts", async || {
+        proxy.connected().len() >= 60
+    })
+    .await;
+    let attempts = proxy.connected();
+    let took = attempts[59] - attempts[0];
+    // Some 1.2 s at most with 20 ms; with the default of 300 ms more than 8 s.
+    assert!(took < Duration::from_secs(5), "60 attempts took {took:?}");
+}
+
+#[tokio::test]
+async fn attempts_to_connect_are_spaced_out() {
+    let w = World::start().await;
+    let down = Redis::stopped();
+    let proxy = Proxy::start(down.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_RECONNECT_MAX_DELAY_MS", "400"),
+    ];
+    let client = w.link(COMPONENT, "calm", &config).await;
+    let begun = Instant::now();
+    // Calls do not hurry them on.
+    let patient = client.timeout(Duration::from_secs(3));
+    join_all((0..50).map(|_| patient.get("", "k"))).await;
+    let attempts = proxy.connected().len();
+    assert!(
+        attempts >= 3,
+        "the provider keeps trying: {attempts} attempts"
+    );
+    let most = 15 + begun.elapsed().as_millis() / 100;
+    assert!(
+        (attempts as u128) < most,
+        "{attempts} attempts in {:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
+    let w = World::start().await;
+    for (retries, attempts) in [("0", 1), ("2", 3), ("", 4)] {
+        let proxy = Proxy::start(w.redis.port()).await;
+        let mut config = vec![
+            ("URL", proxy.url()),
+            ("BACKEND_RECONNECT_MAX_DELAY_MS", "10".into()),
+        ];
+        if !retries.is_empty() {
+            config.push(("BACKEND_RECONNECT_NUM_RETRIES", retries.to_owned()));
+        }
+        let config: Vec<_> = config
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let client = w
+            .link(COMPONENT, &format!("retries{retries}"), &config)
+            .await;
+        proxy.cut_at("GET", Cut::After);
+        other(client.get("", "k").await);
+        assert_eq!(
+            proxy.count("GET"),
+            attempts,
+            "BACKEND_RECONNECT_NUM_RETRIES={retries:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let client = w.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;
+    client.set("b", "k", b"v").await.unwrap();
+    for function in 0..8 {
+        let client = client.clone();
+        // Connected, and not just about to be: a connection being made is held up by the hold, too.
+        client.exists("b", "k").await.unwrap();
+        proxy.hold();
+        let before = proxy.total();
+        let call = tokio::spawn(async move {
+            let pairs = [("k", b"v")];
+            match function {
+                0 => client
+                    .get("b", "k")
+                    .await
+                    .map(|value| assert_eq!(value, Some(b"v".into()))),
+                1 => client.set("b", "k", b"v").await,
+                2 => client.exists("b", "k").await.map(|exists| assert!(exists)),
+                3 => client.keys("b").await.map(|keys| assert_eq!(keys, ["k"])),
+                4 => client
+                    .get_many("b", &["k"])
+                    .await
+                    .map(|found| assert!(found[0].is_some())),
+                5 => client.set_many("b", &pairs).await,
+                6 => client.delete("b", "k").await,
+                _ => client.delete_many("b", &["k"]).await,
+            }
+        });
+        eventually("the command is sent", async || proxy.total() > before).await;
+        proxy.cut();
+        proxy.release();
+        assert_eq!(call.await.unwrap(), Ok(()), "function {function}");
+    }
+}
+
+#[tokio::test]
+async fn an_increment_that_was_sent_is_never_repeated() {
+    let w = World::start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let client = w.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;
+    assert_eq!(client.increment("", "n", 1).await, Ok(1));
+    for command in [
+        "INCRBY", "INCR", "EVAL", "EVALSHA", "FCALL", "EXEC", "MULTI",
+    ] {
+        proxy.cut_at(command, Cut::After);
+    }
+    for round in 2..7 {
+        let error = other(client.increment("", "n", 1).await);
+        assert!(!error.is_empty());
+        let count: u64 = w.redis.ask(&["GET", "n"]).await;
+        assert!(count <= round, "counted twice: {count} after {round} calls");
+    }
+}

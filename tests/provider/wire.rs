@@ -1,0 +1,98 @@
+//! What travels: the messages of a call, and headers that are missing.
+
+use async_nats::HeaderMap;
+
+use crate::common::client::{Error, other};
+use crate::common::codec::{bucket_and_key, decode_all};
+use crate::common::values::bytes;
+use crate::common::world::{COMPONENT, World};
+
+#[tokio::test]
+async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
+    let w = World::start().await;
+    let max_payload = w.host.nats().server_info().max_payload;
+    for length in [
+        0,
+        1,
+        100,
+        max_payload - 1,
+        max_payload,
+        max_payload + 1,
+        3 * max_payload,
+    ] {
+        let value = bytes(length);
+        w.client.set("", "k", &value).await.unwrap();
+        let answer = w
+            .client
+            .exchange("store", "get", bucket_and_key("", "k"))
+            .await
+            .unwrap();
+        assert!(answer.handshake.is_empty(), "the handshake carries nothing");
+        let (end, pieces) = answer.pieces.split_last().unwrap();
+        assert!(end.is_empty());
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| (1..=max_payload).contains(&piece.len()))
+        );
+        assert!(
+            pieces.len() <= length / max_payload + 2,
+            "{} pieces",
+            pieces.len()
+        );
+        let result = decode_all::<Result<Option<Vec<u8>>, Error>>(&pieces.concat());
+        assert!(
+            result == Ok(Ok(Some(value))),
+            "{length} bytes came back changed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn parameters_may_come_in_pieces_of_any_size() {
+    let w = World::start().await;
+    for piece in [0, 1, 2, 7] {
+        // Nothing at all with the call is as good as any other first piece.
+        let client = if piece == 0 {
+            w.client.clone()
+        } else {
+            w.client.pieces(piece)
+        };
+        client.set("bücket", "kéy", b"value").await.unwrap();
+        assert_eq!(
+            client.get("bücket", "kéy").await,
+            Ok(Some(b"value".to_vec()))
+        );
+        assert_eq!(client.increment("b", "n", 300).await, Ok(300));
+        client
+            .set_many("b", &[("x", b"1"), ("y", b"2")])
+            .await
+            .unwrap();
+        assert_eq!(client.keys("b").await.unwrap(), ["n", "x", "y"]);
+        client.delete_many("b", &["n", "x", "y"]).await.unwrap();
+    }
+    let value = bytes(300_000);
+    w.client.pieces(1_000).set("", "k", &value).await.unwrap();
+    assert!(w.client.get("", "k").await == Ok(Some(value)));
+}
+
+#[tokio::test]
+async fn a_call_without_a_link_name_is_of_the_default_link() {
+    let w = World::start().await;
+    let mut headers = HeaderMap::new();
+    headers.insert("source-id", COMPONENT);
+    w.client.headers(headers).set("", "k", b"v").await.unwrap();
+    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+}
+
+#[tokio::test]
+async fn a_call_without_a_component_is_refused_in_words() {
+    let w = World::start().await;
+    let mut headers = HeaderMap::new();
+    headers.insert("link-name", "default");
+    for headers in [headers, HeaderMap::new()] {
+        let client = w.client.headers(headers);
+        let error = other(client.get("", "k").await);
+        assert!(error.contains("component"), "{error}");
+    }
+}

@@ -1,0 +1,241 @@
+//! Contract §2: what is said of settings that are wrong, unknown or careless.
+
+use crate::common::client::other;
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::{COMPONENT, World};
+
+/// A setting, a wrong value for it, and words that the error has besides these two.
+type WrongValue = (&'static str, &'static str, &'static [&'static str]);
+
+const NUMBER: &[&str] = &["number"];
+
+const BOOLEAN: &[&str] = &["true", "false"];
+
+const WRONG_VALUES: &[WrongValue] = &[
+    ("URL", "10.0.0.7:6379", &["redis://10.0.0.7:6379"]),
+    ("URL", "cache.example", &["redis://cache.example"]),
+    ("URL", "localhost", &["redis://localhost"]),
+    ("URL", "http://10.0.0.7", &["redis://"]),
+    ("URL", "redis://10.0.0.7:99999", &["port"]),
+    ("URL", "redis://10.0.0.7/orders", &["database"]),
+    ("URL", "redis://10.0.0.7/-1", &["database"]),
+    ("URL", "redis://", &[]),
+    ("URL", "redis:///3", &[]),
+    ("URL", "redis+unix://", &["path"]),
+    ("URL", "", &["redis://"]),
+    ("BACKEND_CONNECTION_TIMEOUT_MS", "soon", NUMBER),
+    ("BACKEND_CONNECTION_TIMEOUT_MS", "-1", NUMBER),
+    ("BACKEND_CONNECTION_TIMEOUT_MS", "", NUMBER),
+    ("BACKEND_CONNECTION_TIMEOUT_MS", "0", NUMBER),
+    ("BACKEND_RESPONSE_TIMEOUT_MS", "1.5", NUMBER),
+    (
+        "BACKEND_RESPONSE_TIMEOUT_MS",
+        "99999999999999999999",
+        NUMBER,
+    ),
+    ("BACKEND_RECONNECT_NUM_RETRIES", "many", NUMBER),
+    ("BACKEND_RECONNECT_NUM_RETRIES", "-3", NUMBER),
+    ("BACKEND_RECONNECT_MAX_DELAY_MS", "1s", NUMBER),
+    ("DISABLE_DEFAULT_CONNECTION", "yes", BOOLEAN),
+    ("SHARE_CONNECTIONS_BY_URL", "maybe", BOOLEAN),
+    (
+        "BUCKET_LAYOUT",
+        "nested",
+        &["prefix-named", "prefix-all", "flat"],
+    ),
+    ("BUCKET_LAYOUT", "", &["prefix-named", "prefix-all", "flat"]),
+    ("READ_ONLY", "2", BOOLEAN),
+    ("READ_ONLY", "on", BOOLEAN),
+    ("TTL_MS", "forever", NUMBER),
+    ("TTL_MS", "0", NUMBER),
+    ("TTL_MS", "-5", NUMBER),
+    ("SCAN_COUNT", "lots", NUMBER),
+    ("SCAN_COUNT", "0", NUMBER),
+    ("MAX_IN_FLIGHT", "none", NUMBER),
+    ("MAX_IN_FLIGHT", "0", NUMBER),
+    ("MAX_WAITING", "-1", NUMBER),
+    ("MAX_VALUE_BYTES", "64MB", NUMBER),
+];
+
+#[tokio::test]
+async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation() {
+    let mut w = World::start().await;
+    for (i, (setting, value, expected)) in WRONG_VALUES.iter().enumerate() {
+        let client = w
+            .link(COMPONENT, &format!("wrong{i}"), &[(setting, value)])
+            .await;
+        for error in [
+            other(client.get("", "k").await),
+            other(client.set("", "k", b"v").await),
+            other(client.delete("", "k").await),
+            other(client.exists("", "k").await),
+            other(client.list_keys("", None).await),
+            other(client.increment("", "k", 1).await),
+            other(client.get_many("", &["k"]).await),
+            other(client.set_many("", &[("k", b"v")]).await),
+            other(client.delete_many("", &["k"]).await),
+        ] {
+            let words = [&[*setting, *value][..], expected].concat();
+            for word in words {
+                assert!(
+                    error.contains(word),
+                    "{setting}={value:?}, no {word:?} in: {error}"
+                );
+            }
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+    w.client.set("", "k", b"v").await.unwrap();
+    for (i, (setting, value, _)) in WRONG_VALUES.iter().enumerate() {
+        let parts = ["ERROR", setting, value, &format!("wrong{i}")];
+        assert_eq!(
+            w.provider.count_logged(&parts).await,
+            1,
+            "{setting}={value:?} in the log"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_value_that_is_secret_is_not_shown() {
+    let mut w = World::builder().unlinked().start().await;
+    for (setting, value) in [
+        ("URL", "hunter2.example:6379"),
+        ("URL", "hunter2://x"),
+        ("URL", "redis://user:hunter2@h:99999"),
+        ("SCAN_COUNT", "hunter2"),
+        ("READ_ONLY", "hunter2"),
+        ("BUCKET_LAYOUT", "hunter2"),
+    ] {
+        let link = Link::new("c", &format!("{setting} {value:?}").replace("hunter2", "x"))
+            .config(&[("URL", &w.redis.url())])
+            .secrets(&[(setting, value)]);
+        let error = other(w.put_new(&link).await.get("", "k").await);
+        assert!(error.contains(setting), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    assert_eq!(w.provider.count_logged(&["hunter2"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
+    let mut w = World::builder()
+        .unlinked()
+        .provider_config(&[("SCAN_COUNT", "lots"), ("MAX_BYTES_IN_FLIGHT", "plenty")])
+        .start()
+        .await;
+    let url = [("URL", &*w.redis.url())];
+    let client = w.put_new(&Link::new("c", "takes")).await;
+    let error = other(client.get("", "k").await);
+    assert!(
+        error.contains("SCAN_COUNT") && error.contains("lots"),
+        "{error}"
+    );
+    let own = Link::new("c", "has")
+        .config(&url)
+        .config(&[("SCAN_COUNT", "10")]);
+    w.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    let parts = ["ERROR", "MAX_BYTES_IN_FLIGHT", "plenty"];
+    assert_eq!(w.provider.count_logged(&parts).await, 1);
+}
+
+#[tokio::test]
+async fn a_wrong_link_that_is_put_again_right_works() {
+    let w = World::start().await;
+    let client = w.link(COMPONENT, "mended", &[("SCAN_COUNT", "lots")]).await;
+    other(client.get("", "k").await);
+    let link = Link::new(COMPONENT, "mended").config(&[("URL", &w.redis.url())]);
+    w.host.put(&link).await;
+    eventually("it works", async || client.get("", "k").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
+    let mut w = World::builder()
+        .unlinked()
+        .provider_config(&[("REDONLY", "true"), ("MAX_BYTES_INFLIGHT", "1")])
+        .start()
+        .await;
+    let config = [("SCAN_CONT", "10"), ("flat", "x")];
+    let link = Link::new(COMPONENT, "default")
+        .config(&[("URL", &w.redis.url())])
+        .config(&config)
+        .secrets(&[("PASWORD", "hunter2")]);
+    let client = w.put_new(&link).await;
+    for _ in 0..10 {
+        client.set("", "k", b"v").await.unwrap();
+    }
+    w.link("another", "default", &[])
+        .await
+        .set("", "k", b"v")
+        .await
+        .unwrap();
+    for (unknown, nearest) in [
+        ("SCAN_CONT", "SCAN_COUNT"),
+        ("PASWORD", "PASSWORD"),
+        ("REDONLY", "READ_ONLY"),
+        ("MAX_BYTES_INFLIGHT", "MAX_BYTES_IN_FLIGHT"),
+    ] {
+        let count = w.provider.count_logged(&["WARN", unknown, nearest]).await;
+        assert_eq!(count, 1, "{unknown}");
+    }
+    assert_eq!(w.provider.count_logged(&["hunter2"]).await, 0);
+}
+
+#[tokio::test]
+async fn names_that_the_sdk_reads_are_not_unknown() {
+    let names = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "otel_exporter_otlp_traces_endpoint",
+        "OTEL_TRACES_SAMPLER",
+        "FLAMEGRAPH_PATH",
+    ];
+    // A path that is no path would be the SDK's trouble; only the names are of interest here.
+    let config: Vec<_> = names[..3].iter().map(|name| (*name, "x")).collect();
+    let mut w = World::builder()
+        .provider_config(&config)
+        .config(&[(names[3], "x")])
+        .start()
+        .await;
+    w.client.set("", "k", b"v").await.unwrap();
+    for name in names {
+        assert_eq!(w.provider.count_logged(&["WARN", name]).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_in_plain_configuration_is_warned_of_once() {
+    let mut w = World::builder()
+        .unlinked()
+        .redis(Redis::with_password("plain-password").await)
+        .start()
+        .await;
+    let url = w
+        .redis
+        .url()
+        .replace("redis://", "redis://:plain-password@");
+    let plain = [("PASSWORD", "plain-password")];
+    for link in [
+        Link::new("c", "by-setting")
+            .config(&[("URL", &w.redis.url())])
+            .config(&plain),
+        Link::new("c", "by-url").config(&[("URL", &url)]),
+        Link::new("c", "by-secret")
+            .config(&[("URL", &w.redis.url())])
+            .secrets(&plain),
+        Link::new("c", "by-secret-url").secrets(&[("URL", &url)]),
+    ] {
+        let client = w.put_new(&link).await;
+        for _ in 0..5 {
+            client.set("", "k", b"v").await.unwrap();
+        }
+    }
+    let warnings = w.provider.count_logged(&["WARN", "holds a password"]).await;
+    assert_eq!(
+        warnings, 2,
+        "one for PASSWORD, one for URL, none for secrets"
+    );
+    assert_eq!(w.provider.count_logged(&["plain-password"]).await, 0);
+}
