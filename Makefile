@@ -1,0 +1,60 @@
+# Builds, shows and tests kvredis. `make` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# nats-server, where the system's is too old.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+LATTICE := lattice/target/debug/lattice
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help demo test test-provider test-lattice test-counter lint doc tools build clean FORCE
+
+help: ## List the targets
+	@sed -n 's/^\([a-z./-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+		printf '  %-24s %s\n' "make $$target" "$$text"; done
+
+demo: tools build ## Count in a real lattice (CHECK=1: assert the counts and exit)
+	@$(LATTICE) demo --manifest local.wadm.yaml $(if $(CHECK),--check)
+
+test: tools ## Run all tests
+	@scripts/test
+
+lint: ## Check format, and clippy with warnings denied
+	cargo fmt --check
+	cd lattice && cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cd lattice && cargo clippy --all-targets --locked -- -D warnings
+
+doc: ## Build the documentation with warnings denied
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+	cd lattice && RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --lib
+
+tools: ## Install what the machine lacks
+	@scripts/install-tools
+
+build: build/kvredis.par.gz build/http-server.par.gz ## Build the provider archives of the demo
+
+# Cargo knows what has changed; the archive is written only when the program is newer.
+target/release/kvredis: FORCE
+	@[ -e $@ ] || echo 'building kvredis: 2 to 4 minutes on two cores'
+	cargo build --release --locked --bin kvredis
+
+$(LATTICE) lattice/target/debug/http-server-provider &: FORCE
+	@[ -e $(LATTICE) ] || echo 'building the host, wadm and the HTTP server: about 9 minutes on two cores'
+	cd lattice && cargo build --locked --bins
+
+build/kvredis.par.gz: target/release/kvredis | $(LATTICE)
+	$(LATTICE) pack --binary $< --out $@ --name kvredis --vendor kvredis --version $(VERSION)
+
+build/http-server.par.gz: lattice/target/debug/http-server-provider
+	$(LATTICE) pack --binary $< --out $@ --name http-server --vendor wasmCloud --version 0.27.1
+
+clean: ## Remove all that was built
+	rm -rf build
+	cargo clean
+	cd lattice && cargo clean
