@@ -14,7 +14,6 @@ use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder};
 use wrpc_transport::{Decode, Encode};
 
-#[expect(clippy::all, reason = "generated")]
 mod bindings {
     wit_bindgen_wrpc::generate!({ world: "provider", path: "wit", generate_all });
 }
