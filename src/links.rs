@@ -113,8 +113,7 @@ impl Links {
         let Entry::Occupied(kept) = of_component.get_mut().entry(name.to_owned()) else {
             return;
         };
-        if kept.get().was_overtaken()
-        {
+        if kept.get().was_overtaken() {
             info!(component, link = name, "the link was replaced, not deleted");
             return;
         }
