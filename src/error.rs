@@ -47,9 +47,14 @@ impl std::error::Error for Error {}
 /// Redis's refusal of a command: its ACL's is `access-denied`, any other keeps Redis's words.
 impl From<&ServerError> for Error {
     fn from(refusal: &ServerError) -> Self {
-        match refusal.code() {
-            "NOPERM" => Self::AccessDenied,
-            _ => Self::other(in_words(refusal)),
+        // Redis 7.0 words it so within a script, newer ones as everywhere.
+        let in_script = refusal
+            .details()
+            .is_some_and(|details| details.starts_with("The user executing the script can't"));
+        if refusal.code() == "NOPERM" || in_script {
+            Self::AccessDenied
+        } else {
+            Self::other(in_words(refusal))
         }
     }
 }

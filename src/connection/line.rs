@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 
 use super::Request;
 use crate::error::in_words;
-use crate::settings::Address;
 use crate::settings::address::Server;
+use crate::settings::{Address, Secret};
 use crate::task::AbortOnDrop;
 
 /// Commands that may be queued for the socket. The gates of the links are the real limit.
@@ -187,12 +187,18 @@ impl Line {
     }
 
     async fn log_in(&self, address: &Address, name: &str) -> Result<(), NoLine> {
-        if let Some(password) = &address.password {
-            let mut auth = redis::cmd("AUTH");
-            if let Some(user) = &address.username {
-                auth.arg(user);
+        let password = address.password.as_ref().map(Secret::reveal);
+        match (&address.username, password) {
+            (Some(user), password) => {
+                // A user without a password is asked for one all the same, and takes any.
+                let mut auth = redis::cmd("AUTH");
+                auth.arg(user).arg(password.unwrap_or_default());
+                self.insist(auth).await?;
             }
-            self.insist(auth.arg(password.reveal()).take()).await?;
+            (None, Some(password)) => {
+                self.insist(redis::cmd("AUTH").arg(password).take()).await?;
+            }
+            (None, None) => {}
         }
         if address.database != 0 {
             self.insist(redis::cmd("SELECT").arg(address.database).take())

@@ -4,10 +4,12 @@
 //! How bytes are laid out is for `wire`, how they travel for `serve`.
 
 use bytes::Bytes;
+use tracing::Span;
 
 use super::wire::{Reader, Unreadable, Writer};
 use crate::error::Error;
 use crate::store::KeyResponse;
+use crate::telemetry::signals;
 
 /// A function of the interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,32 @@ impl Function {
         })
     }
 
+    /// The interface that it is of.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Self::Get | Self::Set | Self::Delete | Self::Exists | Self::ListKeys => {
+                "wrpc:keyvalue/store"
+            }
+            Self::Increment => "wrpc:keyvalue/atomics",
+            Self::GetMany | Self::SetMany | Self::DeleteMany => "wrpc:keyvalue/batch",
+        }
+    }
+
+    /// Its name in the interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::Exists => "exists",
+            Self::ListKeys => "list-keys",
+            Self::Increment => "increment",
+            Self::GetMany => "get-many",
+            Self::SetMany => "set-many",
+            Self::DeleteMany => "delete-many",
+        }
+    }
+
     /// Reads the parameters.
     ///
     /// # Errors
@@ -153,6 +181,7 @@ pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> 
             ok(&mut writer, value);
         }
         Err(error) => {
+            signals::failed(&Span::current(), &error);
             writer.byte(1);
             match error {
                 Error::NoSuchStore => writer.byte(0),

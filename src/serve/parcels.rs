@@ -6,14 +6,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::budget::Held;
 use crate::task::AbortOnDrop;
+
+/// How long a caller may pause. A host sends the rest at once; who does not has gone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the rest of parameters arrives.
 #[derive(Debug)]
@@ -34,19 +39,25 @@ struct Parcel {
     bytes: BytesMut,
     limit: usize,
     held: Held,
-    complete: oneshot::Sender<Result<(Bytes, Held), TooLarge>>,
+    latest: Instant,
+    complete: oneshot::Sender<Result<(Bytes, Held), Undelivered>>,
 }
 
-/// The parameters became more than one call may have.
+/// Why the rest of the parameters is not there.
 #[derive(Debug)]
-pub struct TooLarge;
+pub enum Undelivered {
+    /// They became more than one call may have.
+    TooLarge,
+    /// They did not come.
+    Silence,
+}
 
 /// Parameters on their way; forgotten when dropped.
 #[derive(Debug)]
 pub struct Expected {
     token: u64,
     table: Arc<Mutex<Table>>,
-    complete: oneshot::Receiver<Result<(Bytes, Held), TooLarge>>,
+    complete: oneshot::Receiver<Result<(Bytes, Held), Undelivered>>,
 }
 
 impl Parcels {
@@ -79,6 +90,7 @@ impl Parcels {
                 bytes: BytesMut::from(first),
                 limit,
                 held,
+                latest: Instant::now(),
                 complete: sender,
             },
         );
@@ -101,9 +113,23 @@ impl Expected {
     ///
     /// # Errors
     ///
-    /// They became too large.
-    pub async fn complete(&mut self) -> Result<(Bytes, Held), TooLarge> {
-        (&mut self.complete).await.unwrap_or(Err(TooLarge))
+    /// It does not come.
+    pub async fn complete(&mut self, deadline: Instant) -> Result<(Bytes, Held), Undelivered> {
+        loop {
+            let limit = deadline.min(self.latest() + LONGEST_PAUSE);
+            match timeout_at(limit, &mut self.complete).await {
+                Ok(complete) => return complete.unwrap_or(Err(Undelivered::Silence)),
+                Err(_) if limit < deadline && self.latest() + LONGEST_PAUSE > limit => {}
+                Err(_) => return Err(Undelivered::Silence),
+            }
+        }
+    }
+
+    /// When the latest message of the parcel came.
+    fn latest(&self) -> Instant {
+        let table = lock(&self.table);
+        let parcel = table.open.get(&self.token);
+        parcel.map_or_else(Instant::now, |parcel| parcel.latest)
     }
 }
 
@@ -135,12 +161,10 @@ impl Table {
         let outcome = if message.payload.is_empty() {
             Ok(())
         } else if parcel.bytes.len() + message.payload.len() > parcel.limit {
-            Err(TooLarge)
+            Err(Undelivered::TooLarge)
         } else {
-            // What the call held from the start covers what its lengths claimed.
-            parcel
-                .held
-                .cover(parcel.bytes.len() + message.payload.len());
+            parcel.latest = Instant::now();
+            parcel.held.grow(message.payload.len());
             parcel.bytes.extend_from_slice(&message.payload);
             return;
         };

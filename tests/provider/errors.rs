@@ -152,12 +152,55 @@ async fn what_the_acl_forbids_is_access_denied() {
 }
 
 #[tokio::test]
+async fn what_the_acl_forbids_within_a_function_is_access_denied() {
+    let w = World::builder().unlinked().start().await;
+    let rules = [
+        "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-incrby",
+    ];
+    let () = w.redis.ask(&rules).await;
+    let credentials = [("USERNAME", "app"), ("PASSWORD", "pw")];
+    let url = w.redis.url();
+    let lasting = Link::new("c", "lasting").config(&[("URL", &url)]);
+    let passing = Link::new("c", "passing").config(&[("URL", &url), ("TTL_MS", "500000")]);
+    for link in [lasting.secrets(&credentials), passing.secrets(&credentials)] {
+        let client = w.put_new(&link).await;
+        client.set("own", "k", b"1").await.unwrap();
+        let answers = [
+            client.set_many("foreign", &[("k", b"v")]).await,
+            client.set_many("own", &[("k", b"1"), ("l", b"2")]).await,
+            client.increment("own", "k", 1).await.map(drop),
+        ];
+        let denied = Err(Error::AccessDenied);
+        assert_eq!(answers, [denied.clone(), Ok(()), denied], "{}", link.name());
+    }
+}
+
+#[tokio::test]
+async fn a_user_without_a_password_is_not_somebody_else() {
+    let w = World::builder().unlinked().start().await;
+    let () = w
+        .redis
+        .ask(&["ACL", "SETUSER", "guest", "on", "nopass", "~*", "+@all"])
+        .await;
+    let link = Link::new("c", "default").config(&[("URL", &w.redis.url()), ("USERNAME", "guest")]);
+    let client = w.put_new(&link).await;
+    match client.get("", "k").await {
+        Ok(_) => assert_eq!(w.redis.kvredis_clients().await[0]["user"], "guest"),
+        Err(Error::Other(text)) => assert!(text.contains("PASSWORD"), "{text}"),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_full_redis_says_so_in_its_words() {
     let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
     w.client.set("", "k", b"v").await.unwrap();
     let () = w.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let passing = w.link(COMPONENT, "passing", &[("TTL_MS", "500000")]).await;
     let begun = Instant::now();
     for error in [
+        other(passing.set("", "k", b"v").await),
+        other(passing.set_many("", &[("k", b"v")]).await),
         other(w.client.set("", "k", b"v").await),
         other(w.client.set_many("", &[("k", b"v")]).await),
         other(w.client.increment("", "n", 1).await),

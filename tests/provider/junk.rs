@@ -198,6 +198,27 @@ async fn callers_that_send_half_and_vanish_block_nobody() {
 }
 
 #[tokio::test]
+async fn callers_that_claim_much_and_vanish_starve_nobody() {
+    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    // More than MAX_BYTES_IN_FLIGHT in all, in claims that fill it to the last few bytes.
+    for shift in (6..27).rev() {
+        for _ in 0..4 {
+            let mut half = bucket_and_key("", "k");
+            put_number(&mut half, 1 << shift);
+            let nats = w.host.nats();
+            let (subject, inbox) = (w.client.subject("store", "set"), nats.new_inbox());
+            nats.publish_with_reply(subject, inbox, half.into())
+                .await
+                .unwrap();
+        }
+    }
+    let client = w.client.timeout(Duration::from_secs(5));
+    client.set("after", "k", bytes(1_000)).await.unwrap();
+    client.set("after", "k", bytes(2 << 20)).await.unwrap();
+    assert_eq!(client.get("after", "k").await, Ok(Some(bytes(2 << 20))));
+}
+
+#[tokio::test]
 async fn junk_among_calls_disturbs_no_call() {
     let w = World::start().await;
     let junk = async {

@@ -218,10 +218,14 @@ async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
 async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
     let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
     let proxy = Proxy::start(w.redis.port()).await;
-    let client = w.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;
-    client.set("b", "k", b"v").await.unwrap();
-    for function in 0..8 {
-        let client = client.clone();
+    let url = ("URL", &*proxy.url());
+    let lasting = w.link(COMPONENT, "cut", &[url]).await;
+    let passing = w
+        .link(COMPONENT, "cut too", &[url, ("TTL_MS", "500000")])
+        .await;
+    lasting.set("b", "k", b"v").await.unwrap();
+    for function in 0..9 {
+        let client = if function == 5 { &passing } else { &lasting }.clone();
         // Connected, and not just about to be: a connection being made is held up by the hold, too.
         client.exists("b", "k").await.unwrap();
         proxy.hold();
@@ -240,8 +244,8 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
                     .get_many("b", &["k"])
                     .await
                     .map(|found| assert!(found[0].is_some())),
-                5 => client.set_many("b", &pairs).await,
-                6 => client.delete("b", "k").await,
+                5 | 6 => client.set_many("b", &pairs).await,
+                7 => client.delete("b", "k").await,
                 _ => client.delete_many("b", &["k"]).await,
             }
         });
