@@ -43,13 +43,35 @@ pub struct Target {
     pub reconnect_max_delay: Duration,
 }
 
-/// A connection, or several commands that Redis runs as one (`MULTI`).
+/// A command, or several that Redis runs as one (`MULTI`).
 #[derive(Debug)]
 pub enum Request {
     /// One command.
     One(Cmd),
     /// A transaction; the answer is the array that `EXEC` gives.
     Transaction(Pipeline),
+}
+
+impl Request {
+    /// The command's name, for those who watch.
+    pub fn name(&self) -> &'static str {
+        const NAMES: [&str; 9] = [
+            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
+        ];
+        match self {
+            Self::Transaction(_) => "MULTI",
+            Self::One(command) => command
+                .args_iter()
+                .next()
+                .and_then(|first| {
+                    let redis::Arg::Simple(name) = first else {
+                        return None;
+                    };
+                    NAMES.into_iter().find(|known| known.as_bytes() == name)
+                })
+                .unwrap_or("other"),
+        }
+    }
 }
 
 /// Whether a request may be sent again when the connection broke after it was sent.

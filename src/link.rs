@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{Instrument as _, info};
 
 use crate::connection::{Connection, Gate, Outage, Patience, Request, Retry};
 use crate::error::Error;
 use crate::keyspace::{Bucket, Keyspace};
 use crate::settings::Settings;
-use crate::telemetry::Occasionally;
+use crate::telemetry::{Occasionally, signals};
 
 /// A link that works, or will as soon as its Redis is there.
 #[derive(Debug)]
@@ -167,11 +167,16 @@ impl Link {
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
+        let command = signals::Command::started(request.name(), &self.settings.address);
         let answer = self
             .connection
             .ask(request, retry, &self.gate, patience)
-            .await?;
-        self.answered.store(true, Ordering::Relaxed);
-        Ok(answer)
+            .instrument(command.span())
+            .await;
+        command.ended(&answer);
+        if answer.is_ok() {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 }

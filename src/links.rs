@@ -15,10 +15,11 @@ use crate::error::Error;
 use crate::link::Link;
 use crate::settings::{Layer, Origin, Settings, Sources};
 
-/// A deletion that comes so soon after a link was put over another one, and before the new one has
-/// answered a call, is taken as the deletion of the earlier one: the two messages travel separately,
-/// and may overtake each other.
-const OVERTAKEN: Duration = Duration::from_millis(50);
+/// A deletion that comes so soon after a link was put over another one is taken as the deletion of
+/// that other one: the two messages travel separately, and may overtake each other.
+const OVERTAKEN: Duration = Duration::from_millis(20);
+/// The same as long as the new link has answered no call.
+const OVERTAKEN_UNUSED: Duration = Duration::from_millis(50);
 
 /// What the host says of a link.
 #[derive(Clone, Debug)]
@@ -186,8 +187,9 @@ impl Links {
 impl Kept {
     /// Whether a deletion that comes now is that of the link which this one was put over.
     fn was_overtaken(&self) -> bool {
-        let answered = self.state.as_ref().is_ok_and(|link| link.has_answered());
-        !answered && self.put_over.is_some_and(|at| at.elapsed() < OVERTAKEN)
+        let used = self.state.as_ref().is_ok_and(|link| link.has_answered());
+        let limit = if used { OVERTAKEN } else { OVERTAKEN_UNUSED };
+        self.put_over.is_some_and(|at| at.elapsed() < limit)
     }
 }
 

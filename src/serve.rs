@@ -19,20 +19,20 @@ use async_nats::header::HeaderName;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::links::Links;
 use crate::settings::ProviderSettings;
-use crate::telemetry::Occasionally;
+use crate::telemetry::{Occasionally, signals};
 use crate::{atomics, batch, store};
 use budget::{Budget, Held};
 use call::{Call, Function};
-use parcels::Parcels;
+use parcels::{Parcels, Undelivered};
 use wire::{Unreadable, Writer};
 
 const PROTOCOL: &str = "wrpc.0.0.1";
@@ -45,6 +45,12 @@ const SURELY_FITS: usize = 1024;
 /// they took too long.
 const DRAIN: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A result, and the bytes that its call holds until it is published.
+struct Answer {
+    result: Writer,
+    held: Option<Held>,
+}
 
 /// The side of the provider that components call.
 pub struct Server {
@@ -174,38 +180,33 @@ impl Shared {
             return;
         };
         let headers = message.headers.as_ref();
-        let result = match function.read(&message.payload) {
+        let first = message.payload;
+        let result = match function.read(&first) {
             Err(Unreadable::Incomplete(missing)) => {
-                let first = &message.payload;
-                match self.gather(&reply, first, missing, deadline).await {
-                    Ok((params, held)) => match function.read(&params) {
-                        Ok(call) => Ok((self.carry_out(headers, call, deadline).await, held)),
-                        Err(unreadable) => Err(self.unreadable(unreadable)),
-                    },
-                    Err(error) => Err(error),
+                match self.gather(&reply, &first, missing, deadline).await {
+                    Ok((params, held)) => {
+                        let call = function.read(&params);
+                        self.carry_out(function, call, headers, held, deadline)
+                            .await
+                    }
+                    Err(error) => failed(error),
                 }
             }
-            read => {
-                self.accept(&reply, &self.nobody).await;
-                match (
-                    read,
-                    self.budget.hold(message.payload.len(), deadline).await,
-                ) {
-                    (Ok(call), Some(held)) => {
-                        Ok((self.carry_out(headers, call, deadline).await, held))
+            call => {
+                let result = match self.budget.hold(first.len(), deadline).await {
+                    Some(held) => {
+                        self.carry_out(function, call, headers, held, deadline)
+                            .await
                     }
-                    (Ok(_), None) => Err(no_room()),
-                    (Err(unreadable), _) => Err(self.unreadable(unreadable)),
-                }
+                    None => failed(no_room()),
+                };
+                // All parameters are here, so that nobody waits for the handshake alone: it goes
+                // with the result, which spares everybody a wake-up.
+                self.accept(&reply, &self.nobody).await;
+                result
             }
         };
-        match result {
-            Ok((result, held)) => self.answer(&reply, result, Some(held)).await,
-            Err(error) => {
-                let result = call::result(Err(error), call::unit);
-                self.answer(&reply, result, None).await;
-            }
-        }
+        self.answer(&reply, result).await;
     }
 
     /// The handshake: without it the host fails the call. The host sends the rest of the
@@ -239,16 +240,16 @@ impl Shared {
             self.junk("the parameters claim to be larger than MAX_BYTES_IN_FLIGHT");
             return Err(too_large());
         }
-        let Some(held) = self.budget.hold(size, deadline).await else {
+        let Some(held) = self.budget.expect(first.len(), missing, deadline).await else {
             self.accept(reply, &self.nobody).await;
             return Err(no_room());
         };
         let (rest, mut expected) = self.parcels.expect(first, limit, held);
         self.accept(reply, &rest).await;
-        match timeout_at(deadline, expected.complete()).await {
-            Ok(Ok(complete)) => Ok(complete),
-            Ok(Err(parcels::TooLarge)) => Err(too_large()),
-            Err(_) => {
+        match expected.complete(deadline).await {
+            Ok(complete) => Ok(complete),
+            Err(Undelivered::TooLarge) => Err(too_large()),
+            Err(Undelivered::Silence) => {
                 self.junk("the rest of the parameters did not come");
                 Err(Error::other(
                     "the parameters of the call did not arrive in time",
@@ -259,21 +260,29 @@ impl Shared {
 
     async fn carry_out(
         &self,
+        function: Function,
+        call: Result<Call<'_>, Unreadable>,
         headers: Option<&HeaderMap>,
-        call: Call<'_>,
+        held: Held,
         deadline: Instant,
-    ) -> Writer {
-        let outcome = match self.link(headers) {
-            Ok(link) => {
-                let work = carry_out(&link, call, deadline);
-                self.give_up
-                    .run_until_cancelled(work)
-                    .await
-                    .ok_or_else(|| Error::other("the provider is stopping"))
-            }
-            Err(error) => Err(error),
+    ) -> Answer {
+        let call = match call {
+            Ok(call) => call,
+            Err(unreadable) => return failed(self.unreadable(unreadable)),
         };
-        outcome.unwrap_or_else(|error| call::result(Err(error), call::unit))
+        let link = match self.link(headers) {
+            Ok(link) => link,
+            Err(error) => return failed(error),
+        };
+        let span = signals::call_span(function.interface(), function.name(), headers);
+        let work = carry_out(&link, call, deadline).instrument(span);
+        match self.give_up.run_until_cancelled(work).await {
+            Some(result) => Answer {
+                result,
+                held: Some(held),
+            },
+            None => failed(Error::other("the provider is stopping")),
+        }
     }
 
     fn link(&self, headers: Option<&HeaderMap>) -> Result<Arc<Link>, Error> {
@@ -285,7 +294,8 @@ impl Shared {
         self.links.find(component, name)
     }
 
-    async fn answer(&self, reply: &Subject, result: Writer, mut held: Option<Held>) {
+    async fn answer(&self, reply: &Subject, answer: Answer) {
+        let Answer { result, mut held } = answer;
         let results = Subject::from(format!("{reply}.results"));
         for mut piece in result.finish() {
             if let Some(held) = &mut held {
@@ -362,6 +372,14 @@ async fn carry_out(link: &Link, call: Call<'_>, deadline: Instant) -> Writer {
             batch::delete_many(link, bucket, &keys, deadline).await,
             call::unit,
         ),
+    }
+}
+
+/// The answer to a call that was not carried out.
+fn failed(error: Error) -> Answer {
+    Answer {
+        result: call::result(Err(error), call::unit),
+        held: None,
     }
 }
 

@@ -2,6 +2,9 @@
 //! thousands.
 //!
 //! The SDK sets up logs, traces and their export; which events are worth a line is for the rooms.
+//! Traces and metrics of calls are in `signals`.
+
+pub mod signals;
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +36,7 @@ pub async fn during<T>(
         .find(|(name, _)| name.eq_ignore_ascii_case("FLAMEGRAPH_PATH"))
         .map(|(_, path)| path.clone());
     initialize_observability!("kvredis", flamegraph);
+    signals::enable(&host_data.otel_config);
     work.await
 }
 

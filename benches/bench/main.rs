@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod collector;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/provider/common/mod.rs"]
 mod common;
@@ -14,7 +15,7 @@ mod stock;
 mod subject;
 mod workload;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use load::median;
 use report::{Comparison, Report};
 use subject::{Subject, Which};
@@ -23,6 +24,33 @@ use workload::{Figures, Workload};
 const ROUNDS: usize = 5;
 const MEMORY_CALLS: u64 = 1_000_000;
 const STARTS: usize = 7;
+
+/// kvredis with traces and metrics exported against the yardstick without.
+fn with_telemetry(servers: &(String, String), stock: &mut Subject) -> anyhow::Result<Comparison> {
+    let collector = collector::start()?;
+    let first = Workload::first();
+    let mut kvredis = Subject::start(
+        Which::Kvredis,
+        &servers.0,
+        &servers.1,
+        Some(&collector.url),
+        &first,
+    )?;
+    let workload = Workload::busy();
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        with.push(workload.round(&mut kvredis)?.cpu);
+        without.push(workload.round(stock)?.cpu);
+    }
+    ensure!(collector.has_traces(), "no traces were exported");
+    Ok(Comparison {
+        name: "with traces and metrics exported, 64 in flight: CPU per call, us".to_owned(),
+        kvredis: median(&mut with),
+        stock: median(&mut without),
+        target: Some(1.0),
+        more_is_better: false,
+    })
+}
 
 fn main() -> anyhow::Result<()> {
     if std::env::args().any(|argument| argument == "--serve-stock") {
@@ -54,8 +82,11 @@ fn main() -> anyhow::Result<()> {
                 workload.round(&mut stock).context("the yardstick failed")?,
             ));
         }
+        let lost: usize = rounds.iter().map(|(kvredis, _)| kvredis.lost).sum();
+        ensure!(lost == 0, "kvredis lost {lost} calls");
         report.add_workload(&workload, &rounds);
     }
+    report.add(with_telemetry(&servers, &mut stock)?);
 
     // Grown to their size by now; what a million calls more add is kept for ever.
     let mixed = Workload::mixed();

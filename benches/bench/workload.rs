@@ -30,6 +30,8 @@ pub struct Figures {
     pub p99: f64,
     /// Calls in a second.
     pub rate: f64,
+    /// Calls whose answer was missing or empty, and which were made again.
+    pub lost: usize,
 }
 
 const VALUE: usize = 100;
@@ -37,19 +39,27 @@ const LARGE: usize = 1 << 20;
 const BATCH: usize = 100;
 
 impl Workload {
-    /// All of them. The ones that read come after the ones that write what they read.
-    pub fn all() -> Vec<Self> {
-        let mixed = |name, in_flight, calls| Self {
+    /// The operations on single keys, many at a time.
+    pub fn busy() -> Self {
+        Self::singles("get, set, increment, 64 in flight", 64, 60_000)
+    }
+
+    fn singles(name: &'static str, in_flight: usize, calls: u64) -> Self {
+        Self {
             name,
             operations: Self::mixed(),
             in_flight,
             calls,
             keys: 1,
-        };
+        }
+    }
+
+    /// All of them. The ones that read come after the ones that write what they read.
+    pub fn all() -> Vec<Self> {
         vec![
-            mixed("get, set, increment, 1 in flight", 1, 6_000),
-            mixed("get, set, increment, 64 in flight", 64, 60_000),
-            mixed("get, set, increment, 256 in flight", 256, 60_000),
+            Self::singles("get, set, increment, 1 in flight", 1, 6_000),
+            Self::busy(),
+            Self::singles("get, set, increment, 256 in flight", 256, 60_000),
             Self {
                 name: "set of 1 MiB, 4 in flight",
                 operations: vec![set("large", LARGE)],
@@ -114,6 +124,7 @@ impl Workload {
             p50: microseconds(p50),
             p99: microseconds(p99),
             rate: calls / outcome.elapsed.as_secs_f64(),
+            lost: outcome.lost,
         })
     }
 }
