@@ -151,35 +151,24 @@ impl Settings {
     /// Reads the settings of one link.
     pub fn read(sources: &Sources) -> Reading<Self> {
         let mut warnings = source::unknown_names(sources.link(), LINK_SETTINGS);
-        let mut settings = Self::default();
         let own_url = sources.find_own("URL").is_some();
-        for definition in LINK_SETTINGS {
-            let found = if own_url && definition.belongs_to_url {
+        let find = |definition: &Definition<Self>| {
+            if own_url && definition.belongs_to_url {
                 sources.find_own(definition.name)
             } else {
                 sources.find(definition.name)
-            };
-            let Some(found) = found else { continue };
-            match definition.apply(&found, &mut settings) {
-                Ok(None) => {}
-                Ok(Some(warning)) => warnings.push(warning),
-                Err(wrong) => {
-                    return Reading {
-                        settings: Err(wrong),
-                        warnings,
-                    };
-                }
             }
-        }
-        let settings = if settings.own_url_required && !own_url {
-            Err(
-                "wrong setting URL: it is missing, and DISABLE_DEFAULT_CONNECTION allows no \
-                 default; expected a URL in the link's secrets or configuration"
-                    .to_owned(),
-            )
-        } else {
-            Ok(settings)
         };
+        let settings = apply_all(LINK_SETTINGS, find, &mut warnings).and_then(|settings| {
+            if settings.own_url_required && !own_url {
+                return Err(
+                    "wrong setting URL: it is missing, and DISABLE_DEFAULT_CONNECTION allows no \
+                     default; expected a URL in the link's secrets or configuration"
+                        .to_owned(),
+                );
+            }
+            Ok(settings)
+        });
         Reading { settings, warnings }
     }
 }
@@ -188,32 +177,32 @@ impl ProviderSettings {
     /// Reads the settings of the process, and looks for names in the provider's secrets and
     /// configuration that nobody knows.
     pub fn read(sources: &Sources) -> Reading<Self> {
-        let known = || LINK_SETTINGS.iter().map(|definition| definition.name);
-        let mut warnings = source::unknown_names_among(
-            sources.provider(),
-            known().chain(PROVIDER_SETTINGS.iter().map(|definition| definition.name)),
-        );
-        let mut settings = Self::default();
-        for definition in PROVIDER_SETTINGS {
-            let Some(found) = sources.find(definition.name) else {
-                continue;
-            };
-            match definition.apply(&found, &mut settings) {
-                Ok(None) => {}
-                Ok(Some(warning)) => warnings.push(warning),
-                Err(wrong) => {
-                    return Reading {
-                        settings: Err(wrong),
-                        warnings,
-                    };
-                }
-            }
-        }
+        let known = LINK_SETTINGS
+            .iter()
+            .map(|definition| definition.name)
+            .chain(PROVIDER_SETTINGS.iter().map(|definition| definition.name));
+        let mut warnings = source::unknown_names_among(sources.provider(), known);
+        let find = |definition: &Definition<Self>| sources.find(definition.name);
         Reading {
-            settings: Ok(settings),
+            settings: apply_all(PROVIDER_SETTINGS, find, &mut warnings),
             warnings,
         }
     }
+}
+
+/// The defaults, with every value applied that is found.
+fn apply_all<'a, T: Default>(
+    definitions: &[Definition<T>],
+    find: impl Fn(&Definition<T>) -> Option<Found<'a>>,
+    warnings: &mut Vec<Warning>,
+) -> Result<T, String> {
+    let mut settings = T::default();
+    for definition in definitions {
+        if let Some(found) = find(definition) {
+            warnings.extend(definition.apply(&found, &mut settings)?);
+        }
+    }
+    Ok(settings)
 }
 
 impl<T> Definition<T> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 
 /// How long silence lasts until the calls under way count as lost.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a provider may take to start.
 const START: Duration = Duration::from_secs(20);
 /// More losses than this end a run.

@@ -98,16 +98,14 @@ impl Report {
                 more_is_better,
             });
         };
-        let large = workload
-            .operations
-            .iter()
-            .any(|op| op.params.len() > 1 << 19);
+        let large = workload.is_large();
         let (cpu, p50, rate) = match (workload.keys, workload.in_flight) {
             (2.., _) => (Some(0.6), None, None),
+            _ if large => (Some(0.7), None, None),
             (_, 1) => (Some(0.4), Some(0.75), None),
             (_, 64) => (Some(0.33), Some(0.6), Some(1.7)),
             (_, 256) => (None, None, Some(1.7)),
-            _ => (Some(0.7), None, None),
+            _ => (None, None, None),
         };
         let unit = if workload.keys > 1 { "key" } else { "call" };
         add(&format!("CPU per {unit}, us"), |f| f.cpu, cpu, false);

@@ -61,17 +61,17 @@ impl Workload {
             Self::busy(),
             Self::singles("get, set, increment, 256 in flight", 256, 60_000),
             Self {
-                name: "set of 1 MiB, 4 in flight",
+                name: "set of 1 MiB, 1 in flight",
                 operations: vec![set("large", LARGE)],
-                in_flight: 4,
-                calls: 400,
+                in_flight: 1,
+                calls: 200,
                 keys: 1,
             },
             Self {
-                name: "get of 1 MiB, 4 in flight",
+                name: "get of 1 MiB, 1 in flight",
                 operations: vec![get("large", LARGE)],
-                in_flight: 4,
-                calls: 400,
+                in_flight: 1,
+                calls: 200,
                 keys: 1,
             },
             Self {
@@ -82,6 +82,14 @@ impl Workload {
                 keys: 100,
             },
         ]
+    }
+
+    /// Whether a call moves much.
+    pub fn is_large(&self) -> bool {
+        let moved = |operation: &Operation| operation.params.len() + operation.result_bytes;
+        self.operations
+            .iter()
+            .any(|operation| moved(operation) > LARGE)
     }
 
     /// The operations on single keys, in turn.
@@ -119,8 +127,9 @@ impl Workload {
         let p50 = median(&mut outcome.latencies);
         let p99 = outcome.latencies[outcome.latencies.len() * 99 / 100];
         let calls = self.calls as f64;
+        let served = calls + outcome.lost as f64;
         Ok(Figures {
-            cpu: microseconds(cpu) / calls / f64::from(self.keys),
+            cpu: microseconds(cpu) / served / f64::from(self.keys),
             p50: microseconds(p50),
             p99: microseconds(p99),
             rate: calls / outcome.elapsed.as_secs_f64(),

@@ -196,6 +196,21 @@ async fn a_deletion_after_a_put_holds() {
 }
 
 #[tokio::test]
+async fn a_link_that_was_put_again_can_be_deleted() {
+    let w = World::start().await;
+    let () = w.redis.ask_in(1, &["SET", "k", "1"]).await;
+    put_database(&w, 1).await;
+    eventually_reads(&w, "1").await;
+    eventually("the link is gone", async || {
+        // One that comes too soon after the put may count as that of the earlier link.
+        w.host.delete(COMPONENT, "default").await;
+        w.client.probe().await.is_err()
+    })
+    .await;
+    w.no_connections().await;
+}
+
+#[tokio::test]
 async fn a_put_that_changes_nothing_changes_nothing() {
     let w = World::start().await;
     w.client.set("", "k", b"v").await.unwrap();
