@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::connection::{Connection, Target};
@@ -38,6 +39,8 @@ pub struct Definition {
 #[derive(Debug)]
 pub struct Links {
     table: Mutex<Table>,
+    /// Whose call came latest over a link that is not there.
+    unknown: watch::Sender<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl Links {
                 shared: HashMap::new(),
                 warned: HashSet::new(),
             }),
+            unknown: watch::Sender::default(),
         }
     }
 
@@ -80,12 +84,22 @@ impl Links {
     pub fn find(&self, component: &str, name: &str) -> Result<Arc<Link>, Error> {
         let table = self.table();
         let Some(kept) = table.links.get(component).and_then(|links| links.get(name)) else {
+            let whose = (component.to_owned(), name.to_owned());
+            self.unknown.send_replace(whose);
             return Err(Error::other(format!(
                 "no link of component {component:?} named {name:?} to this provider: link it \
                  (wasi:keyvalue), or name another link"
             )));
         };
         kept.state.clone()
+    }
+
+    /// Waits for the next call over a link that is not there; answers its component and link name.
+    pub async fn unknown(&self) -> (String, String) {
+        let mut unknown = self.unknown.subscribe();
+        // The sender lives as long as this.
+        let _ = unknown.changed().await;
+        unknown.borrow().clone()
     }
 
     /// Adds a link, or replaces the one of the same component and name. Calls that are under way

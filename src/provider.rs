@@ -5,11 +5,12 @@
 //! are is in `messages`; what a link is, `links` knows; calls are taken by `serve`.
 
 mod messages;
+mod missed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Message};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -45,11 +46,21 @@ struct Provider {
     unhealthy: Occasionally,
 }
 
+/// Why the provider ends.
+enum End {
+    /// The host asks for it.
+    Host(Message),
+    /// A signal, or NATS is closed.
+    Signal,
+    /// There is a link that it cannot get but by a new start.
+    MissedLink { component: String, name: String },
+}
+
 /// Runs until the host or a signal ends it.
 ///
 /// # Errors
 ///
-/// The host data is wrong, or NATS cannot be reached.
+/// The host data is wrong, NATS cannot be reached, or a new start is needed.
 pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let opener = Opener::new(host_data).context("the keys in the host data are malformed")?;
     let nats = connect(host_data).await?;
@@ -89,12 +100,26 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         "kvredis is serving"
     );
 
-    let shutdown = provider.listen(&nats, &mut messages).await?;
+    let missed = missed::link(
+        &nats,
+        &host_data.lattice_rpc_prefix,
+        &provider.id,
+        &provider.links,
+    );
+    let end = tokio::select! {
+        end = provider.listen(&nats, &mut messages) => end?,
+        (component, name) = missed => End::MissedLink { component, name },
+    };
     stop.notify_one();
     serving.await.context("serving calls failed")?;
     provider.links.clear();
-    if let Some(request) = shutdown {
-        reply(&nats, &request, "shutting down".into()).await;
+    match end {
+        End::Signal => {}
+        End::Host(request) => reply(&nats, &request, "shutting down".into()).await,
+        End::MissedLink { component, name } => bail!(
+            "the link {name:?} of component {component:?} was put while kvredis was starting, too \
+             early to be heard of: ending, for the host to start it with all links"
+        ),
     }
     // Without NATS there is nobody to tell.
     let _ = nats.flush().await;
@@ -103,12 +128,8 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
 }
 
 impl Provider {
-    /// Handles what the host says until it, or a signal, asks to stop; answers the host's request.
-    async fn listen(
-        &self,
-        nats: &Client,
-        messages: &mut HostMessages,
-    ) -> anyhow::Result<Option<Message>> {
+    /// Handles what the host says until it, or a signal, asks to stop.
+    async fn listen(&self, nats: &Client, messages: &mut HostMessages) -> anyhow::Result<End> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         loop {
@@ -118,8 +139,8 @@ impl Provider {
                 _ = interrupt.recv() => None,
             };
             match message {
-                None => return Ok(None),
-                Some(FromHost::Shutdown(request)) => return Ok(Some(request)),
+                None => return Ok(End::Signal),
+                Some(FromHost::Shutdown(request)) => return Ok(End::Host(request)),
                 Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
                 Some(FromHost::LinkPut(link)) => self.put(&link),
                 Some(FromHost::LinkDeleted(link)) => self.delete(&link),

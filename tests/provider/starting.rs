@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::common::client::{Error, other};
 use crate::common::host::Link;
@@ -240,4 +242,40 @@ async fn id_of(w: &World, name: &str) -> Option<String> {
         .iter()
         .find(|client| shape(&client["name"]) == shape(name))
         .map(|client| client["id"].clone())
+}
+
+/// A host puts a link once: a process that did not listen yet must get it another way.
+#[tokio::test]
+async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
+    let mut w = World::builder().unlinked().start().await;
+    let missed = w.client.component("early", "default");
+    assert!(other(missed.get("", "k").await).contains("early"));
+    assert!(
+        w.provider.ended().is_none(),
+        "nobody says that there is such a link"
+    );
+
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
+    let mut questions = w.host.nats().subscribe(subject).await.unwrap();
+    let links = json!({ "success": true, "message": "", "response": [{
+        "source_id": "early", "target": w.host.provider_id(), "name": "default",
+        "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["store"],
+    }]});
+    let nats = w.host.nats().clone();
+    let host = tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            let answer = links.to_string().into();
+            nats.publish(question.reply.unwrap(), answer).await.unwrap();
+        }
+    });
+    let other_link = w.client.component("early", "other");
+    assert!(other(other_link.get("", "k").await).contains("other"));
+    eventually("it ends for the link that there is", async || {
+        let _ = missed.get("", "k").await;
+        w.provider.ended().is_some()
+    })
+    .await;
+    assert_eq!(w.provider.end().await.code(), Some(1));
+    w.provider.logged(&["early", "start"]).await;
+    host.abort();
 }
