@@ -33,6 +33,8 @@ pub enum Which {
 /// A running provider, with a caller connected to it.
 pub struct Subject {
     process: Process,
+    nats: String,
+    provider: String,
     /// Who calls it.
     pub caller: Caller,
     /// From the start of the process to the first call answered.
@@ -51,7 +53,7 @@ impl Subject {
     ) -> anyhow::Result<Self> {
         let provider = KeyPair::new_service().public_key();
         let address = nats.trim_start_matches("nats://");
-        let mut caller = Caller::connect(address, LATTICE, &provider, COMPONENT, TRACEPARENT)?;
+        let mut caller = connect(address, &provider)?;
         let data = host_data(&provider, nats, redis, traces_to);
         let input = format!("{}\r\n", STANDARD.encode(serde_json::to_vec(&data)?));
         let mut command = match which {
@@ -68,9 +70,18 @@ impl Subject {
         caller.first_answer(first)?;
         Ok(Self {
             process,
+            nats: address.to_owned(),
+            provider,
             caller,
             first_answer: started.elapsed(),
         })
+    }
+
+    /// Calls over a new connection from now on: what comes late for calls that were given up would
+    /// fill the old one while nobody reads it, and NATS closes such connections.
+    pub fn reconnect(&mut self) -> anyhow::Result<()> {
+        self.caller = connect(&self.nats, &self.provider)?;
+        Ok(())
     }
 
     /// The CPU time that the process has used, in user and kernel.
@@ -94,6 +105,10 @@ impl Subject {
             .context("no VmRSS")?;
         Ok(kilobytes.trim().parse::<u64>()? * 1024)
     }
+}
+
+fn connect(address: &str, provider: &str) -> anyhow::Result<Caller> {
+    Caller::connect(address, LATTICE, provider, COMPONENT, TRACEPARENT)
 }
 
 fn host_data(provider: &str, nats: &str, redis: &str, traces_to: Option<&str>) -> HostData {

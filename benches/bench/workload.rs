@@ -114,6 +114,7 @@ impl Workload {
 
     /// Measures one round.
     pub fn round(&self, subject: &mut Subject) -> anyhow::Result<Figures> {
+        subject.reconnect()?;
         let warm_up = (self.calls / 10).max(self.in_flight as u64);
         subject
             .caller
