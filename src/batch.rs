@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::connection::{Retry, answer};
 use crate::error::Error;
 use crate::link::Link;
-use crate::store::set_command;
+use crate::store::{Parts, set_command};
 
 /// The values of several keys: one entry for each key asked, in the order asked. A missing key and
 /// a value of another Redis type are `None`.
@@ -56,13 +56,13 @@ pub async fn set_many(
     }
     let bucket = link.writable_bucket(bucket)?;
     for (_, value) in pairs {
-        link.check_size(value)?;
+        link.check_size(value.len())?;
     }
     if link.ttl_ms().is_some() {
         // `MSET` knows no time to live.
         let mut sets = redis::Pipeline::with_capacity(pairs.len());
         for (key, value) in pairs {
-            sets.add_command(set_command(link, &bucket.redis_key(key), value));
+            sets.add_command(set_command(link, &bucket.redis_key(key), Parts(value, &[])));
         }
         link.ask_together(sets, Retry::Safe, deadline).await?;
         return Ok(());

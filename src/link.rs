@@ -102,14 +102,13 @@ impl Link {
     /// # Errors
     ///
     /// It is larger than the link allows.
-    pub fn check_size(&self, value: &[u8]) -> Result<(), Error> {
+    pub fn check_size(&self, bytes: usize) -> Result<(), Error> {
         let limit = self.settings.max_value_bytes;
-        if value.len() <= limit {
+        if bytes <= limit {
             return Ok(());
         }
         Err(Error::other(format!(
-            "the value has {} bytes, and this link takes at most {limit} (MAX_VALUE_BYTES)",
-            value.len()
+            "the value has {bytes} bytes, and this link takes at most {limit} (MAX_VALUE_BYTES)"
         )))
     }
 

@@ -8,6 +8,9 @@ use kvredis::host_data::{self, NoHostData};
 use kvredis::{provider, telemetry};
 use wasmcloud_provider_sdk::HostData;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code for a start that cannot work, as of `sysexits` and most command lines.
 const USAGE: u8 = 2;
 

@@ -45,6 +45,11 @@ const SURELY_FITS: usize = 1024;
 /// they took too long.
 const DRAIN: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How many calls are still taken when the provider stops: more than may be on their way.
+const IN_TRANSIT: u64 = 256;
+/// The pause between calls, and the time, after which it no longer waits for so many.
+const LULL: Duration = Duration::from_millis(10);
+const LONGEST_TRANSIT: Duration = Duration::from_secs(1);
 
 /// A result, and the bytes that its call holds until it is published.
 struct Answer {
@@ -55,6 +60,8 @@ struct Answer {
 /// The side of the provider that components call.
 pub struct Server {
     calls: Subscriber,
+    /// How many calls have come.
+    taken: u64,
     under_way: TaskTracker,
     shared: Arc<Shared>,
 }
@@ -106,6 +113,7 @@ impl Server {
         };
         Ok(Self {
             calls,
+            taken: 0,
             under_way: TaskTracker::new(),
             shared: Arc::new(shared),
         })
@@ -134,12 +142,28 @@ impl Server {
 
     /// Takes no more calls, and waits until those under way are answered.
     async fn drain(&mut self) {
-        if self.unsubscribe().await.is_ok() {
+        if self.end_by_count().await.is_ok() && self.unsubscribe().await.is_ok() {
             while let Some(message) = self.calls.next().await {
                 self.take(message);
             }
         }
         self.answered().await;
+    }
+
+    /// Lets the subscription end after a number of calls. When it is ended otherwise, the client
+    /// forgets the calls that the server sent before it knew; with a number, both end at the same
+    /// call. Where so many do not come, hardly one is on its way.
+    async fn end_by_count(&mut self) -> Result<(), async_nats::Error> {
+        self.calls
+            .unsubscribe_after(self.taken + IN_TRANSIT)
+            .await?;
+        let give_up = Instant::now() + LONGEST_TRANSIT;
+        while Instant::now() < give_up
+            && let Ok(Some(message)) = timeout(LULL, self.calls.next()).await
+        {
+            self.take(message);
+        }
+        Ok(())
     }
 
     /// Ends the subscription. The client hands out what the server had sent only when something
@@ -160,10 +184,12 @@ impl Server {
         let _ = self.shared.nats.flush().await;
     }
 
-    fn take(&self, message: Message) {
+    fn take(&mut self, message: Message) {
+        self.taken += 1;
         let shared = Arc::clone(&self.shared);
+        // Boxed, because spawning moves the future several times, and it is large.
         self.under_way
-            .spawn(async move { shared.serve(message).await });
+            .spawn(Box::pin(async move { shared.serve(message).await }));
     }
 }
 
@@ -183,9 +209,16 @@ impl Shared {
         let first = message.payload;
         let result = match function.read(&first) {
             Err(Unreadable::Incomplete(missing)) => {
-                match self.gather(&reply, &first, missing, deadline).await {
-                    Ok((params, held)) => {
-                        let call = function.read(&params);
+                match self.gather(&reply, first.len(), missing, deadline).await {
+                    Ok((rest, held)) => {
+                        let whole;
+                        let call = match function.read_parts(&first, &rest) {
+                            Some(call) => Ok(call),
+                            None => {
+                                whole = [first, rest].concat();
+                                function.read(&whole)
+                            }
+                        };
                         self.carry_out(function, call, headers, held, deadline)
                             .await
                     }
@@ -219,11 +252,11 @@ impl Shared {
             .await;
     }
 
-    /// Waits for parameters that come in several messages.
+    /// Waits for the rest of parameters of which `first` bytes are here.
     async fn gather(
         &self,
         reply: &Subject,
-        first: &[u8],
+        first: usize,
         missing: usize,
         deadline: Instant,
     ) -> Result<(Bytes, Held), Error> {
@@ -234,17 +267,17 @@ impl Shared {
                  (MAX_BYTES_IN_FLIGHT)"
             ))
         };
-        let size = first.len().saturating_add(missing);
+        let size = first.saturating_add(missing);
         if size > limit {
             self.accept(reply, &self.nobody).await;
             self.junk("the parameters claim to be larger than MAX_BYTES_IN_FLIGHT");
             return Err(too_large());
         }
-        let Some(held) = self.budget.expect(first.len(), missing, deadline).await else {
+        let Some(held) = self.budget.expect(first, missing, deadline).await else {
             self.accept(reply, &self.nobody).await;
             return Err(no_room());
         };
-        let (rest, mut expected) = self.parcels.expect(first, limit, held);
+        let (rest, mut expected) = self.parcels.expect(missing, limit - first, held);
         self.accept(reply, &rest).await;
         match expected.complete(deadline).await {
             Ok(complete) => Ok(complete),
@@ -275,13 +308,13 @@ impl Shared {
             Err(error) => return failed(error),
         };
         let span = signals::call_span(function.interface(), function.name(), headers);
-        let work = carry_out(&link, call, deadline).instrument(span);
-        match self.give_up.run_until_cancelled(work).await {
-            Some(result) => Answer {
+        let work = pin!(carry_out(&link, call, deadline).instrument(span));
+        tokio::select! {
+            result = work => Answer {
                 result,
                 held: Some(held),
             },
-            None => failed(Error::other("the provider is stopping")),
+            () = self.give_up.cancelled() => failed(Error::other("the provider is stopping")),
         }
     }
 

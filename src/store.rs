@@ -3,13 +3,17 @@
 //! Turns each function into a command and its answer into a result. Which key a bucket's key is in
 //! Redis is for `keyspace`, getting an answer at all for `connection`.
 
-use bytes::Bytes;
-use redis::Value;
+use bytes::{BufMut as _, Bytes};
+use redis::{RedisWrite, ToRedisArgs, Value};
 use tokio::time::Instant;
 
 use crate::connection::{Retry, answer};
 use crate::error::Error;
 use crate::link::Link;
+
+/// The bytes of a value as they came: in one part, or in two that nobody has put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a>(pub &'a [u8], pub &'a [u8]);
 
 /// A page of keys.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,11 +52,11 @@ pub async fn set(
     link: &Link,
     bucket: &str,
     key: &str,
-    value: &[u8],
+    value: Parts<'_>,
     deadline: Instant,
 ) -> Result<(), Error> {
     let bucket = link.writable_bucket(bucket)?;
-    link.check_size(value)?;
+    link.check_size(value.len())?;
     let set = set_command(link, &bucket.redis_key(key), value);
     link.ask(set, Retry::Safe, deadline).await?;
     Ok(())
@@ -131,13 +135,28 @@ pub async fn list_keys(
 }
 
 /// `SET`, with the link's time to live.
-pub(crate) fn set_command(link: &Link, redis_key: &str, value: &[u8]) -> redis::Cmd {
+pub(crate) fn set_command(link: &Link, redis_key: &str, value: Parts<'_>) -> redis::Cmd {
     let mut set = redis::Cmd::with_capacity(5, redis_key.len() + value.len() + 32);
     set.arg("SET").arg(redis_key).arg(value);
     if let Some(ttl) = link.ttl_ms() {
         set.arg("PX").arg(ttl);
     }
     set
+}
+
+impl Parts<'_> {
+    /// How many bytes they are together.
+    pub fn len(self) -> usize {
+        self.0.len() + self.1.len()
+    }
+}
+
+impl ToRedisArgs for Parts<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut argument = out.bufmut_for_next_arg(self.len());
+        argument.put_slice(self.0);
+        argument.put_slice(self.1);
+    }
 }
 
 fn text(key: Value) -> Option<String> {

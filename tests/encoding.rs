@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use kvredis::error::Error;
 use kvredis::serve::call::{self, Call, Function};
 use kvredis::serve::wire::{Unreadable, Writer};
-use kvredis::store::KeyResponse;
+use kvredis::store::{KeyResponse, Parts};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -117,9 +117,22 @@ proptest! {
             assert_prefixes_incomplete(function, &params);
         }
         let params = generated((b, k, Bytes::from(value.clone())));
-        let set = Call::Set { bucket: b, key: k, value: &value };
+        let set = Call::Set { bucket: b, key: k, value: Parts(&value, &[]) };
         prop_assert_eq!(Function::Set.read(&params), Ok(set));
         assert_prefixes_incomplete(Function::Set, &params);
+        for cut in 0..=params.len() {
+            let (first, rest) = params.split_at(cut);
+            let in_value = cut >= params.len() - value.len();
+            let Some(Call::Set { bucket, key, value: Parts(begin, end) }) =
+                Function::Set.read_parts(first, rest)
+            else {
+                prop_assert!(!in_value, "not read at {}", cut);
+                continue;
+            };
+            prop_assert_eq!((bucket, key), (b, k));
+            prop_assert_eq!([begin, end].concat(), value.clone());
+        }
+        prop_assert_eq!(Function::Set.read_parts(&params, b"more"), None);
         let params = generated((b, k, delta));
         let increment = Call::Increment { bucket: b, key: k, delta };
         prop_assert_eq!(Function::Increment.read(&params), Ok(increment));

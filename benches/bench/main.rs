@@ -69,12 +69,19 @@ fn main() -> anyhow::Result<()> {
     let servers = (nats.url(), redis.url());
     let mut report = Report::default();
 
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     let first = Workload::first();
     let start = |which| Subject::start(which, &servers.0, &servers.1, None, &first);
     let mut kvredis = start(Which::Kvredis)?;
     let mut stock = start(Which::Stock)?;
     Workload::prepare(&mut kvredis)?;
     for workload in Workload::all() {
+        if !words.is_empty() && !words.iter().any(|word| workload.name.contains(word)) {
+            continue;
+        }
         let mut rounds: Vec<(Figures, Figures)> = Vec::new();
         for _ in 0..ROUNDS {
             rounds.push((
@@ -85,6 +92,9 @@ fn main() -> anyhow::Result<()> {
         let lost: usize = rounds.iter().map(|(kvredis, _)| kvredis.lost).sum();
         ensure!(lost == 0, "kvredis lost {lost} calls");
         report.add_workload(&workload, &rounds);
+    }
+    if !words.is_empty() {
+        return Ok(());
     }
     report.add(with_telemetry(&servers, &mut stock)?);
 

@@ -8,7 +8,7 @@ use tracing::Span;
 
 use super::wire::{Reader, Unreadable, Writer};
 use crate::error::Error;
-use crate::store::KeyResponse;
+use crate::store::{KeyResponse, Parts};
 use crate::telemetry::signals;
 
 /// A function of the interfaces.
@@ -47,7 +47,7 @@ pub enum Call<'a> {
     Set {
         bucket: &'a str,
         key: &'a str,
-        value: &'a [u8],
+        value: Parts<'a>,
     },
     /// `store.delete`
     Delete { bucket: &'a str, key: &'a str },
@@ -135,7 +135,7 @@ impl Function {
             Self::Set => Call::Set {
                 bucket,
                 key: reader.text()?,
-                value: reader.bytes()?,
+                value: Parts(reader.bytes()?, &[]),
             },
             Self::Delete => Call::Delete {
                 bucket,
@@ -169,6 +169,20 @@ impl Function {
         };
         reader.finish()?;
         Ok(call)
+    }
+
+    /// Reads parameters that came in two parts without putting them together, which a large value
+    /// is worth; `None` where that does not go.
+    pub fn read_parts<'a>(self, first: &'a [u8], rest: &'a [u8]) -> Option<Call<'a>> {
+        if self != Self::Set {
+            return None;
+        }
+        let mut reader = Reader::new(first);
+        let bucket = reader.text().ok()?;
+        let key = reader.text().ok()?;
+        let length = reader.length().ok()?;
+        let value = Parts(reader.unread(), rest);
+        (value.len() == length).then_some(Call::Set { bucket, key, value })
     }
 }
 

@@ -77,9 +77,9 @@ impl Parcels {
         })
     }
 
-    /// Expects the rest of parameters that begin with `first`. The sender is to be told the
-    /// subject; what it sends there may make up to `limit` bytes in all.
-    pub fn expect(&self, first: &[u8], limit: usize, held: Held) -> (Subject, Expected) {
+    /// Expects the rest of parameters, of which at least `missing` bytes are to come. The sender
+    /// is to be told the subject; what it sends there may make up to `limit` bytes.
+    pub fn expect(&self, missing: usize, limit: usize, held: Held) -> (Subject, Expected) {
         let (sender, complete) = oneshot::channel();
         let mut table = lock(&self.table);
         let token = table.next_token;
@@ -87,7 +87,7 @@ impl Parcels {
         table.open.insert(
             token,
             Parcel {
-                bytes: BytesMut::from(first),
+                bytes: BytesMut::with_capacity(missing),
                 limit,
                 held,
                 latest: Instant::now(),

@@ -30,6 +30,11 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    /// What has not been read.
+    pub fn unread(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// Makes sure that nothing is left over.
     ///
     /// # Errors

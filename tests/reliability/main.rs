@@ -1,0 +1,24 @@
+//! kvredis under faults, junk, load and shutdown: real processes, real damage, and the outcome
+//! checked from outside.
+//!
+//! Every scenario has two lengths (`scale`): a short one in `make test`, and a long one in
+//! `make soak`, which writes what was counted to docs/reliability.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[allow(dead_code, reason = "tests/provider uses more of it")]
+#[path = "../provider/common/mod.rs"]
+mod common;
+mod scale;
+
+// mod crashes;    // Redis killed and restarted under load
+// mod histories;  // linearizability of counters and registers
+// mod hangs;      // frozen, silent, resetting, lying Redis; dropped networks
+// mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
+// mod nats_gone;  // NATS restarted and away
+// mod health;     // what health says, and HEALTH=process
+// mod overload;   // the limits under ten times the load
+// mod endings;    // shutdown with calls in flight
+// mod hostile;    // 100,000 hostile messages
+// mod growth;     // a million calls, ten thousand links, a thousand reconnects
+// mod leaks;      // no secret in any output
