@@ -282,13 +282,31 @@ fn nats_options(host_data: &HostData) -> anyhow::Result<ConnectOptions> {
     Ok(with_connection_event_logging(options)
         .name(format!("kvredis {}", host_data.provider_key))
         .ping_interval(NATS_PING)
-        // Back within moments after NATS is.
-        .reconnect_delay_callback(|_| NATS_RETRY))
+        .reconnect_delay_callback(reconnect_delay))
+}
+
+/// The pause before an attempt to connect, the first of which is due at once; short ones, to be
+/// back within moments after NATS is.
+fn reconnect_delay(attempt: usize) -> Duration {
+    if attempt <= 1 {
+        Duration::ZERO
+    } else {
+        NATS_RETRY.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_attempt_to_connect_is_due_at_once_and_later_ones_soon() {
+        assert_eq!(reconnect_delay(1), Duration::ZERO);
+        for attempt in 2..100 {
+            let delay = reconnect_delay(attempt);
+            assert!(!delay.is_zero() && delay <= NATS_RETRY, "{delay:?}");
+        }
+    }
 
     #[test]
     fn calls_are_answered_before_the_host_gives_up() {
