@@ -11,12 +11,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::line::{Line, NoLine};
+use super::place::Place;
 use super::{Outage, Target};
 use crate::task::AbortOnDrop;
 
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// How often it is asked whether the password is another one by now.
+const PASSWORD_CHECK: Duration = Duration::from_secs(1);
 /// How often a lasting outage is logged again.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -48,9 +51,10 @@ impl State {
         }
     }
 
-    /// Whether Redis refuses the connection, so that waiting for it is in vain.
+    /// Whether somebody has to act first, so that waiting for the connection is in vain.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Down(down) if matches!(down.latest, Some(NoLine::Refused(_))))
+        let Self::Down(down) = self else { return false };
+        matches!(down.latest, Some(NoLine::Refused(_) | NoLine::Unusable(_)))
     }
 
     /// Whether the server stopped answering and has not come back.
@@ -69,7 +73,12 @@ impl State {
 }
 
 /// Starts connecting; the supervisor ends with the task.
-pub fn start(target: Target, name: &str) -> (watch::Receiver<State>, AbortOnDrop) {
+pub fn start(
+    target: Target,
+    place: Place,
+    address: String,
+    name: &str,
+) -> (watch::Receiver<State>, AbortOnDrop) {
     let down = Down {
         since: Instant::now(),
         latest: None,
@@ -77,8 +86,9 @@ pub fn start(target: Target, name: &str) -> (watch::Receiver<State>, AbortOnDrop
     };
     let (sender, receiver) = watch::channel(State::Down(down.clone()));
     let supervisor = Supervisor {
-        address: target.address.to_string(),
+        address,
         target,
+        place,
         name: client_name(name),
         state: sender,
     };
@@ -88,8 +98,18 @@ pub fn start(target: Target, name: &str) -> (watch::Receiver<State>, AbortOnDrop
 struct Supervisor {
     address: String,
     target: Target,
+    place: Place,
     name: String,
     state: watch::Sender<State>,
+}
+
+/// Why a connection is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Broke,
+    Hung,
+    /// The server is a replica now.
+    Demoted,
 }
 
 impl Supervisor {
@@ -102,15 +122,16 @@ impl Supervisor {
                 "connected to Redis"
             );
             self.state.send_replace(State::Up(Arc::clone(&line)));
-            let hung = !self.watch(&line).await;
-            let reason = if hung {
-                format!(
+            let end = self.watch(&line).await;
+            let reason = match end {
+                End::Broke => "the connection broke".to_owned(),
+                End::Hung => format!(
                     "it did not answer within {} ms",
                     self.target.response_timeout.as_millis()
-                )
-            } else {
-                "the connection broke".to_owned()
+                ),
+                End::Demoted => "it is a replica now".to_owned(),
             };
+            let hung = end == End::Hung;
             warn!(
                 redis = self.address,
                 client = self.name,
@@ -155,32 +176,74 @@ impl Supervisor {
 
     async fn attempt(&self) -> Result<Line, NoLine> {
         let limit = self.target.connection_timeout;
-        timeout(limit, Line::open(&self.target.address, &self.name))
+        timeout(limit, Line::open(&self.target, &self.place, &self.name))
             .await
             .unwrap_or_else(|_| {
+                // A server without TLS says nothing to who begins with it.
+                let hint = if self.target.address.tls {
+                    " (does it speak TLS there?)"
+                } else {
+                    ""
+                };
                 Err(NoLine::Unreachable(format!(
-                    "no connection within {} ms",
+                    "no connection within {} ms{hint}",
                     limit.as_millis()
                 )))
             })
     }
 
-    /// Waits until the connection is of no more use; answers whether it broke, rather than hung.
-    async fn watch(&self, line: &Line) -> bool {
+    /// Waits until the connection is of no more use.
+    async fn watch(&self, line: &Line) -> End {
         let mut idle_check = interval(IDLE_CHECK);
         idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_check.reset();
+        let mut password_check = interval(PASSWORD_CHECK);
+        password_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refused: Option<NoLine> = None;
         loop {
             tokio::select! {
-                () = line.closed() => return true,
+                () = line.closed() => return End::Broke,
                 () = line.suspected() => {}
                 _ = idle_check.tick() => {}
+                _ = password_check.tick(), if self.target.password_file.is_some() => {
+                    let failure = self.keep_logged_in(line).await.err();
+                    if let Some(failure) = failure.as_ref().filter(|new| refused.as_ref() != Some(new)) {
+                        warn!(
+                            client = self.name,
+                            "{}; the connection goes on with the old password",
+                            in_words(&self.address, Some(failure))
+                        );
+                    }
+                    refused = failure;
+                    continue;
+                }
+            }
+            if line.is_demoted() {
+                return End::Demoted;
             }
             match timeout(self.target.response_timeout, line.answers()).await {
                 Ok(true) => {}
-                Ok(false) => return true,
-                Err(_) => return false,
+                Ok(false) => return End::Broke,
+                Err(_) => return End::Hung,
             }
+        }
+    }
+
+    /// Logs in with the new password, if there is one.
+    async fn keep_logged_in(&self, line: &Line) -> Result<(), NoLine> {
+        let again = line.keep_logged_in(&self.target);
+        match timeout(self.target.response_timeout, again).await {
+            Ok(Ok(true)) => {
+                info!(
+                    client = self.name,
+                    redis = self.address,
+                    "logged in with a new password"
+                );
+                Ok(())
+            }
+            Ok(Ok(false)) => Ok(()),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(NoLine::Unreachable("no answer to AUTH".to_owned())),
         }
     }
 }
@@ -190,6 +253,7 @@ fn in_words(address: &str, latest: Option<&NoLine>) -> String {
         None => format!("cannot reach {address}: not connected yet"),
         Some(NoLine::Unreachable(reason)) => format!("cannot reach {address}: {reason}"),
         Some(NoLine::Refused(words)) => format!("{address} refuses the connection: {words}"),
+        Some(NoLine::Unusable(words)) => format!("cannot connect to {address}: {words}"),
     }
 }
 
