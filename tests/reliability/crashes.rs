@@ -21,14 +21,15 @@ use crate::scale::{Row, pick, record};
 
 const CALLERS: usize = 64;
 const SHARED: usize = 4;
-/// Calls that succeed between one kill and the next.
-const CALLS_BETWEEN: usize = 1_000;
+/// Calls that succeed between one kill and the next, in the short form and the long one.
+const CALLS_BETWEEN: (usize, usize) = (1_000, 5_000);
 /// Of the host; what kvredis lets a call wait is 200 ms less.
 const RPC_TIMEOUT_MS: u64 = 1_500;
 
 #[tokio::test]
 async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
     let kills = pick(3, 20);
+    let calls_between = pick(CALLS_BETWEEN.0, CALLS_BETWEEN.1);
     let mut w = World::builder()
         .redis(Redis::durable().await)
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
@@ -41,7 +42,7 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
         .collect();
     let mut recoveries = Vec::new();
     for kill in 0..kills {
-        progress.more_succeed(CALLS_BETWEEN).await;
+        progress.more_succeed(calls_between).await;
         w.redis.stop();
         if kill % 2 == 1 {
             // Too long for the calls that wait.
@@ -51,7 +52,7 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
         w.redis.ready().await;
         recoveries.push(recovery(&w.client).await);
     }
-    progress.more_succeed(CALLS_BETWEEN).await;
+    progress.more_succeed(calls_between).await;
     progress.finish();
     let mut callers: Vec<Caller> = join_all(callers)
         .await

@@ -106,7 +106,7 @@ impl<'a, M: Model> Search<'a, M> {
             let states: HashSet<_> = self.possible.iter().map(|c| &c.state).collect();
             return Err(format!(
                 "no order explains {operation:?}; before it the key may have held {states:?}, with \
-                 these under way: {:#?}",
+                 these under way: {:?}",
                 self.under_way.iter().flatten().collect::<Vec<_>>()
             ));
         }
