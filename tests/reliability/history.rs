@@ -84,10 +84,13 @@ impl Clock {
     }
 }
 
+/// An operation over a connection.
+type Over<M> = (usize, Operation<M>);
+
 /// The operations of all callers.
 #[derive(Debug)]
 pub struct History<M> {
-    keys: Mutex<BTreeMap<String, Vec<(usize, Operation<M>)>>>,
+    keys: Mutex<BTreeMap<String, Vec<Over<M>>>>,
 }
 
 /// What came of checking a history.

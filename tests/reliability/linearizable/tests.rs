@@ -133,7 +133,7 @@ fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
     refuses(
         &[
             &again(repeated(done(0, 9, Set(9))), &later)[..],
-            &[between.clone()],
+            std::slice::from_ref(&between),
         ]
         .concat(),
     );
