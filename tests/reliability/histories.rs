@@ -78,7 +78,7 @@ struct Side {
 
 #[tokio::test]
 async fn registers_and_counters_are_linearizable_under_faults() {
-    let faults = pick(15, 150);
+    let faults = pick(15, 100);
     let mut w = World::builder()
         .redis(Redis::durable().await)
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
