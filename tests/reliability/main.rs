@@ -9,10 +9,14 @@
 #[allow(dead_code, reason = "tests/provider uses more of it")]
 #[path = "../provider/common/mod.rs"]
 mod common;
+mod history;
+mod ledger;
+mod linearizable;
+mod progress;
 mod scale;
 
-// mod crashes;    // Redis killed and restarted under load
-// mod histories;  // linearizability of counters and registers
+mod crashes; // Redis killed and restarted under load
+mod histories; // linearizability of counters and registers
 // mod hangs;      // frozen, silent, resetting, lying Redis; dropped networks
 // mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
 // mod nats_gone;  // NATS restarted and away

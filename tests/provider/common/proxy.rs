@@ -41,6 +41,8 @@ struct Seen {
     connected: Vec<Instant>,
     commands: Vec<String>,
     cuts: HashMap<String, Cut>,
+    /// An answer came while answers were held back.
+    holding: bool,
 }
 
 impl Proxy {
@@ -74,7 +76,13 @@ impl Proxy {
 
     /// From now on answers are held back; commands pass.
     pub fn hold(&self) {
+        self.seen(|seen| seen.holding = false);
         self.state.hold.send_replace(true);
+    }
+
+    /// Whether an answer has come that is held back.
+    pub fn is_holding(&self) -> bool {
+        self.seen(|seen| seen.holding)
     }
 
     /// Lets through what was held back, and everything after it.
@@ -157,7 +165,7 @@ async fn serve(client: TcpStream, state: Arc<State>) {
     tokio::select! {
         _ = generation.changed() => {}
         _ = forward(from_client, to_server, &state) => {}
-        _ = answer(from_server, to_client, state.hold.subscribe()) => {}
+        _ = answer(from_server, to_client, &state) => {}
     }
 }
 
@@ -180,16 +188,16 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
     }
 }
 
-async fn answer(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut hold: watch::Receiver<bool>,
-) -> io::Result<()> {
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
+    let mut hold = state.hold.subscribe();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
             return Ok(());
+        }
+        if *hold.borrow() {
+            state.seen(|seen| seen.holding = true);
         }
         hold.wait_for(|held| !held)
             .await
