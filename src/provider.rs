@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Message};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 use wasmcloud_provider_sdk::{
     DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
@@ -35,8 +35,15 @@ const WAY_BACK: Duration = Duration::from_millis(200);
 const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
 /// How long the first connection to NATS is tried for; then the host may start the provider anew.
 const FIRST_CONNECT: Duration = Duration::from_secs(30);
+/// The longest pause between attempts to connect to NATS: callers wait for it.
 const NATS_RETRY: Duration = Duration::from_millis(250);
-const NATS_PING: Duration = Duration::from_secs(20);
+/// How long one attempt may take. An attempt that began while NATS was unreachable must not hold up
+/// the next one for long once it is back.
+const NATS_CONNECT: Duration = Duration::from_millis(1_500);
+/// A NATS that falls silent is given up after three of these.
+const NATS_PING: Duration = Duration::from_secs(5);
+/// How long the last messages may take. Without NATS they would wait for its return.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// A provider that a host has started.
 struct Provider {
@@ -122,7 +129,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         ),
     }
     // Without NATS there is nobody to tell.
-    let _ = nats.flush().await;
+    let _ = timeout(LAST_MESSAGES, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
     Ok(())
 }
@@ -282,8 +289,14 @@ fn nats_options(host_data: &HostData) -> anyhow::Result<ConnectOptions> {
     Ok(with_connection_event_logging(options)
         .name(format!("kvredis {}", host_data.provider_key))
         .ping_interval(NATS_PING)
-        // Back within moments after NATS is.
-        .reconnect_delay_callback(|_| NATS_RETRY))
+        .connection_timeout(NATS_CONNECT)
+        .reconnect_delay_callback(|_| reconnect_delay()))
+}
+
+/// Between half the longest pause and all of it, so that the providers of a lattice do not come
+/// back to their NATS in step.
+fn reconnect_delay() -> Duration {
+    NATS_RETRY.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
 }
 
 #[cfg(test)]

@@ -25,18 +25,28 @@ pub struct Redis {
     port: u16,
     folder: TempDir,
     password: Option<&'static str>,
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
 impl Redis {
     /// Starts a server that everybody may use.
     pub async fn start() -> Self {
-        Self::launch(None).await
+        Self::launch(Self::stopped()).await
     }
 
     /// Starts a server that wants this password.
     pub async fn with_password(password: &'static str) -> Self {
-        Self::launch(Some(password)).await
+        let mut redis = Self::stopped();
+        redis.password = Some(password);
+        Self::launch(redis).await
+    }
+
+    /// Starts a server with more on its command line, such as `--cluster-enabled yes`.
+    pub async fn with_arguments(arguments: &[&str]) -> Self {
+        let mut redis = Self::stopped();
+        redis.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self::launch(redis).await
     }
 
     /// A server with a port, but not running: connections to it are refused.
@@ -45,13 +55,12 @@ impl Redis {
             port: ports::free(),
             folder: TempDir::new().expect("a temporary folder"),
             password: None,
+            arguments: Vec::new(),
             process: None,
         }
     }
 
-    async fn launch(password: Option<&'static str>) -> Self {
-        let mut redis = Self::stopped();
-        redis.password = password;
+    async fn launch(mut redis: Self) -> Self {
         while !redis.try_start().await {
             redis.port = ports::free();
         }
@@ -90,6 +99,12 @@ impl Redis {
             self.try_start().await,
             "redis-server did not start again: is its port taken?"
         );
+    }
+
+    /// Starts it on its port with more on its command line; what it has saved, it loads.
+    pub async fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        self.restart().await;
     }
 
     /// Stops the process's clock: connections stay open, and nothing is answered.
@@ -200,7 +215,7 @@ impl Redis {
 
     /// A connection of the test's, which [`Self::connections`] does not count: it may still be
     /// there a moment after it was dropped.
-    async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
+    pub async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
         let password = self
             .password
             .map_or(String::new(), |password| format!(":{password}@"));
@@ -230,6 +245,7 @@ impl Redis {
             .arg(self.folder.path())
             .arg("--unixsocket")
             .arg(self.socket());
+        command.args(&self.arguments);
         if let Some(password) = self.password {
             command.args(["--requirepass", password]);
         }
