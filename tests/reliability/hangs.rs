@@ -85,6 +85,11 @@ async fn a_network_that_drops_everything() {
 }
 
 #[tokio::test]
+async fn a_network_that_forgets_connections() {
+    behind_a_proxy(&hanging("network forgets connections"), Fault::Forget).await;
+}
+
+#[tokio::test]
 async fn a_server_that_answers_half() {
     behind_a_proxy(&hanging("half an answer, and silence"), Fault::Half).await;
 }
@@ -157,12 +162,10 @@ impl Scene {
             health(&self.w.host, until),
         );
         end();
-        let recovered = recovery(link).await;
+        let (recovered, uncertain) = recovery(link).await;
         let total: u64 = self.redis.ask(&["GET", COUNTER]).await;
-        let (least, most) = (
-            suffered.counted + 1,
-            suffered.counted + 1 + suffered.uncertain,
-        );
+        let least = suffered.counted + 1;
+        let most = least + suffered.uncertain + uncertain;
         assert!(
             (least..=most).contains(&total),
             "{total} counted, {least} to {most} asked"
@@ -260,13 +263,17 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
     )
 }
 
-/// The time until a call succeeds; it also counts one.
-async fn recovery(link: &Client) -> Duration {
+/// The time until calls succeed, one of which counts, and how often that failed before.
+async fn recovery(link: &Client) -> (Duration, u64) {
     let begun = Instant::now();
     let calls = async {
         while link.set("", "after", b"v").await.is_err() {}
-        while link.increment("", COUNTER, 1).await.is_err() {}
+        let mut uncertain = 0;
+        while link.increment("", COUNTER, 1).await.is_err() {
+            uncertain += 1;
+        }
+        uncertain
     };
-    timeout(patience(), calls).await.expect("the link is back");
-    begun.elapsed()
+    let uncertain = timeout(patience(), calls).await.expect("the link is back");
+    (begun.elapsed(), uncertain)
 }

@@ -4,6 +4,7 @@
 //! on and holds back ([`Proxy::opaque`]).
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,6 +43,9 @@ pub enum Fault {
     HoldAnswers,
     /// Nothing passes, either way, as when a network drops everything: late, it arrives.
     HoldAll,
+    /// As before, but a connection on which something was to pass stays dead for ever, as when a
+    /// router has forgotten it.
+    Forget,
     /// At the first answer the connection is reset.
     Reset,
     /// Something else comes instead of answers.
@@ -230,6 +234,9 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
             return Ok(());
         }
         over(&mut fault, |fault| fault == Fault::HoldAll).await?;
+        if *fault.borrow() == Fault::Forget {
+            pending::<()>().await;
+        }
         to.write_all(&buffer[..length]).await?;
         if cut == Some(Cut::After) {
             return Ok(());
@@ -259,6 +266,7 @@ async fn answer(
                 SockRef::from(to.as_ref()).set_linger(Some(Duration::ZERO))?;
                 return Ok(());
             }
+            Fault::Forget => pending().await,
             Fault::Garbage => {
                 // Each time another kind, also at the log-ins of many connections.
                 static NEXT: AtomicUsize = AtomicUsize::new(0);
