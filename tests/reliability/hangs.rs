@@ -75,7 +75,9 @@ async fn a_frozen_redis() {
     works(&link).await;
     let trouble = hanging("Redis frozen (SIGSTOP)");
     scene.redis.pause();
-    scene.observe(&trouble, &link, || scene.redis.resume()).await;
+    scene
+        .observe(&trouble, &link, || scene.redis.resume())
+        .await;
 }
 
 #[tokio::test]
@@ -230,7 +232,10 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
                     assert_eq!(value, None, "a value that nobody wrote");
                 }),
                 1 => link.set("", &key, b"v").await,
-                2 => link.keys("bucket").await.map(|keys| assert!(keys.is_empty())),
+                2 => link
+                    .keys("bucket")
+                    .await
+                    .map(|keys| assert!(keys.is_empty())),
                 3 => link.delete_many("", &[&key]).await,
                 _ => {
                     let sum = link.increment("", COUNTER, 1).await;
@@ -251,16 +256,16 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
         }
         suffered
     });
-    join_all(all).await.into_iter().fold(
-        Suffered::default(),
-        |mut sum, one| {
+    join_all(all)
+        .await
+        .into_iter()
+        .fold(Suffered::default(), |mut sum, one| {
             sum.times.extend(one.times);
             sum.errors += one.errors;
             sum.counted += one.counted;
             sum.uncertain += one.uncertain;
             sum
-        },
-    )
+        })
 }
 
 /// The time until calls succeed, one of which counts, and how often that failed before.

@@ -14,10 +14,10 @@ mod stopwatch;
 
 // mod crashes;    // Redis killed and restarted under load
 // mod histories;  // linearizability of counters and registers
-mod hangs;      // frozen, silent, resetting, lying Redis; dropped networks
-mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
-mod nats_gone;  // NATS restarted and away
-mod health;     // what health says, and HEALTH=process
+mod hangs; // frozen, silent, resetting, lying Redis; dropped networks
+mod health;
+mod nats_gone; // NATS restarted and away
+mod refusals; // LOADING, READONLY, CLUSTERDOWN, ... // what health says, and HEALTH=process
 // mod overload;   // the limits under ten times the load
 // mod endings;    // shutdown with calls in flight
 // mod hostile;    // 100,000 hostile messages

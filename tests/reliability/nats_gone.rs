@@ -18,8 +18,10 @@ use crate::common::world::{COMPONENT, World};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::s;
 
-/// What is promised, and what a machine that is busy with other tests may add in the short form.
+/// How soon the provider is back.
 const PROMISED: Duration = Duration::from_secs(2);
+
+const LOAD: &str = "3 links: in the host data, put, put with secrets";
 
 /// Three links that come to the provider in three ways: with the host data, put, and put with
 /// secrets.
@@ -33,7 +35,7 @@ struct Linked {
 
 #[tokio::test]
 async fn nats_is_restarted_again_and_again() {
-    let mut w = world(|nats| nats.url()).await;
+    let mut w = world().await;
     let mut linked = Linked::new(&w).await;
     let rounds = pick(3, 20);
     let mut slowest = Duration::ZERO;
@@ -48,7 +50,7 @@ async fn nats_is_restarted_again_and_again() {
 
 #[tokio::test]
 async fn nats_is_down_for_a_while() {
-    let mut w = world(|nats| nats.url()).await;
+    let mut w = world().await;
     let mut linked = Linked::new(&w).await;
     let outage = Duration::from_secs(pick(10, 60));
     w.nats.stop();
@@ -64,8 +66,7 @@ async fn nats_is_down_for_a_while() {
 async fn nats_cannot_be_reached_for_a_while() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let url = format!("nats://127.0.0.1:{}", proxy.port());
-    let mut w = world_of(nats, redis, url).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
     let mut linked = Linked::new(&w).await;
     let outage = Duration::from_secs(pick(10, 60));
     proxy.misbehave(Fault::HoldAll);
@@ -78,12 +79,33 @@ async fn nats_cannot_be_reached_for_a_while() {
 }
 
 #[tokio::test]
-async fn an_attempt_to_connect_that_came_to_nothing_does_not_hold_up_the_next() {
+async fn a_network_forgets_the_connection_to_nats() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let url = format!("nats://127.0.0.1:{}", proxy.port());
-    let mut w = world_of(nats, redis, url).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
     let mut linked = Linked::new(&w).await;
+    proxy.misbehave(Fault::Forget);
+    let lost = w.client.timeout(Duration::from_millis(200));
+    assert!(lost.get("", "k").await.is_err());
+    proxy.release();
+    // Both ends believe in it, until three questions have not been answered, 5 s apart.
+    let took = linked.serve_again().await;
+    linked.are_untouched(&w).await;
+    hears_its_host(&mut w).await;
+    assert!(took < Duration::from_secs(pick(19, 17)), "{took:?}");
+    record(&Row {
+        fault: "network forgets the connection to NATS",
+        load: LOAD,
+        promised: "serves again by itself, no link or connection to Redis lost",
+        counted: format!("all 3 serve after {}", s(took)),
+    });
+}
+
+#[tokio::test]
+async fn an_attempt_to_connect_to_nats_never_ends() {
+    let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
+    let proxy = Proxy::opaque(nats.port()).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
     let before = proxy.connected().len();
     proxy.misbehave(Fault::Forget);
     proxy.cut();
@@ -91,12 +113,20 @@ async fn an_attempt_to_connect_that_came_to_nothing_does_not_hold_up_the_next() 
         proxy.connected().len() > before
     })
     .await;
-    // Of that attempt nothing will ever be heard.
-    proxy.misbehave(Fault::None);
-    let took = linked.serve_again().await;
-    linked.are_untouched(&w).await;
-    hears_its_host(&mut w).await;
-    report("NATS reachable again, an attempt to connect lost", took);
+    // Of that attempt nothing will ever be heard: after 15 s the process ends, and the host starts
+    // it anew.
+    let begun = Instant::now();
+    assert_eq!(w.provider.end().await.code(), Some(1));
+    let took = begun.elapsed();
+    assert_eq!(w.provider.count_logged(&["does not end", "anew"]).await, 1);
+    assert!(took < Duration::from_secs(pick(19, 17)), "{took:?}");
+    w.no_connections().await;
+    record(&Row {
+        fault: "NATS takes a connection again and never greets",
+        load: "none",
+        promised: "the process ends, for the host to start it with all links",
+        counted: format!("ended after {}", s(took)),
+    });
 }
 
 #[tokio::test]
@@ -138,10 +168,10 @@ async fn a_provider_waits_for_a_nats_that_starts_after_it() {
     late.set("", "k", b"v").await.unwrap();
 }
 
-/// A world whose provider connects to what `url` says.
-async fn world(url: impl FnOnce(&Nats) -> String) -> World {
+/// A world whose provider connects to its NATS directly.
+async fn world() -> World {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
-    let url = url(&nats);
+    let url = nats.url();
     world_of(nats, redis, url).await
 }
 
@@ -239,11 +269,12 @@ async fn hears_its_host(w: &mut World) {
 }
 
 fn report(fault: &str, took: Duration) {
+    // The short form runs beside others.
     let allowed = PROMISED + Duration::from_secs(pick(3, 0));
     assert!(took <= allowed, "{fault}: served again after {took:?}");
     record(&Row {
         fault,
-        load: "3 links: in the host data, put, put with secrets",
+        load: LOAD,
         promised: "serves again within 2 s, no link or connection lost",
         counted: format!("all 3 serve after {}, 0 connections replaced", s(took)),
     });

@@ -115,14 +115,14 @@ impl Proxy {
         }
     }
 
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The address of the proxy.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        self.address("redis")
+    }
+
+    /// Its address for another protocol.
+    pub fn address(&self, scheme: &str) -> String {
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// From now on answers are held back; commands pass.
@@ -228,7 +228,9 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
         if length == 0 {
             return Ok(());
         }
-        let cut = state.reads_commands.then(|| commands.feed(&buffer[..length]));
+        let cut = state
+            .reads_commands
+            .then(|| commands.feed(&buffer[..length]));
         let cut = cut.and_then(|commands| state.note(commands));
         if cut == Some(Cut::Before) {
             return Ok(());
