@@ -154,6 +154,7 @@ impl Connection {
     ) -> Result<Value, Error> {
         let mut retries = 0;
         let mut pause = FIRST_PAUSE;
+        let mut earlier = None;
         loop {
             let line = self.line(gate, patience).await?;
             let turn = gate.turn(patience.deadline).await?;
@@ -173,6 +174,7 @@ impl Connection {
                     if Instant::now() + pause >= patience.deadline {
                         return Err(Error::other(in_words(&refusal)));
                     }
+                    earlier = Some(refusal);
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -183,7 +185,11 @@ impl Connection {
                 Ok(Reply::Lost) => return Err(self.lost(retry)),
                 Err(_) => {
                     line.suspect();
-                    return Err(self.no_answer(retry, patience));
+                    return Err(match earlier {
+                        // What keeps Redis from it says more than that time is up.
+                        Some(refusal) if retry == Retry::Safe => Error::other(in_words(&refusal)),
+                        _ => self.no_answer(retry, patience),
+                    });
                 }
             }
         }

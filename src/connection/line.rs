@@ -66,7 +66,7 @@ pub enum Reply {
 /// Why a connection could not be established.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLine {
-    /// Nobody there, or nobody who speaks Redis's protocol.
+    /// Nobody there, nobody who speaks Redis's protocol, or a Redis that says it needs a moment.
     Unreachable(String),
     /// Redis itself refused: waiting does not help, somebody has to act.
     Refused(String),
@@ -233,6 +233,9 @@ impl Line {
     async fn insist(&self, command: Cmd) -> Result<(), NoLine> {
         match self.send(&Request::One(command)).await {
             Reply::Answer(_) => Ok(()),
+            Reply::Refusal(refusal) if super::passes(refusal.code()) => {
+                Err(NoLine::Unreachable(in_words(&refusal)))
+            }
             Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
             Reply::Lost => Err(hung_up()),
         }

@@ -36,6 +36,8 @@ struct Scene {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refused {
     All,
+    /// A listing is about no key in particular.
+    Keys,
     Writes,
 }
 
@@ -101,7 +103,9 @@ async fn a_cluster_without_its_slots() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
     let scene = Scene::new(redis).await;
     let give_slots = async |redis: &Redis| redis.run(&slots()).await;
-    scene.refuses("CLUSTERDOWN", Refused::All, give_slots).await;
+    scene
+        .refuses("CLUSTERDOWN", Refused::Keys, give_slots)
+        .await;
 }
 
 #[tokio::test]
@@ -332,13 +336,22 @@ impl Scene {
         let ((patient, took), hasty, ()) = tokio::join!(patient, hasty, ending);
         let mut refusals = 0;
         for (function, answer) in hasty {
-            let reads = ["get", "exists", "get-many", "list-keys"].contains(&function);
-            if reads && refused == Refused::Writes {
+            let answered = match refused {
+                Refused::All => &[][..],
+                Refused::Keys => &["list-keys"],
+                Refused::Writes => &["get", "exists", "get-many", "list-keys"],
+            };
+            if answered.contains(&function) {
                 assert_eq!(answer, Ok(()), "{function}");
                 continue;
             }
             let error = other(answer);
-            assert!(error.starts_with(code), "{function}: {error}");
+            // A replica refuses writes because it is one, before anything else. And when the time
+            // is up just while Redis is asked again, it may yet count.
+            let expected = error.starts_with(code)
+                || (code == "MASTERDOWN" && error.starts_with("READONLY"))
+                || (function == "increment" && error.contains("may or may not"));
+            assert!(expected, "{function}: {error}");
             refusals += 1;
         }
         for (function, answer) in &patient {
