@@ -21,7 +21,9 @@ use crate::stopwatch::s;
 const LONG: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::from_secs(1);
 /// Redis is left in trouble for so long that calls have asked it several times.
-const TROUBLE: Duration = Duration::from_millis(1_500);
+const TROUBLE: Duration = Duration::from_secs(2);
+/// What a machine that is busy with other tests may add to the time of a call.
+const BUSY_MACHINE: Duration = Duration::from_secs(1);
 /// `at once`, on a machine that is busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
@@ -326,7 +328,7 @@ impl Scene {
             (answers.expect("a host waits so long"), begun.elapsed())
         };
         let hasty = async {
-            let answers = timeout(SHORT, calls(&self.hasty)).await;
+            let answers = timeout(SHORT + BUSY_MACHINE, calls(&self.hasty)).await;
             answers.expect("a host waits so long")
         };
         let ending = async {

@@ -152,6 +152,11 @@ impl Proxy {
         self.seen(|seen| seen.cuts.insert(command.to_uppercase(), cut));
     }
 
+    /// Ends what [`Self::cut_at`] began.
+    pub fn cut_nothing(&self) {
+        self.seen(|seen| seen.cuts.clear());
+    }
+
     /// When connections have been made, each of them.
     pub fn connected(&self) -> Vec<Instant> {
         self.seen(|seen| seen.connected.clone())
