@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::connection::{Connection, Target};
 use crate::error::Error;
 use crate::link::Link;
-use crate::settings::{Layer, Origin, Settings, Sources};
+use crate::settings::{Health, Layer, Origin, Settings, Sources};
 
 /// A deletion that comes so soon after a link was put over another one is taken as the deletion of
 /// that other one: the two messages travel separately, and may overtake each other.
@@ -165,7 +165,8 @@ impl Links {
         self.table().links.clear();
     }
 
-    /// The links that have been without their Redis for longer than this, each with its reason.
+    /// The links that have been without their Redis for longer than this, each with its reason;
+    /// but for those that do not count for the health.
     pub fn outages(&self, longer_than: Duration) -> Vec<String> {
         let table = self.table();
         let mut outages = Vec::new();
@@ -174,6 +175,9 @@ impl Links {
                 component, name, ..
             } = &kept.definition;
             let Ok(link) = &kept.state else { continue };
+            if link.settings().health == Health::Process {
+                continue;
+            }
             if let Some(outage) = link.outage().filter(|o| o.since.elapsed() > longer_than) {
                 let seconds = outage.since.elapsed().as_secs();
                 let reason = outage.reason;

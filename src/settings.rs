@@ -74,6 +74,15 @@ pub enum BucketLayout {
     Flat,
 }
 
+/// What the provider's health says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The provider is unhealthy while the link is without its Redis.
+    Links,
+    /// The link makes no difference: the process runs.
+    Process,
+}
+
 /// Everything that a link can set; `table` documents each with its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -115,6 +124,8 @@ pub struct Settings {
     pub max_waiting: usize,
     /// `MAX_VALUE_BYTES`.
     pub max_value_bytes: usize,
+    /// `HEALTH`.
+    pub health: Health,
 }
 
 /// What a provider process can set for all its links.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::Target;
 use super::dial::{Duplex, dial};
+use super::node::passes;
 use super::place::Place;
 use super::request::Request;
 use crate::error::in_words;
@@ -64,7 +65,7 @@ pub enum Reply {
 /// Why a connection could not be established.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLine {
-    /// Nobody there, or nobody who speaks Redis's protocol.
+    /// Nobody there, nobody who speaks Redis's protocol, or a Redis that says it needs a moment.
     Unreachable(String),
     /// Redis itself refused: waiting does not help, somebody has to act.
     Refused(String),
@@ -329,6 +330,9 @@ impl Line {
     async fn insist(&self, command: Cmd) -> Result<(), NoLine> {
         match self.send(&Request::One(command), false).await {
             Reply::Answer(_) => Ok(()),
+            Reply::Refusal(refusal) if passes(refusal.code()) => {
+                Err(NoLine::Unreachable(in_words(&refusal)))
+            }
             Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
             Reply::Lost => Err(NoLine::hung_up()),
         }

@@ -42,6 +42,8 @@ pub struct Attempts<'a> {
     pub patience: Patience,
     retries: u32,
     pause: Duration,
+    /// What kept Redis from it so far.
+    earlier: Option<ServerError>,
 }
 
 /// What came of one attempt.
@@ -125,6 +127,7 @@ impl<'a> Attempts<'a> {
             patience,
             retries: 0,
             pause: FIRST_PAUSE,
+            earlier: None,
         }
     }
 
@@ -162,7 +165,11 @@ impl<'a> Attempts<'a> {
             Ok(Reply::Lost) => Outcome::Done(Err(self.lost(node))),
             Err(_) => {
                 line.suspect();
-                Outcome::Done(Err(self.no_answer(node)))
+                Outcome::Done(Err(match &self.earlier {
+                    // What keeps Redis from it says more than that time is up.
+                    Some(refusal) if self.retry == Retry::Safe => Error::other(in_words(refusal)),
+                    _ => self.no_answer(node),
+                }))
             }
         }
     }
@@ -179,11 +186,11 @@ impl<'a> Attempts<'a> {
             return Outcome::Done(Err(Error::from(&refusal)));
         }
         // Redis did not carry it out, so that any request may be sent again.
-        if self.pause().await {
-            Outcome::Again
-        } else {
-            Outcome::Done(Err(Error::other(in_words(&refusal))))
+        if !self.pause().await {
+            return Outcome::Done(Err(Error::other(in_words(&refusal))));
         }
+        self.earlier = Some(refusal);
+        Outcome::Again
     }
 
     /// Pauses, a little longer each time; false when the call's time does not allow it.
@@ -222,7 +229,7 @@ fn maybe_done(retry: Retry) -> &'static str {
 }
 
 /// Whether Redis says with this code that it did nothing yet, and will soon be able to.
-fn passes(code: &str) -> bool {
+pub fn passes(code: &str) -> bool {
     matches!(
         code,
         "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"

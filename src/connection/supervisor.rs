@@ -14,6 +14,7 @@ use super::line::{Line, NoLine};
 use super::place::Place;
 use super::{Outage, Target};
 use crate::task::AbortOnDrop;
+use crate::telemetry::Occasionally;
 
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
@@ -22,6 +23,12 @@ const IDLE_CHECK: Duration = Duration::from_secs(5);
 const PASSWORD_CHECK: Duration = Duration::from_secs(1);
 /// How often a lasting outage is logged again.
 const REMIND: Duration = Duration::from_secs(60);
+
+/// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log
+/// is spared.
+const BRIEF: Duration = Duration::from_secs(1);
+/// How many reasons for an outage are remembered as logged.
+const REASONS: usize = 16;
 
 /// Whether there is a connection.
 #[derive(Debug)]
@@ -95,6 +102,14 @@ pub fn start(
     (receiver, AbortOnDrop::spawn(supervisor.run(down)))
 }
 
+/// How trouble has been handled so far, until a connection lasts.
+struct Trouble {
+    delay: Duration,
+    /// Which reasons have been logged, and when.
+    logged: Vec<(NoLine, Instant)>,
+    breaks: Occasionally,
+}
+
 struct Supervisor {
     address: String,
     target: Target,
@@ -112,15 +127,45 @@ enum End {
     Demoted,
 }
 
+impl Trouble {
+    fn new() -> Self {
+        Self {
+            delay: FIRST_DELAY,
+            logged: Vec::new(),
+            breaks: Occasionally::default(),
+        }
+    }
+
+    /// Whether this reason has not been logged for a while; it is taken as logged now.
+    fn is_news(&mut self, failure: &NoLine) -> bool {
+        self.logged.retain(|(_, at)| at.elapsed() < REMIND);
+        if self.logged.iter().any(|(logged, _)| logged == failure) || self.logged.len() == REASONS {
+            return false;
+        }
+        self.logged.push((failure.clone(), Instant::now()));
+        true
+    }
+
+    async fn pause(&mut self, longest: Duration) {
+        sleep(jittered(self.delay)).await;
+        self.delay = (self.delay * 2).min(longest);
+    }
+}
+
 impl Supervisor {
     async fn run(self, mut down: Down) {
+        let mut trouble = Trouble::new();
+        let mut told = true;
         loop {
-            let line = self.connect(down).await;
-            info!(
-                redis = self.address,
-                client = self.name,
-                "connected to Redis"
-            );
+            let line = self.connect(down, &mut trouble).await;
+            if told {
+                info!(
+                    redis = self.address,
+                    client = self.name,
+                    "connected to Redis"
+                );
+            }
+            let connected = Instant::now();
             self.state.send_replace(State::Up(Arc::clone(&line)));
             let end = self.watch(&line).await;
             let reason = match end {
@@ -132,45 +177,50 @@ impl Supervisor {
                 End::Demoted => "it is a replica now".to_owned(),
             };
             let hung = end == End::Hung;
-            warn!(
-                redis = self.address,
-                client = self.name,
-                reason,
-                "lost the connection to Redis"
-            );
+            let brief = connected.elapsed() < BRIEF;
+            if !brief {
+                trouble = Trouble::new();
+            }
+            let breaks = trouble.breaks.happened(1);
+            told = breaks.is_some();
+            if let Some(breaks) = breaks {
+                warn!(
+                    redis = self.address,
+                    client = self.name,
+                    reason,
+                    breaks,
+                    "lost the connection to Redis"
+                );
+            }
             down = Down {
                 since: Instant::now(),
                 latest: hung.then_some(NoLine::Unreachable(reason)),
                 hung,
             };
             self.state.send_replace(State::Down(down.clone()));
+            if brief {
+                trouble.pause(self.target.reconnect_max_delay).await;
+            }
         }
     }
 
     /// Tries until there is a connection.
-    async fn connect(&self, mut down: Down) -> Arc<Line> {
-        let mut delay = FIRST_DELAY;
-        let mut logged: Option<(NoLine, Instant)> = None;
+    async fn connect(&self, mut down: Down, trouble: &mut Trouble) -> Arc<Line> {
         loop {
             let failure = match self.attempt().await {
                 Ok(line) => return Arc::new(line),
                 Err(failure) => failure,
             };
-            let worth_logging = logged
-                .as_ref()
-                .is_none_or(|(earlier, at)| *earlier != failure || at.elapsed() >= REMIND);
-            if worth_logging {
+            if trouble.is_news(&failure) {
                 warn!(
                     client = self.name,
                     "{}; trying again until it works",
                     in_words(&self.address, Some(&failure))
                 );
-                logged = Some((failure.clone(), Instant::now()));
             }
             down.latest = Some(failure);
             self.state.send_replace(State::Down(down.clone()));
-            sleep(jittered(delay)).await;
-            delay = (delay * 2).min(self.target.reconnect_max_delay);
+            trouble.pause(self.target.reconnect_max_delay).await;
         }
     }
 

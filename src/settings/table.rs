@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::url;
-use super::{Address, BucketLayout, Pem, ProviderSettings, Secret, Settings, Tls, Wrong};
+use super::{Address, BucketLayout, Health, Pem, ProviderSettings, Secret, Settings, Tls, Wrong};
 
 /// One setting, that of a link or of the provider (`T`).
 pub struct Definition<T> {
@@ -58,6 +58,7 @@ impl Default for Settings {
             max_in_flight: 1_024,
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
+            health: Health::Links,
         }
     }
 }
@@ -340,6 +341,20 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
         "a larger value is refused, and reaches no Redis",
         |settings, text| {
             settings.max_value_bytes = number(text, 0, LARGEST_VALUE_BYTES)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "HEALTH",
+        "links",
+        "links: the provider is unhealthy while a link is without its Redis for more than 10 s; \
+         process: health says only that the process runs",
+        |settings, text| {
+            settings.health = match text.trim().to_ascii_lowercase().as_str() {
+                "links" => Health::Links,
+                "process" => Health::Process,
+                _ => return Err(Wrong::expected("links or process")),
+            };
             Ok(None)
         },
     ),

@@ -88,6 +88,7 @@ fn every_setting_is_read() {
         ("MAX_IN_FLIGHT", "7"),
         ("MAX_WAITING", "0"),
         ("MAX_VALUE_BYTES", "8"),
+        ("HEALTH", "Process"),
     ])
     .settings
     .unwrap();
@@ -121,6 +122,7 @@ fn every_setting_is_read() {
         max_in_flight: 7,
         max_waiting: 0,
         max_value_bytes: 8,
+        health: Health::Process,
     };
     assert_eq!(settings, expected);
 }

@@ -14,13 +14,14 @@ mod ledger;
 mod linearizable;
 mod progress;
 mod scale;
+mod stopwatch;
 
 mod crashes; // Redis killed and restarted under load
+mod hangs; // frozen, silent, resetting, lying Redis; dropped networks
+mod health; // what health says, and HEALTH=process
 mod histories; // linearizability of counters and registers
-// mod hangs;      // frozen, silent, resetting, lying Redis; dropped networks
-// mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
-// mod nats_gone;  // NATS restarted and away
-// mod health;     // what health says, and HEALTH=process
+mod nats_gone; // NATS restarted and away
+mod refusals; // LOADING, READONLY, CLUSTERDOWN, ...
 // mod overload;   // the limits under ten times the load
 // mod endings;    // shutdown with calls in flight
 // mod hostile;    // 100,000 hostile messages

@@ -27,6 +27,7 @@ pub struct Redis {
     folder: TempDir,
     password: Option<&'static str>,
     durable: bool,
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
@@ -51,6 +52,13 @@ impl Redis {
         Self::launch(redis).await
     }
 
+    /// Starts a server with more on its command line, such as `--cluster-enabled yes`.
+    pub async fn with_arguments(arguments: &[&str]) -> Self {
+        let mut redis = Self::stopped();
+        redis.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self::launch(redis).await
+    }
+
     /// A server with a port, but not running: connections to it are refused.
     pub fn stopped() -> Self {
         Self {
@@ -58,6 +66,7 @@ impl Redis {
             folder: TempDir::new().expect("a temporary folder"),
             password: None,
             durable: false,
+            arguments: Vec::new(),
             process: None,
         }
     }
@@ -114,6 +123,12 @@ impl Redis {
             pong.is_ok()
         })
         .await;
+    }
+
+    /// Starts it on its port with more on its command line; what it has saved, it loads.
+    pub async fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        self.restart().await;
     }
 
     /// Stops the process's clock: connections stay open, and nothing is answered.
@@ -224,7 +239,7 @@ impl Redis {
 
     /// A connection of the test's, which [`Self::connections`] does not count: it may still be
     /// there a moment after it was dropped.
-    async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
+    pub async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
         let password = self
             .password
             .map_or(String::new(), |password| format!(":{password}@"));
@@ -255,6 +270,7 @@ impl Redis {
             .arg(self.folder.path())
             .arg("--unixsocket")
             .arg(self.socket());
+        command.args(&self.arguments);
         if let Some(password) = self.password {
             command.args(["--requirepass", password]);
         }
