@@ -6,15 +6,15 @@
 
 mod messages;
 mod missed;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Message};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 use wasmcloud_provider_sdk::{
     DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
@@ -27,6 +27,7 @@ use crate::serve::Server;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
 use messages::{FromHost, HostMessages};
+use signals::Signals;
 
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// What is left of the host's time limit for the way of the answer.
@@ -37,6 +38,8 @@ const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
 const FIRST_CONNECT: Duration = Duration::from_secs(30);
 const NATS_RETRY: Duration = Duration::from_millis(250);
 const NATS_PING: Duration = Duration::from_secs(20);
+/// How long the last messages may take to NATS, which may be gone.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A provider that a host has started.
 struct Provider {
@@ -64,6 +67,7 @@ enum End {
 pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let opener = Opener::new(host_data).context("the keys in the host data are malformed")?;
     let nats = connect(host_data).await?;
+    let signals = Signals::await_them()?;
     let mut messages = HostMessages::subscribe(&nats, host_data, opener.public_key())
         .await
         .context("failed to subscribe to the host's messages")?;
@@ -107,7 +111,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         &provider.links,
     );
     let end = tokio::select! {
-        end = provider.listen(&nats, &mut messages) => end?,
+        end = provider.listen(&nats, &mut messages, &signals) => end,
         (component, name) = missed => End::MissedLink { component, name },
     };
     stop.notify_one();
@@ -122,25 +126,22 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         ),
     }
     // Without NATS there is nobody to tell.
-    let _ = nats.flush().await;
+    let _ = timeout(LAST_WORDS, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
     Ok(())
 }
 
 impl Provider {
     /// Handles what the host says until it, or a signal, asks to stop.
-    async fn listen(&self, nats: &Client, messages: &mut HostMessages) -> anyhow::Result<End> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    async fn listen(&self, nats: &Client, messages: &mut HostMessages, signals: &Signals) -> End {
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
-                _ = terminate.recv() => None,
-                _ = interrupt.recv() => None,
+                () = signals.first() => None,
             };
             match message {
-                None => return Ok(End::Signal),
-                Some(FromHost::Shutdown(request)) => return Ok(End::Host(request)),
+                None => return End::Signal,
+                Some(FromHost::Shutdown(request)) => return End::Host(request),
                 Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
                 Some(FromHost::LinkPut(link)) => self.put(&link),
                 Some(FromHost::LinkDeleted(link)) => self.delete(&link),

@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "tests/provider uses more of it")]
 #[path = "../provider/common/mod.rs"]
 mod common;
+mod gauge;
 mod scale;
 
 // mod crashes;    // Redis killed and restarted under load
@@ -17,8 +18,8 @@ mod scale;
 // mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
 // mod nats_gone;  // NATS restarted and away
 // mod health;     // what health says, and HEALTH=process
-// mod overload;   // the limits under ten times the load
-// mod endings;    // shutdown with calls in flight
-// mod hostile;    // 100,000 hostile messages
-// mod growth;     // a million calls, ten thousand links, a thousand reconnects
+mod endings; // shutdown with calls in flight
+mod growth;
+// mod hostile; // 100,000 hostile messages
+// mod overload; // the limits under ten times the load // a million calls, ten thousand links, a thousand reconnects
 // mod leaks;      // no secret in any output
