@@ -1,7 +1,7 @@
 //! What a process uses, as the kernel tells it.
 //!
 //! Memory is given back to the system late: mimalloc keeps pages for a while, and returns them on
-//! later allocations. So what must be flat is compared after [`settled`].
+//! later allocations. So what must be flat is compared when it has [`settled`].
 
 use std::fs;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::world::World;
 
-/// How long memory may take to settle, and how often it is looked at.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A value whose buffers the allocator takes from the system and returns to it.
+const LARGE: usize = 3 << 20;
+/// How often memory is looked at while it settles.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What the provider holds.
@@ -40,15 +41,21 @@ pub fn forget_peak(w: &World) {
     fs::write(format!("/proc/{}/clear_refs", w.provider.id()), "5").expect("one's own child");
 }
 
-/// What the provider holds when it has had a moment without calls: the least memory seen in it,
-/// looking on until it is no more than `enough`.
-pub async fn settled(w: &World, enough: u64) -> Holdings {
-    let deadline = Instant::now() + PATIENCE;
+/// What the provider holds when it is left alone: the least memory seen until it is no more than
+/// `enough`, or for `patience`.
+///
+/// After large values, `stir` it with one: the allocator returns large blocks when it is asked for
+/// others, not when it is left alone.
+pub async fn settled(w: &World, enough: u64, patience: Duration, stir: bool) -> Holdings {
+    let deadline = Instant::now() + patience;
     let mut least = resident(w);
+    let value = vec![b'x'; if stir { LARGE } else { 1 }];
     while least > enough && Instant::now() < deadline {
         sleep(PAUSE).await;
-        // The allocator returns memory when it is used, not when it is left alone.
-        w.client.probe().await.expect("the link is there");
+        w.client
+            .set("", "stir", &value)
+            .await
+            .expect("Redis is there");
         least = least.min(resident(w));
     }
     Holdings {

@@ -5,6 +5,7 @@
 //! they stay.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -20,15 +21,18 @@ use crate::scale::{Row, pick, record};
 /// What the allocator and the servers' buffers make of it, in KiB.
 const NOISE: u64 = 4 << 10;
 const CALLERS: usize = 64;
+/// How long memory may take to settle.
+const BEFORE: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn calls_leave_nothing_behind() {
     let calls = pick(20_000, 1_000_000);
     let w = World::start().await;
     mixed_calls(&w, calls / 10).await;
-    let before = gauge::settled(&w, 0).await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
     mixed_calls(&w, calls).await;
-    let after = gauge::settled(&w, before.resident + NOISE).await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "use",
@@ -43,9 +47,9 @@ async fn links_leave_nothing_behind() {
     let links = pick(200, 10_000);
     let w = World::start().await;
     come_and_go(&w, links / 10, "early").await;
-    let before = gauge::settled(&w, 0).await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
     come_and_go(&w, links, "late").await;
-    let after = gauge::settled(&w, before.resident + NOISE).await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "links that come and go",
@@ -66,9 +70,9 @@ async fn reconnects_leave_nothing_behind() {
     ];
     let client = w.link("cut", "default", &config).await;
     cut_and_call(&proxy, &client, 10).await;
-    let before = gauge::settled(&w, 0).await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
     let errors = cut_and_call(&proxy, &client, cuts).await;
-    let after = gauge::settled(&w, before.resident + NOISE).await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "connections cut",
