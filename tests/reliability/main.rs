@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-// mod collector;
+mod collector;
 #[allow(dead_code, reason = "tests/provider uses more of it")]
 #[path = "../provider/common/mod.rs"]
 mod common;
@@ -22,5 +22,5 @@ mod scale;
 mod endings; // shutdown with calls in flight
 mod growth;
 mod hostile; // 100,000 hostile messages
-// mod leaks;
+mod leaks;
 mod overload; // the limits under ten times the load // a million calls, ten thousand links, a thousand reconnects // no secret in any output
