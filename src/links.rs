@@ -50,6 +50,7 @@ struct Table {
     provider_secrets: Layer,
     provider_config: Layer,
     shared: HashMap<Target, Weak<Connection>>,
+    /// Of deleted links nothing is kept, or components that come and go would fill it.
     warned: HashSet<String>,
 }
 
@@ -137,6 +138,10 @@ impl Links {
             of_component.remove();
         }
         table.forget_unused();
+        let of_link = about_link(component, name);
+        table
+            .warned
+            .retain(|warning| !warning.starts_with(&of_link));
         info!(component, link = name, "link deleted");
     }
 
@@ -241,16 +246,11 @@ impl Table {
             self.provider_secrets.clone(),
             self.provider_config.clone(),
         ));
-        self.warn_once(reading.warnings.iter().map(|warning| {
-            let Definition {
-                component, name, ..
-            } = definition;
-            match warning.origin {
-                Origin::LinkSecrets | Origin::LinkConfig => {
-                    format!("link {name:?} of component {component:?}: {}", warning.text)
-                }
-                Origin::ProviderSecrets | Origin::ProviderConfig => warning.text.clone(),
+        self.warn_once(reading.warnings.iter().map(|warning| match warning.origin {
+            Origin::LinkSecrets | Origin::LinkConfig => {
+                about_link(&definition.component, &definition.name) + &warning.text
             }
+            Origin::ProviderSecrets | Origin::ProviderConfig => warning.text.clone(),
         }));
         let settings = reading.settings.map_err(|wrong| {
             error!(
@@ -321,4 +321,9 @@ impl Table {
             }
         }
     }
+}
+
+/// What warnings about a link begin with.
+fn about_link(component: &str, name: &str) -> String {
+    format!("link {name:?} of component {component:?}: ")
 }

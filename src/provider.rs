@@ -7,13 +7,13 @@
 mod messages;
 mod missed;
 mod nats;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::{Client, Message};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -28,6 +28,7 @@ use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
 use messages::{FromHost, HostMessages};
 use nats::Nats;
+use signals::Signals;
 
 /// What is left of the host's time limit for the way of the answer.
 const WAY_BACK: Duration = Duration::from_millis(200);
@@ -65,6 +66,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         .await
         .context("failed to connect to the NATS of the lattice")?;
     let nats = connection.client.clone();
+    let signals = Signals::await_them()?;
     let mut messages = HostMessages::subscribe(&nats, host_data, opener.public_key())
         .await
         .context("failed to subscribe to the host's messages")?;
@@ -108,7 +110,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         &provider.links,
     );
     let end = tokio::select! {
-        end = provider.listen(&nats, &mut messages) => end?,
+        end = provider.listen(&nats, &mut messages, &signals) => end,
         (component, name) = missed => End::MissedLink { component, name },
         // Nobody can be answered any more, so that there is nothing to bring to an end.
         () = connection.stuck() => bail!(
@@ -135,18 +137,15 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
 
 impl Provider {
     /// Handles what the host says until it, or a signal, asks to stop.
-    async fn listen(&self, nats: &Client, messages: &mut HostMessages) -> anyhow::Result<End> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    async fn listen(&self, nats: &Client, messages: &mut HostMessages, signals: &Signals) -> End {
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
-                _ = terminate.recv() => None,
-                _ = interrupt.recv() => None,
+                () = signals.first() => None,
             };
             match message {
-                None => return Ok(End::Signal),
-                Some(FromHost::Shutdown(request)) => return Ok(End::Host(request)),
+                None => return End::Signal,
+                Some(FromHost::Shutdown(request)) => return End::Host(request),
                 Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
                 Some(FromHost::LinkPut(link)) => self.put(&link),
                 Some(FromHost::LinkDeleted(link)) => self.delete(&link),
