@@ -3,11 +3,14 @@
 //! Many calls share it at once. It waits for Redis within a call's time, tries again what is safe
 //! to try again, and knows which requests may have reached Redis. `supervisor` keeps it up,
 //! `line` is one established connection, `gate` says how many calls of a link may use it.
+//! `subscription` hears of changes of keys over connections of its own.
 //! Which command a call needs is for the rooms of the interfaces.
 
 pub mod answer;
 mod gate;
 mod line;
+mod notifications;
+pub mod subscription;
 mod supervisor;
 
 use std::sync::Arc;

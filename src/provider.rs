@@ -2,7 +2,7 @@
 //!
 //! The SDK's own loop ignores a link that is put twice, confuses the links of one component, and
 //! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
-//! are is in `messages`; what a link is, `links` knows; calls are taken by `serve`.
+//! are is in `messages`; what a link is, `links` and `watcher` know; calls are taken by `serve`.
 
 mod messages;
 mod missed;
@@ -24,10 +24,14 @@ use wasmcloud_provider_sdk::{
 use crate::host_data::Opener;
 use crate::links::{Definition, Links};
 use crate::serve::Server;
+use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
+use crate::watcher::Watchers;
 use messages::{FromHost, HostMessages};
 
+/// The interface of links from the provider to a component.
+const WATCHER: &str = "watcher";
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// What is left of the host's time limit for the way of the answer.
 const WAY_BACK: Duration = Duration::from_millis(200);
@@ -42,6 +46,7 @@ const NATS_PING: Duration = Duration::from_secs(20);
 struct Provider {
     id: String,
     links: Arc<Links>,
+    watchers: Watchers,
     opener: Opener,
     unhealthy: Occasionally,
 }
@@ -71,10 +76,23 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let secrets = Layer::secrets(Origin::ProviderSecrets, &host_data.secrets);
     let config = Layer::config(Origin::ProviderConfig, &host_data.config);
     let links = Arc::new(Links::new(secrets.clone(), config.clone()));
+    let caller = Caller::start(
+        &nats,
+        &host_data.lattice_rpc_prefix,
+        &host_data.provider_key,
+    )
+    .await
+    .context("failed to subscribe to the answers of components")?;
+    let watchers = Watchers::new(
+        Arc::clone(&links),
+        Arc::new(caller),
+        (secrets.clone(), config.clone()),
+    );
     let settings = provider_settings(&links, secrets, config);
     let provider = Provider {
         id: host_data.provider_key.clone(),
         links: Arc::clone(&links),
+        watchers,
         opener,
         unhealthy: Occasionally::default(),
     };
@@ -111,6 +129,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         (component, name) = missed => End::MissedLink { component, name },
     };
     stop.notify_one();
+    provider.watchers.stop().await;
     serving.await.context("serving calls failed")?;
     provider.links.clear();
     match end {
@@ -147,30 +166,42 @@ impl Provider {
                 Some(FromHost::Config(config)) => {
                     info!("the provider's configuration has changed");
                     let config = Layer::config(Origin::ProviderConfig, &config);
-                    self.links.reconfigure(config);
+                    self.links.reconfigure(config.clone());
+                    self.watchers.reconfigure(config);
                 }
             }
         }
     }
 
     fn put(&self, link: &InterfaceLinkDefinition) {
-        if link.target != self.id {
+        // Of a link from the provider, the provider's side is the source.
+        let (component, config, sealed) = if link.target == self.id {
+            (&link.source_id, &link.target_config, &link.target_secrets)
+        } else if link.interfaces.iter().any(|name| name == WATCHER) {
+            (&link.target, &link.source_config, &link.source_secrets)
+        } else {
             warn!(
-                target_component = link.target,
+                component = link.target,
                 link = link.name,
-                "a link from this provider to a component is ignored: this version calls none"
+                "a link from this provider to a component is ignored: it has not the interface \
+                 `{WATCHER}`"
             );
             return;
-        }
-        let secrets = match self.opener.open(link.target_secrets.as_deref()) {
+        };
+        let secrets = self.opener.open(sealed.as_deref()).inspect_err(|why| {
+            error!(
+                component,
+                link = link.name,
+                "the link's secrets cannot be opened: {why}"
+            );
+        });
+        let secrets = match secrets {
             Ok(secrets) => secrets,
+            Err(_) if link.target != self.id => {
+                self.watchers.put_wrong(component, &link.name);
+                return;
+            }
             Err(why) => {
-                let component = &link.source_id;
-                error!(
-                    component,
-                    link = link.name,
-                    "the link's secrets cannot be opened: {why}"
-                );
                 self.links.put_wrong(
                     component,
                     &link.name,
@@ -179,22 +210,30 @@ impl Provider {
                 return;
             }
         };
-        self.links.put(Definition {
-            component: link.source_id.clone(),
+        let definition = Definition {
+            component: component.clone(),
             name: link.name.clone(),
             secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
-            config: Layer::config(Origin::LinkConfig, &link.target_config),
-        });
+            config: Layer::config(Origin::LinkConfig, config),
+        };
+        if link.target == self.id {
+            self.links.put(definition);
+        } else {
+            self.watchers.put(definition);
+        }
     }
 
     fn delete(&self, link: &InterfaceLinkDefinition) {
         if link.target == self.id {
             self.links.delete(&link.source_id, &link.name);
+        } else if link.source_id == self.id {
+            self.watchers.delete(&link.target, &link.name);
         }
     }
 
     async fn answer_health(&self, nats: &Client, request: &Message) {
-        let outages = self.links.outages(TOLERATED_OUTAGE);
+        let mut outages = self.links.outages(TOLERATED_OUTAGE);
+        outages.extend(self.watchers.troubles(TOLERATED_OUTAGE));
         // The host drops the text of the answer, so that it has to be in the log.
         if self.unhealthy.happened(outages.len()).is_some() {
             error!("unhealthy: {}", outages.join("; "));

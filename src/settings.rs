@@ -7,6 +7,7 @@
 pub mod address;
 mod source;
 mod table;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use address::Address;
 pub use source::{Layer, Origin, Sources};
 pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS};
+pub use watch::Watched;
 
 use source::Found;
 
@@ -87,6 +89,14 @@ pub struct Settings {
     pub max_waiting: usize,
     /// `MAX_VALUE_BYTES`.
     pub max_value_bytes: usize,
+    /// `WATCH`.
+    pub watch: Vec<Watched>,
+    /// `WATCH_BUCKET`.
+    pub watch_bucket: String,
+    /// `WATCH_CONFIGURE_REDIS`.
+    pub watch_configure_redis: bool,
+    /// `WATCH_ONCE`.
+    pub watch_once: bool,
 }
 
 /// What a provider process can set for all its links.

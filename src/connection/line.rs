@@ -246,7 +246,7 @@ async fn drive(driver: impl Future<Output = ()>, ends: Arc<Ends>) {
     ends.on_close.notify_waiters();
 }
 
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(super) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
@@ -261,7 +261,7 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path).await
 }
 

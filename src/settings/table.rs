@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::address;
+use super::watch;
 use super::{Address, BucketLayout, ProviderSettings, Secret, Settings, Wrong};
 
 /// One setting, that of a link or of the provider (`T`).
@@ -54,6 +55,10 @@ impl Default for Settings {
             max_in_flight: 1_024,
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
+            watch: Vec::new(),
+            watch_bucket: "default".to_owned(),
+            watch_configure_redis: false,
+            watch_once: false,
         }
     }
 }
@@ -273,6 +278,43 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
         "a larger value is refused, and reaches no Redis",
         |settings, text| {
             settings.max_value_bytes = number(text, 0, LARGEST_VALUE_BYTES)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH",
+        "none",
+        "SET@key and DEL@key, separated by commas: what the component at the other end of a link \
+         from the provider is told of",
+        |settings, text| {
+            settings.watch = watch::parse(text)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_BUCKET",
+        "default",
+        "the bucket that WATCH is about",
+        |settings, text| {
+            settings.watch_bucket = text.to_owned();
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_CONFIGURE_REDIS",
+        "false",
+        "the provider may add missing flags to notify-keyspace-events itself",
+        |settings, text| {
+            settings.watch_configure_redis = boolean(text)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_ONCE",
+        "false",
+        "of several processes of the provider, one delivers, chosen by a lease in that Redis",
+        |settings, text| {
+            settings.watch_once = boolean(text)?;
             Ok(None)
         },
     ),
