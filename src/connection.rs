@@ -10,6 +10,7 @@ pub mod answer;
 mod gate;
 mod line;
 mod notifications;
+mod subscriber;
 pub mod subscription;
 mod supervisor;
 

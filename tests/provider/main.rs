@@ -26,5 +26,8 @@ mod starting;
 mod stopping;
 mod store;
 mod time_limits;
+mod watching;
+mod watching_failures;
+mod watching_once;
 mod wire;
 mod wrong_settings;
