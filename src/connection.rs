@@ -8,6 +8,7 @@
 
 pub mod answer;
 mod gate;
+mod hearing;
 mod line;
 mod notifications;
 mod subscriber;

@@ -248,7 +248,13 @@ impl<T> Definition<T> {
             wrong.hint = None;
             return format!("wrong setting {name} in {origin} (its value is secret): {wrong}");
         }
-        let shown: String = address::redacted(text).chars().take(100).collect();
+        // An `@` stands behind credentials in anything that may be meant as an address.
+        let shown = if name == "URL" || text.contains("://") {
+            address::redacted(text)
+        } else {
+            text.to_owned()
+        };
+        let shown: String = shown.chars().take(100).collect();
         format!("wrong setting {name}={shown:?} in {origin}: {wrong}")
     }
 }

@@ -1,35 +1,30 @@
-//! One connection that subscribes to Redis's notifications: log-in, subscription, and whether all
-//! flags are set that it takes.
+//! One place where Redis's notifications are subscribed to: connects, subscribes, sees that all
+//! flags are set that it takes, and does so again when the connection breaks.
 //!
-//! It never gives up. Which connections there are is for `subscription`.
+//! It never gives up. Which places there are is for `subscription`, what goes over a connection for
+//! `hearing`.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
-    ServerError, Value,
-};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::line::{connect_tcp, connect_unix};
+use super::hearing::{self, BROKE, Hearing};
 use super::notifications;
-use super::subscription::{Listener, Message, Wish};
+use super::subscription::{Listener, Wish};
 use super::supervisor::{FIRST_DELAY, jittered};
 use super::{Outage, Target};
 use crate::error::in_words;
-use crate::settings::address::Server;
-use crate::settings::{Address, Secret};
+use crate::settings::Address;
 
 /// How often it is checked that somebody is there and that all flags are set.
 const CHECK: Duration = Duration::from_secs(5);
 /// The same while flags are missing, and somebody may be setting them.
 const CHECK_MISSING: Duration = Duration::from_secs(1);
+/// The same after flags were added: somebody else may have set them at the same time.
+const CHECK_ADDED: Duration = Duration::from_millis(300);
 /// How often a lasting outage is logged again.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -61,6 +56,17 @@ pub struct Subscriber {
     pub listener: Arc<dyn Listener>,
     /// How it is, for those who ask.
     pub state: Arc<Mutex<State>>,
+}
+
+/// What was found of the flags that are needed.
+enum Flags {
+    Complete,
+    /// Missing ones were added just now.
+    Added,
+    /// What has to be done, in words.
+    Missing(String),
+    /// Redis does not say, for this reason.
+    Unknown(String),
 }
 
 fn outage(reason: String) -> Outage {
@@ -114,73 +120,50 @@ impl Subscriber {
     /// Connects and subscribes, and stays until that breaks; answers why it did.
     async fn session(&self, connection: u64) -> String {
         let limit = self.target.connection_timeout;
-        let login = login(&self.target.address);
-        let opened = timeout(limit, self.open(connection, &login)).await;
-        let (commands, driver) = match opened {
+        let login = hearing::login(&self.target.address);
+        let heard = Arc::new(AtomicU64::new(0));
+        let listener = (Arc::clone(&self.listener), Arc::clone(&heard));
+        let server = &self.target.address.server;
+        let opened = hearing::open(server, &login, connection, listener);
+        let (commands, driver) = match timeout(limit, opened).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(reason)) => return reason,
             Err(_) => return format!("no connection within {} ms", limit.as_millis()),
         };
+        let hearing = Hearing {
+            commands,
+            heard,
+            limit: self.target.response_timeout,
+        };
         tokio::select! {
-            () = driver => "the connection broke".to_owned(),
-            reason = self.stay(commands) => reason,
+            () = driver => BROKE.to_owned(),
+            reason = self.stay(hearing) => reason,
         }
-    }
-
-    async fn open(
-        &self,
-        connection: u64,
-        login: &RedisConnectionInfo,
-    ) -> Result<(MultiplexedConnection, impl Future<Output = ()>), String> {
-        let stream = stream(&self.target.address.server).await.map_err(|error| {
-            let words = error.to_string();
-            let words = words.split(" (os error").next().unwrap_or_default();
-            words.to_lowercase()
-        })?;
-        let listener = Arc::clone(&self.listener);
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_push_sender(move |push: PushInfo| {
-                pass_on(&*listener, connection, &push);
-                Ok::<(), ()>(())
-            });
-        MultiplexedConnection::new_with_config(login, stream, config)
-            .await
-            // The redis crate's texts may repeat what a server sent; its kinds do not.
-            .map_err(|error| match error.code() {
-                Some(code) => format!("{} ({code})", error.category()),
-                None => error.category().to_owned(),
-            })
     }
 
     /// Subscribes, and looks after the subscription until it is of no more use; answers why.
-    async fn stay(&self, mut commands: MultiplexedConnection) -> String {
+    async fn stay(&self, mut hearing: Hearing) -> String {
         let mut name = redis::cmd("CLIENT");
         name.arg("SETNAME").arg(&self.name);
-        let limit = self.target.response_timeout;
         // For whoever looks at Redis only: a strict ACL may refuse it.
-        if let Err(reason) = ask(&mut commands, &name, limit).await {
+        if let Err(reason) = hearing.ask(&name).await {
             return reason;
         }
-        let subscribed = timeout(limit, commands.psubscribe(&self.wish.patterns)).await;
-        match subscribed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return match error.into_server_errors().as_deref() {
-                    Some([(_, refusal), ..]) => {
-                        format!("the subscription is refused: {}", in_words(refusal))
-                    }
-                    _ => "the connection broke".to_owned(),
-                };
-            }
-            Err(_) => return hung(limit),
+        if let Err(reason) = hearing.subscribe(&self.wish.patterns).await {
+            return reason;
         }
         self.stands();
         let mut told_of_refusal = false;
         loop {
-            let missing = match self.check_flags(&mut commands, limit).await {
-                Ok(Ok(missing)) => missing,
-                Ok(Err(refusal)) => {
+            let flags = match self.check_flags(&mut hearing).await {
+                Ok(flags) => flags,
+                Err(reason) => return reason,
+            };
+            let (missing, pause) = match flags {
+                Flags::Complete => (None, CHECK),
+                Flags::Added => (None, jittered(CHECK_ADDED)),
+                Flags::Missing(missing) => (Some(missing), CHECK_MISSING),
+                Flags::Unknown(refusal) => {
                     if !std::mem::replace(&mut told_of_refusal, true) {
                         info!(
                             redis = self.shown,
@@ -188,58 +171,47 @@ impl Subscriber {
                              all the same"
                         );
                     }
-                    None
+                    (None, CHECK)
                 }
-                Err(reason) => return reason,
-            };
-            let pause = if missing.is_some() {
-                CHECK_MISSING
-            } else {
-                CHECK
             };
             self.note_missing(missing);
             sleep(pause).await;
         }
     }
 
-    /// Asks for the flags, and adds missing ones where that is allowed; answers what is left to be
-    /// done, or within that Redis's refusal.
-    async fn check_flags(
-        &self,
-        commands: &mut MultiplexedConnection,
-        limit: Duration,
-    ) -> Result<Result<Option<String>, String>, String> {
+    /// Asks for the flags, and adds missing ones where that is allowed. An error is why the
+    /// connection is of no more use.
+    async fn check_flags(&self, hearing: &mut Hearing) -> Result<Flags, String> {
         let mut get = redis::cmd("CONFIG");
         get.arg("GET").arg(notifications::SETTING);
-        let answer = match ask(commands, &get, limit).await? {
+        let answer = match hearing.ask(&get).await? {
             Ok(answer) => answer,
-            Err(refusal) => return Ok(Err(in_words(&refusal))),
+            Err(refusal) => return Ok(Flags::Unknown(in_words(&refusal))),
         };
         let Some(current) = notifications::current(answer) else {
-            return Ok(Err("there is no such setting".to_owned()));
+            return Ok(Flags::Unknown("there is no such setting".to_owned()));
         };
         let Some(to_set) = notifications::to_set(&current, self.wish.flags) else {
-            return Ok(Ok(None));
+            return Ok(Flags::Complete);
         };
         let missing = notifications::in_words(&self.shown, &to_set);
         if !self.wish.may_configure {
-            return Ok(Ok(Some(missing)));
+            return Ok(Flags::Missing(missing));
         }
         let mut set = redis::cmd("CONFIG");
         set.arg("SET").arg(notifications::SETTING).arg(&to_set);
-        Ok(Ok(match ask(commands, &set, limit).await? {
-            Ok(_) => {
-                info!(
-                    redis = self.shown,
-                    from = current,
-                    to = to_set,
-                    "{} was set, as WATCH_CONFIGURE_REDIS allows",
-                    notifications::SETTING
-                );
-                None
-            }
-            Err(refusal) => Some(format!("{missing} (refused: {})", in_words(&refusal))),
-        }))
+        if let Err(refusal) = hearing.ask(&set).await? {
+            let refusal = in_words(&refusal);
+            return Ok(Flags::Missing(format!("{missing} (refused: {refusal})")));
+        }
+        info!(
+            redis = self.shown,
+            from = current,
+            to = to_set,
+            "{} was set, as WATCH_CONFIGURE_REDIS allows",
+            notifications::SETTING
+        );
+        Ok(Flags::Added)
     }
 
     /// The subscription stands from now on.
@@ -293,69 +265,4 @@ impl Subscriber {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Hands on what was published; everything else on the connection is no news.
-fn pass_on(listener: &dyn Listener, connection: u64, push: &PushInfo) {
-    if let (
-        PushKind::PMessage,
-        [
-            Value::BulkString(pattern),
-            Value::BulkString(channel),
-            Value::BulkString(payload),
-        ],
-    ) = (&push.kind, push.data.as_slice())
-    {
-        listener.heard(Message {
-            connection,
-            pattern,
-            channel,
-            payload,
-        });
-    }
-}
-
-/// Redis's answer or refusal; an error is why the connection is of no more use.
-async fn ask(
-    commands: &mut MultiplexedConnection,
-    command: &Cmd,
-    limit: Duration,
-) -> Result<Result<Value, ServerError>, String> {
-    match timeout(limit, commands.send_packed_command(command)).await {
-        Ok(Ok(Value::ServerError(refusal))) => Ok(Err(refusal)),
-        Ok(Ok(answer)) => Ok(Ok(answer)),
-        Ok(Err(_)) => Err("the connection broke".to_owned()),
-        Err(_) => Err(hung(limit)),
-    }
-}
-
-fn hung(limit: Duration) -> String {
-    format!("it did not answer within {} ms", limit.as_millis())
-}
-
-fn login(address: &Address) -> RedisConnectionInfo {
-    let mut login = RedisConnectionInfo::default()
-        .set_protocol(ProtocolVersion::RESP3)
-        .set_db(i64::from(address.database))
-        .set_lib_name("kvredis", env!("CARGO_PKG_VERSION"));
-    if let Some(user) = &address.username {
-        // A user without a password is asked for one all the same, and takes any.
-        login = login.set_username(user).set_password("");
-    }
-    if let Some(password) = &address.password {
-        login = login.set_password(Secret::reveal(password));
-    }
-    login
-}
-
-/// Bytes to and from a server, whichever way they go.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn stream(server: &Server) -> io::Result<Box<dyn Stream>> {
-    Ok(match server {
-        Server::Tcp { host, port } => Box::new(connect_tcp(host, *port).await?),
-        Server::Unix { path } => Box::new(connect_unix(path).await?),
-    })
 }

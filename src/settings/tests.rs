@@ -83,6 +83,10 @@ fn every_setting_is_read() {
         ("MAX_IN_FLIGHT", "7"),
         ("MAX_WAITING", "0"),
         ("MAX_VALUE_BYTES", "8"),
+        ("WATCH", "set@a,DEL@b:*"),
+        ("WATCH_BUCKET", "a"),
+        ("WATCH_CONFIGURE_REDIS", "1"),
+        ("WATCH_ONCE", "true"),
     ])
     .settings
     .unwrap();
@@ -107,6 +111,21 @@ fn every_setting_is_read() {
         max_in_flight: 7,
         max_waiting: 0,
         max_value_bytes: 8,
+        watch: vec![
+            Watched {
+                pattern: "a".to_owned(),
+                on_set: true,
+                on_delete: false,
+            },
+            Watched {
+                pattern: "b:*".to_owned(),
+                on_set: false,
+                on_delete: true,
+            },
+        ],
+        watch_bucket: "a".to_owned(),
+        watch_configure_redis: true,
+        watch_once: true,
     };
     assert_eq!(settings, expected);
 }
@@ -114,7 +133,7 @@ fn every_setting_is_read() {
 #[test]
 fn a_wrong_value_is_named_with_what_was_expected() {
     for definition in LINK_SETTINGS {
-        if ["USERNAME", "PASSWORD", "PREFIX"].contains(&definition.name) {
+        if ["USERNAME", "PASSWORD", "PREFIX", "WATCH_BUCKET"].contains(&definition.name) {
             continue;
         }
         let value = if definition.name == "BUCKETS" {

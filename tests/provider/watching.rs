@@ -314,6 +314,7 @@ async fn values_are_any_bytes_of_any_size() {
         let told = component.told_of(&key).await;
         assert!(told.value.unwrap() == value, "{size} bytes");
     }
+    component.forget();
     // A key that is no text has no name to tell; those after it have.
     let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
     let () = w.redis.run(&set).await;

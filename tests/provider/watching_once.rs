@@ -56,7 +56,12 @@ async fn leases(w: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn without_watch_once_each_process_delivers() {
-    let Two { w, component, second: _second, .. } = two(&[("WATCH", "SET@k")]).await;
+    let Two {
+        w,
+        component,
+        second: _second,
+        ..
+    } = two(&[("WATCH", "SET@k")]).await;
     set(&w, "v").await;
     eventually("both deliver", async || component.count() == 2).await;
     assert_eq!(leases(&w).await, Vec::<String>::new());
@@ -134,7 +139,10 @@ async fn who_stops_gives_the_lease_up() {
 #[tokio::test]
 async fn a_deleted_link_gives_the_lease_up() {
     let config = [("WATCH", "SET@k"), ("WATCH_ONCE", "true")];
-    let Two { w, .. } = two(&config).await;
+    let Two {
+        w, second: _second, ..
+    } = two(&config).await;
+    // Deletions go to all processes.
     w.host.delete_watch(WATCHER, "default").await;
     eventually_eq("the lease is gone", Vec::<String>::new(), async || {
         leases(&w).await
