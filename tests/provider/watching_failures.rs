@@ -83,6 +83,26 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
 }
 
 #[tokio::test]
+async fn a_change_is_told_at_once() {
+    let (w, component) = watching(&[("WATCH", "SET@k")]).await;
+    let client = redis::Client::open(w.redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut latencies = Vec::new();
+    for number in 1..=500 {
+        let started = Instant::now();
+        let set = redis::cmd("SET").arg("k").arg(number).take();
+        let () = set.query_async(&mut connection).await.unwrap();
+        eventually("the change is told", async || component.count() == number).await;
+        latencies.push(component.told()[number - 1].at - started);
+    }
+    latencies.sort();
+    let (median, slow) = (latencies[250], latencies[495]);
+    eprintln!("from SET to the component: p50 {median:?}, p99 {slow:?}");
+    // No polling, no pause: a loaded machine takes some tens of milliseconds.
+    assert!(median < Duration::from_millis(500), "{median:?}");
+}
+
+#[tokio::test]
 async fn a_slow_component_delays_only_itself() {
     let (w, slow) = watching(&[("WATCH", "SET@*")]).await;
     slow.behave(Manner::Slow(Duration::from_secs(3)));
