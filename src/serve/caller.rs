@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, SubscribeError};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -48,6 +49,8 @@ pub enum Told<'a> {
 pub enum Failure {
     /// No host runs the component: nobody heard of the call.
     Absent,
+    /// There is no connection to NATS: nothing was sent.
+    Disconnected,
     /// No host has accepted the call in time.
     NotAccepted,
     /// The component has not ended the call in time.
@@ -90,6 +93,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("no host runs the component"),
+            Self::Disconnected => f.write_str("there is no connection to NATS"),
             Self::NotAccepted => write!(f, "no host has taken the call within {ACCEPT:?}"),
             Self::NotEnded => write!(f, "the component has not ended the call within {END:?}"),
             Self::Closed => f.write_str("NATS is closed"),
@@ -110,6 +114,7 @@ impl Failure {
     fn kind(self) -> &'static str {
         match self {
             Self::Absent => "absent",
+            Self::Disconnected => "disconnected",
             Self::NotAccepted | Self::NotEnded => "timeout",
             Self::Closed => "closed",
         }
@@ -191,6 +196,9 @@ impl Caller {
     }
 
     async fn call(&self, component: &str, link: &str, told: Told<'_>) -> Result<(), Failure> {
+        if self.nats.connection_state() != State::Connected {
+            return Err(Failure::Disconnected);
+        }
         let end = Instant::now() + END;
         let mut place = self.under_way.enter(&self.next);
         let function = told.function();

@@ -1,8 +1,8 @@
 //! Calls one component with the changes that wait for it, one lane after another change.
 //!
 //! The value is read when its turn has come, so that a slow component is called with what is
-//! stored then. What no host runs is called again until one does; a call that a host took and did
-//! not end is not repeated, for it may have had its effect.
+//! stored then. A component that no host runs is called again until one does; a call that may have
+//! reached a host is not repeated, for it may have had its effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,13 +123,13 @@ impl Delivery {
                 deliveries::delivered();
                 Attempt::Over
             }
-            Err(Failure::Absent) => {
+            Err(failure @ (Failure::Absent | Failure::Disconnected)) => {
                 if let Some(attempts) = self.absences.happened(1) {
                     warn!(
                         component = self.component,
                         link = self.name,
                         attempts,
-                        "no host runs the component that watches; its changes wait"
+                        "changes wait for the component that watches: {failure}"
                     );
                 }
                 Attempt::Again

@@ -146,7 +146,12 @@ async fn an_absent_component_is_told_when_it_comes() {
         set(&w.redis, &format!("k{number}"), "late").await;
     }
     w.provider
-        .logged(&["WARN", WATCHER, "no host runs the component"])
+        .logged(&[
+            "WARN",
+            WATCHER,
+            "changes wait",
+            "no host runs the component",
+        ])
         .await;
     let component = w.component(WATCHER).await;
     eventually("all is told", async || component.count() == 100).await;
@@ -159,6 +164,27 @@ async fn an_absent_component_is_told_when_it_comes() {
     );
     let late = component.told_of("k7").await;
     assert_eq!(late.function, "on-set");
+}
+
+#[tokio::test]
+async fn changes_wait_for_nats() {
+    let (mut w, component) = watching(&[("WATCH", "SET@*")]).await;
+    set(&w.redis, "before", "v").await;
+    component.told_of("before").await;
+    w.nats.stop();
+    w.provider.logged(&["disconnected"]).await;
+    for number in 0..20 {
+        set(&w.redis, &format!("k{number}"), "v").await;
+    }
+    w.provider
+        .logged(&["WARN", WATCHER, "no connection to NATS"])
+        .await;
+    w.nats.restart().await;
+    eventually("all is told", async || {
+        let keys: BTreeSet<_> = component.told().into_iter().map(|told| told.key).collect();
+        keys.len() == 21
+    })
+    .await;
 }
 
 #[tokio::test]
