@@ -130,7 +130,8 @@ impl Told<'_> {
         }
     }
 
-    fn parameters(self) -> Writer {
+    /// The encoding of the parameters.
+    pub fn parameters(self) -> Writer {
         let mut writer = Writer::default();
         writer.text(BUCKET);
         match self {

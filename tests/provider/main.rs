@@ -28,6 +28,8 @@ mod store;
 mod time_limits;
 mod watching;
 mod watching_failures;
+mod watching_flags;
+mod watching_links;
 mod watching_once;
 mod wire;
 mod wrong_settings;
