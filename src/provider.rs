@@ -124,9 +124,16 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         &provider.id,
         &provider.links,
     );
+    let missed_watch = missed::watching_link(
+        &nats,
+        &host_data.lattice_rpc_prefix,
+        &provider.id,
+        &provider.watchers,
+    );
     let end = tokio::select! {
         end = provider.listen(&nats, &mut messages) => end?,
         (component, name) = missed => End::MissedLink { component, name },
+        (component, name) = missed_watch => End::MissedLink { component, name },
     };
     stop.notify_one();
     provider.watchers.stop().await;

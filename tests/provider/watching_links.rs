@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use serde_json::json;
+
 use crate::common::host::Link;
 use crate::common::wait::eventually;
 use crate::common::world::World;
@@ -164,4 +167,47 @@ async fn traces_go_on_in_the_component() {
         "{parent}"
     );
     assert!(told.at.elapsed() < Duration::from_secs(60));
+}
+
+/// Answers as a host which links there are: those from the provider to these components. Ends with
+/// the second question.
+async fn answer_twice(w: &World, components: &[&str]) {
+    let link = |component: &&str| {
+        json!({
+            "source_id": w.host.provider_id(), "target": component, "name": "default",
+            "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["watcher"],
+        })
+    };
+    let links: Vec<_> = components.iter().map(link).collect();
+    let answer = json!({ "success": true, "message": "", "response": links }).to_string();
+    let nats = w.host.nats();
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
+    let questions = nats.subscribe(subject).await.unwrap();
+    let mut questions = questions.take(2);
+    while let Some(question) = questions.next().await {
+        let reply = question.reply.unwrap();
+        nats.publish(reply, answer.clone().into()).await.unwrap();
+    }
+}
+
+/// A host puts a link once: a process that did not listen yet must get it another way.
+#[tokio::test]
+async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() {
+    let mut w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&w, &["known"]).await;
+    // It has asked twice and, when it is asked for its health, has the second answer.
+    assert!(w.host.health().await.unwrap().healthy);
+    let missed = w.provider.count_logged(&["put while kvredis was starting"]);
+    assert_eq!(missed.await, 0);
+
+    let mut w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&w, &["known", "early"]).await;
+    assert_eq!(w.provider.end().await.code(), Some(1));
+    w.provider
+        .logged(&["early", "put while kvredis was starting"])
+        .await;
 }
