@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 LATTICE := lattice/target/debug/lattice
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test bench test-provider test-lattice test-counter lint doc tools build clean FORCE
+.PHONY: help demo test soak fuzz bench test-provider test-lattice test-counter lint doc tools build clean FORCE
 
 help: ## List the targets
 	@sed -n 's/^\([a-z./-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -23,6 +23,12 @@ demo: tools build ## Count in a real lattice (CHECK=1: assert the counts and exi
 
 test: tools ## Run all tests
 	@scripts/test
+
+soak: tools ## Break it at length, and write what was counted to docs/reliability.md (15 minutes)
+	@scripts/soak
+
+fuzz: ## Fuzz the decoding of calls for a minute (FUZZ_SECONDS=n: for n seconds)
+	@scripts/fuzz
 
 bench: tools ## Measure against a provider built the usual way (5 minutes)
 	cargo bench --locked

@@ -1,102 +1,63 @@
-//! One connection to a Redis that mends itself: a request goes in, an answer comes out.
+//! A connection to Redis that mends itself: a request goes in, an answer comes out.
 //!
 //! Many calls share it at once. It waits for Redis within a call's time, tries again what is safe
-//! to try again, and knows which requests may have reached Redis. `supervisor` keeps it up,
-//! `line` is one established connection, `gate` says how many calls of a link may use it.
-//! `subscription` hears of changes of keys over connections of its own.
+//! to try again, and knows which requests may have reached Redis. A single server, or the one that
+//! sentinels name, is a `node`; a `cluster` is several. `supervisor` keeps a node up, `line` is one
+//! established connection, `gate` says how many calls of a link may use it. `subscription` hears of
+//! changes of keys over connections of its own.
 //! Which command a call needs is for the rooms of the interfaces.
 
 pub mod answer;
+mod cluster;
+mod dial;
 mod gate;
 mod hearing;
 mod line;
+mod node;
 mod notifications;
+mod place;
+mod request;
 mod subscriber;
 pub mod subscription;
 mod supervisor;
+mod tls;
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use redis::Value;
+use tokio::time::Instant;
 
 use crate::error::{Error, in_words};
-use crate::settings::{Address, Settings};
+use crate::settings::address::Server;
+use crate::settings::{Address, Settings, Tls};
 
 pub use gate::Gate;
-use line::{Line, Reply};
-use supervisor::State;
+pub use request::{Patience, Request, Retry};
 
-use crate::task::AbortOnDrop;
-
-/// First pause before asking again a Redis that says it will be ready soon.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+use cluster::Cluster;
+use dial::Site;
+use node::{Attempts, Node, Outcome};
+use place::Place;
+pub use place::Places;
 
 /// What to connect to, and how long to try.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The server, the credentials and the database.
     pub address: Address,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates and keys; only an address with TLS uses them.
+    pub tls: Tls,
+    /// Whether reads may go to replicas.
+    pub read_from_replica: bool,
     /// Time limit for establishing a connection.
     pub connection_timeout: Duration,
     /// Time limit for one answer, also for the question whether Redis still answers at all.
     pub response_timeout: Duration,
     /// Longest pause between attempts to connect.
     pub reconnect_max_delay: Duration,
-}
-
-/// A command, or several that Redis runs as one (`MULTI`).
-#[derive(Debug)]
-pub enum Request {
-    /// One command.
-    One(Cmd),
-    /// A transaction; the answer is the array that `EXEC` gives.
-    Transaction(Pipeline),
-}
-
-impl Request {
-    /// The command's name, for those who watch.
-    pub fn name(&self) -> &'static str {
-        const NAMES: [&str; 9] = [
-            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
-        ];
-        match self {
-            Self::Transaction(_) => "MULTI",
-            Self::One(command) => command
-                .args_iter()
-                .next()
-                .and_then(|first| {
-                    let redis::Arg::Simple(name) = first else {
-                        return None;
-                    };
-                    NAMES.into_iter().find(|known| known.as_bytes() == name)
-                })
-                .unwrap_or("other"),
-        }
-    }
-}
-
-/// Whether a request may be sent again when the connection broke after it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Twice has the effect of once.
-    Safe,
-    /// Twice would not be once: it is sent again only if it surely reached no Redis.
-    Never,
-}
-
-/// How long and how often one call of a link may try.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// When the call must be answered.
-    pub deadline: Instant,
-    /// Time limit for one answer of Redis.
-    pub response_timeout: Duration,
-    /// How often a safe request is sent again after a broken connection.
-    pub retries: u32,
 }
 
 /// Why a connection is not there.
@@ -108,12 +69,19 @@ pub struct Outage {
     pub reason: String,
 }
 
-/// A connection that its supervisor keeps up as long as somebody holds it.
+/// A connection that is kept up as long as somebody holds it.
 #[derive(Debug)]
-pub struct Connection {
-    address: String,
-    state: watch::Receiver<State>,
-    _supervisor: AbortOnDrop,
+pub struct Connection(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// One server at a time, and one to read from, if that is another.
+    Single {
+        place: Place,
+        primary: Node,
+        replica: Option<Node>,
+    },
+    Cluster(Cluster),
 }
 
 impl Target {
@@ -121,10 +89,18 @@ impl Target {
     pub fn new(settings: &Settings) -> Self {
         Self {
             address: settings.address.clone(),
+            password_file: settings.password_file.clone(),
+            tls: settings.tls.clone(),
+            read_from_replica: settings.read_from_replica,
             connection_timeout: settings.connection_timeout,
             response_timeout: settings.response_timeout,
             reconnect_max_delay: settings.reconnect_max_delay,
         }
+    }
+
+    /// The TLS settings, where TLS is spoken.
+    fn tls(&self) -> Option<&Tls> {
+        self.address.tls.then_some(&self.tls)
     }
 }
 
@@ -132,17 +108,44 @@ impl Connection {
     /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`).
     pub fn start(target: Target, name: &str) -> Self {
         let address = target.address.to_string();
-        let (state, supervisor) = supervisor::start(target, name);
-        Self {
-            address,
-            state,
-            _supervisor: supervisor,
-        }
+        let replica_wanted = target.read_from_replica;
+        let (primary, replica) = match &target.address.server {
+            Server::Tcp(endpoint) => (Place::Server(Site::Tcp(endpoint.clone())), None),
+            Server::Unix { path } => (Place::Server(Site::Unix(path.clone())), None),
+            Server::Sentinel(sentinels) => (
+                Place::Primary(sentinels.clone()),
+                replica_wanted.then(|| Place::Replica(sentinels.clone())),
+            ),
+            Server::Cluster { seeds } => {
+                let seeds = seeds.clone();
+                return Self(Kind::Cluster(Cluster::start(target, seeds, name)));
+            }
+        };
+        let replica = replica.map(|place| {
+            let address = format!("a replica of {address}");
+            Node::start(target.clone(), place, address, name)
+        });
+        Self(Kind::Single {
+            place: primary.clone(),
+            primary: Node::start(target, primary, address, name),
+            replica,
+        })
     }
 
     /// Since when and why there is no connection; `None` while there is one.
     pub fn outage(&self) -> Option<Outage> {
-        self.state.borrow().outage(&self.address)
+        match &self.0 {
+            Kind::Single { primary, .. } => primary.outage(),
+            Kind::Cluster(cluster) => cluster.outage(),
+        }
+    }
+
+    /// Where changes of keys are told: at the server, or at each primary of a cluster.
+    pub fn places(&self) -> Places {
+        match &self.0 {
+            Kind::Single { place, .. } => Places::One(place.clone()),
+            Kind::Cluster(cluster) => Places::Cluster(cluster.maps()),
+        }
     }
 
     /// Sends a request and waits for its answer, which is never an error of Redis.
@@ -157,105 +160,33 @@ impl Connection {
         gate: &Gate,
         patience: Patience,
     ) -> Result<Value, Error> {
-        let mut retries = 0;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let line = self.line(gate, patience).await?;
-            let turn = gate.turn(patience.deadline).await?;
-            if line.is_closed() {
-                // It broke while the call waited for its turn: nothing was sent.
-                continue;
+        let (primary, replica) = match &self.0 {
+            Kind::Single {
+                primary, replica, ..
+            } => (primary, replica),
+            Kind::Cluster(cluster) => {
+                // Boxed, because it is much larger than what single servers need.
+                return Box::pin(cluster.ask(request, retry, gate, patience)).await;
             }
-            let limit = patience
-                .deadline
-                .min(Instant::now() + patience.response_timeout);
-            let reply = timeout_at(limit, line.send(request)).await;
-            drop(turn);
-            match reply {
-                Ok(Reply::Answer(answer)) => return Ok(answer),
-                Ok(Reply::Refusal(refusal)) if passes(refusal.code()) => {
-                    // Redis did not carry it out, so that any request may be sent again.
-                    if Instant::now() + pause >= patience.deadline {
-                        return Err(Error::other(in_words(&refusal)));
-                    }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Ok(Reply::Refusal(refusal)) => return Err(Error::from(&refusal)),
-                Ok(Reply::Lost) if retry == Retry::Safe && retries < patience.retries => {
-                    retries += 1;
-                }
-                Ok(Reply::Lost) => return Err(self.lost(retry)),
-                Err(_) => {
-                    line.suspect();
-                    return Err(self.no_answer(retry, patience));
-                }
-            }
-        }
-    }
-
-    /// The established connection, waiting for it if need be.
-    async fn line(&self, gate: &Gate, patience: Patience) -> Result<Arc<Line>, Error> {
-        if let Some(line) = self.state.borrow().line() {
-            return Ok(line);
-        }
-        let _waiting = gate.wait()?;
-        let mut state = self.state.clone();
-        let limit = if state.borrow().is_hung() {
-            patience
-                .deadline
-                .min(Instant::now() + patience.response_timeout)
-        } else {
-            patience.deadline
         };
-        let settled = state.wait_for(|state| state.line().is_some() || state.is_refused());
-        match timeout_at(limit, settled).await {
-            Ok(Ok(state)) => {
-                if let Some(line) = state.line() {
-                    return Ok(line);
+        let mut attempts = Attempts::new(request, retry, gate, patience);
+        loop {
+            let node = match replica {
+                Some(replica) if request.is_read() && replica.ready_line().is_some() => replica,
+                _ => primary,
+            };
+            let line = node.line(gate, patience).await?;
+            match attempts.once(node, &line, false).await {
+                Outcome::Done(result) => return result,
+                Outcome::Again => {}
+                Outcome::Elsewhere(refusal) => {
+                    return Err(Error::other(format!(
+                        "the server is a node of a cluster: expected redis-cluster://… as URL \
+                         ({})",
+                        in_words(&refusal)
+                    )));
                 }
             }
-            Ok(Err(_)) => return Err(Error::other("the link was deleted during the call")),
-            Err(_) => {}
         }
-        let reason = self.outage().map(|outage| outage.reason);
-        Err(Error::other(reason.unwrap_or_else(|| {
-            format!(
-                "cannot reach {}: the connection came too late",
-                self.address
-            )
-        })))
     }
-
-    fn lost(&self, retry: Retry) -> Error {
-        Error::other(format!(
-            "the connection to {} broke before the answer came{}",
-            self.address,
-            maybe_done(retry)
-        ))
-    }
-
-    fn no_answer(&self, retry: Retry, patience: Patience) -> Error {
-        Error::other(format!(
-            "no answer from {} within {} ms{}",
-            self.address,
-            patience.response_timeout.as_millis(),
-            maybe_done(retry)
-        ))
-    }
-}
-
-fn maybe_done(retry: Retry) -> &'static str {
-    match retry {
-        Retry::Safe => "",
-        Retry::Never => "; it may or may not have been carried out",
-    }
-}
-
-/// Whether Redis says with this code that it did nothing yet, and will soon be able to.
-fn passes(code: &str) -> bool {
-    matches!(
-        code,
-        "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"
-    )
 }

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::connection::{Connection, Target};
 use crate::error::Error;
 use crate::link::Link;
-use crate::settings::{Layer, Origin, Settings, Sources};
+use crate::settings::{Health, Layer, Origin, Settings, Sources};
 
 /// A deletion that comes so soon after a link was put over another one is taken as the deletion of
 /// that other one: the two messages travel separately, and may overtake each other.
@@ -50,6 +50,7 @@ struct Table {
     provider_secrets: Layer,
     provider_config: Layer,
     shared: HashMap<Target, Weak<Connection>>,
+    /// Of deleted links nothing is kept, or components that come and go would fill it.
     warned: HashSet<String>,
 }
 
@@ -137,6 +138,10 @@ impl Links {
             of_component.remove();
         }
         table.forget_unused();
+        let of_link = about_link(component, name);
+        table
+            .warned
+            .retain(|warning| !warning.starts_with(&of_link));
         info!(component, link = name, "link deleted");
     }
 
@@ -165,7 +170,8 @@ impl Links {
         self.table().links.clear();
     }
 
-    /// The links that have been without their Redis for longer than this, each with its reason.
+    /// The links that have been without their Redis for longer than this, each with its reason;
+    /// but for those that do not count for the health.
     pub fn outages(&self, longer_than: Duration) -> Vec<String> {
         let table = self.table();
         let mut outages = Vec::new();
@@ -174,6 +180,9 @@ impl Links {
                 component, name, ..
             } = &kept.definition;
             let Ok(link) = &kept.state else { continue };
+            if link.settings().health == Health::Process {
+                continue;
+            }
             if let Some(outage) = link.outage().filter(|o| o.since.elapsed() > longer_than) {
                 let seconds = outage.since.elapsed().as_secs();
                 let reason = outage.reason;
@@ -237,16 +246,11 @@ impl Table {
             self.provider_secrets.clone(),
             self.provider_config.clone(),
         ));
-        self.warn_once(reading.warnings.iter().map(|warning| {
-            let Definition {
-                component, name, ..
-            } = definition;
-            match warning.origin {
-                Origin::LinkSecrets | Origin::LinkConfig => {
-                    format!("link {name:?} of component {component:?}: {}", warning.text)
-                }
-                Origin::ProviderSecrets | Origin::ProviderConfig => warning.text.clone(),
+        self.warn_once(reading.warnings.iter().map(|warning| match warning.origin {
+            Origin::LinkSecrets | Origin::LinkConfig => {
+                about_link(&definition.component, &definition.name) + &warning.text
             }
+            Origin::ProviderSecrets | Origin::ProviderConfig => warning.text.clone(),
         }));
         let settings = reading.settings.map_err(|wrong| {
             error!(
@@ -317,4 +321,9 @@ impl Table {
             }
         }
     }
+}
+
+/// What warnings about a link begin with.
+fn about_link(component: &str, name: &str) -> String {
+    format!("link {name:?} of component {component:?}: ")
 }

@@ -6,19 +6,19 @@
 
 mod messages;
 mod missed;
+mod nats;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Message};
-use tokio::signal::unix::{SignalKind, signal};
+use async_nats::{Client, Message};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 use wasmcloud_provider_sdk::{
     DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
-    with_connection_event_logging,
 };
 
 use crate::host_data::Opener;
@@ -29,18 +29,17 @@ use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
 use crate::watcher::Watchers;
 use messages::{FromHost, HostMessages};
+use nats::Nats;
+use signals::Signals;
 
 /// The interface of links from the provider to a component.
 const WATCHER: &str = "watcher";
-const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 /// What is left of the host's time limit for the way of the answer.
 const WAY_BACK: Duration = Duration::from_millis(200);
 /// How long a link may be without its Redis before the provider calls itself unhealthy.
 const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
-/// How long the first connection to NATS is tried for; then the host may start the provider anew.
-const FIRST_CONNECT: Duration = Duration::from_secs(30);
-const NATS_RETRY: Duration = Duration::from_millis(250);
-const NATS_PING: Duration = Duration::from_secs(20);
+/// How long the last messages may take. Without NATS they would wait for its return.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// A provider that a host has started.
 struct Provider {
@@ -68,7 +67,11 @@ enum End {
 /// The host data is wrong, NATS cannot be reached, or a new start is needed.
 pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let opener = Opener::new(host_data).context("the keys in the host data are malformed")?;
-    let nats = connect(host_data).await?;
+    let connection = Nats::connect(host_data)
+        .await
+        .context("failed to connect to the NATS of the lattice")?;
+    let nats = connection.client.clone();
+    let signals = Signals::await_them()?;
     let mut messages = HostMessages::subscribe(&nats, host_data, opener.public_key())
         .await
         .context("failed to subscribe to the host's messages")?;
@@ -131,9 +134,14 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         &provider.watchers,
     );
     let end = tokio::select! {
-        end = provider.listen(&nats, &mut messages) => end?,
+        end = provider.listen(&nats, &mut messages, &signals) => end,
         (component, name) = missed => End::MissedLink { component, name },
         (component, name) = missed_watch => End::MissedLink { component, name },
+        // Nobody can be answered any more, so that there is nothing to bring to an end.
+        () = connection.stuck() => bail!(
+            "an attempt to connect to NATS again does not end: ending, for the host to start \
+             kvredis anew"
+        ),
     };
     stop.notify_one();
     provider.watchers.stop().await;
@@ -148,25 +156,22 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         ),
     }
     // Without NATS there is nobody to tell.
-    let _ = nats.flush().await;
+    let _ = timeout(LAST_MESSAGES, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
     Ok(())
 }
 
 impl Provider {
     /// Handles what the host says until it, or a signal, asks to stop.
-    async fn listen(&self, nats: &Client, messages: &mut HostMessages) -> anyhow::Result<End> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    async fn listen(&self, nats: &Client, messages: &mut HostMessages, signals: &Signals) -> End {
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
-                _ = terminate.recv() => None,
-                _ = interrupt.recv() => None,
+                () = signals.first() => None,
             };
             match message {
-                None => return Ok(End::Signal),
-                Some(FromHost::Shutdown(request)) => return Ok(End::Host(request)),
+                None => return End::Signal,
+                Some(FromHost::Shutdown(request)) => return End::Host(request),
                 Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
                 Some(FromHost::LinkPut(link)) => self.put(&link),
                 Some(FromHost::LinkDeleted(link)) => self.delete(&link),
@@ -284,52 +289,6 @@ fn provider_settings(links: &Links, secrets: Layer, config: Layer) -> ProviderSe
 fn time_limit(rpc_timeout_ms: Option<u64>) -> Duration {
     let timeout = rpc_timeout_ms.map_or(DEFAULT_RPC_TIMEOUT_MILLIS, Duration::from_millis);
     timeout.saturating_sub(WAY_BACK).max(timeout / 2)
-}
-
-/// Connects to the NATS of the lattice. Once connected, the client mends itself.
-async fn connect(host_data: &HostData) -> anyhow::Result<Client> {
-    let url = Some(host_data.lattice_rpc_url.as_str())
-        .filter(|url| !url.is_empty())
-        .unwrap_or(DEFAULT_NATS_URL);
-    let give_up = Instant::now() + FIRST_CONNECT;
-    loop {
-        let error = match nats_options(host_data)?.connect(url).await {
-            Ok(nats) => return Ok(nats),
-            Err(error) => error,
-        };
-        let hopeless = matches!(
-            error.kind(),
-            ConnectErrorKind::ServerParse
-                | ConnectErrorKind::Authentication
-                | ConnectErrorKind::AuthorizationViolation
-        );
-        if hopeless || Instant::now() >= give_up {
-            return Err(error).context("failed to connect to the NATS of the lattice");
-        }
-        warn!(%error, "cannot connect to NATS yet");
-        sleep(NATS_RETRY).await;
-    }
-}
-
-fn nats_options(host_data: &HostData) -> anyhow::Result<ConnectOptions> {
-    let jwt = host_data.lattice_rpc_user_jwt.trim();
-    let seed = host_data.lattice_rpc_user_seed.trim();
-    let options = if jwt.is_empty() && seed.is_empty() {
-        ConnectOptions::new()
-    } else {
-        let key = nkeys::KeyPair::from_seed(seed)
-            .map_err(|_| anyhow::anyhow!("the NATS seed in the host data is malformed"))?;
-        let key = Arc::new(key);
-        ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
-            let key = Arc::clone(&key);
-            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
-        })
-    };
-    Ok(with_connection_event_logging(options)
-        .name(format!("kvredis {}", host_data.provider_key))
-        .ping_interval(NATS_PING)
-        // Back within moments after NATS is.
-        .reconnect_delay_callback(|_| NATS_RETRY))
 }
 
 #[cfg(test)]

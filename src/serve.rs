@@ -32,7 +32,7 @@ use crate::links::Links;
 use crate::settings::ProviderSettings;
 use crate::telemetry::{Occasionally, signals};
 use crate::{atomics, batch, store};
-use budget::{Budget, Held};
+use budget::{Budget, Held, NoRoom};
 use call::{Call, Function};
 use parcels::{Parcels, Undelivered};
 use wire::{Unreadable, Writer};
@@ -229,11 +229,11 @@ impl Shared {
             }
             call => {
                 let result = match self.budget.hold(first.len(), deadline).await {
-                    Some(held) => {
+                    Ok(held) => {
                         self.carry_out(function, call, headers, held, deadline)
                             .await
                     }
-                    None => failed(no_room()),
+                    Err(why) => failed(no_room(why)),
                 };
                 // All parameters are here, so that nobody waits for the handshake alone: it goes
                 // with the result, which spares everybody a wake-up.
@@ -275,9 +275,12 @@ impl Shared {
             self.junk("the parameters claim to be larger than MAX_BYTES_IN_FLIGHT");
             return Err(too_large());
         }
-        let Some(held) = self.budget.expect(first, missing, deadline).await else {
-            self.accept(reply, &self.nobody).await;
-            return Err(no_room());
+        let held = match self.budget.expect(first, missing, deadline).await {
+            Ok(held) => held,
+            Err(why) => {
+                self.accept(reply, &self.nobody).await;
+                return Err(no_room(why));
+            }
         };
         let (rest, mut expected) = self.parcels.expect(missing, limit - first, held);
         self.accept(reply, &rest).await;
@@ -418,9 +421,12 @@ fn failed(error: Error) -> Answer {
     }
 }
 
-fn no_room() -> Error {
-    Error::other(
-        "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and the \
-         call's time is up",
-    )
+fn no_room(why: NoRoom) -> Error {
+    let and = match why {
+        NoRoom::TooManyWait => "as many wait",
+        NoRoom::TimeIsUp => "the call's time is up",
+    };
+    Error::other(format!(
+        "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and {and}"
+    ))
 }

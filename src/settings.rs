@@ -1,16 +1,18 @@
 //! The settings of a link: from the names and texts that a host passes on to typed values, and the
 //! words for everything that can be wrong with them.
 //!
-//! `table` defines each setting in one entry, `source` says whose value counts, `address` reads
-//! URLs. Nothing here does I/O or logs: warnings are handed back with the settings.
+//! `table` defines each setting in one entry, `source` says whose value counts, `url` reads
+//! addresses. Nothing here does I/O or logs: warnings are handed back with the settings.
 
 pub mod address;
 mod source;
 mod table;
+pub mod url;
 mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::Address;
@@ -43,6 +45,26 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Certificates or keys in PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Pem {
+    /// The text itself.
+    Text(Secret),
+    /// The absolute path of a file.
+    File(PathBuf),
+}
+
+/// What TLS is spoken with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// Who is trusted; `None` is whom the system trusts.
+    pub ca: Option<Pem>,
+    /// The certificate that the server may ask for.
+    pub cert: Option<Pem>,
+    /// The key of that certificate.
+    pub key: Option<Pem>,
+}
+
 /// How the buckets of a link are laid out in Redis's one space of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketLayout {
@@ -54,11 +76,26 @@ pub enum BucketLayout {
     Flat,
 }
 
+/// What the provider's health says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The provider is unhealthy while the link is without its Redis.
+    Links,
+    /// The link makes no difference: the process runs.
+    Process,
+}
+
 /// Everything that a link can set; `table` documents each with its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `URL`, `USERNAME` and `PASSWORD`.
     pub address: Address,
+    /// `PASSWORD_FILE`.
+    pub password_file: Option<PathBuf>,
+    /// `TLS_CA`, `TLS_CERT` and `TLS_KEY`.
+    pub tls: Tls,
+    /// `READ_FROM` is `replica`.
+    pub read_from_replica: bool,
     /// `BACKEND_CONNECTION_TIMEOUT_MS`.
     pub connection_timeout: Duration,
     /// `BACKEND_RESPONSE_TIMEOUT_MS`.
@@ -89,6 +126,8 @@ pub struct Settings {
     pub max_waiting: usize,
     /// `MAX_VALUE_BYTES`.
     pub max_value_bytes: usize,
+    /// `HEALTH`.
+    pub health: Health,
     /// `WATCH`.
     pub watch: Vec<Watched>,
     /// `WATCH_BUCKET`.
@@ -177,9 +216,43 @@ impl Settings {
                         .to_owned(),
                 );
             }
+            settings.check_together()?;
             Ok(settings)
         });
         Reading { settings, warnings }
+    }
+}
+
+impl Settings {
+    /// What each setting may be, but not together.
+    fn check_together(&self) -> Result<(), String> {
+        let wrong = |what: String| Err(format!("wrong setting {what}"));
+        if self.read_from_replica && !self.address.has_replicas() {
+            return wrong(format!(
+                "READ_FROM=replica: {} is a single server; expected a cluster or sentinels as URL",
+                self.address
+            ));
+        }
+        let tls = [
+            ("TLS_CA", &self.tls.ca),
+            ("TLS_CERT", &self.tls.cert),
+            ("TLS_KEY", &self.tls.key),
+        ];
+        if let (false, Some((name, _))) =
+            (self.address.tls, tls.iter().find(|(_, pem)| pem.is_some()))
+        {
+            return wrong(format!(
+                "{name}: {} is reached without TLS; expected a URL that begins with rediss",
+                self.address
+            ));
+        }
+        match (&self.tls.cert, &self.tls.key) {
+            (Some(_), None) => wrong("TLS_KEY: it is missing; TLS_CERT needs its key".to_owned()),
+            (None, Some(_)) => {
+                wrong("TLS_CERT: it is missing; TLS_KEY is of no use alone".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -244,15 +317,15 @@ impl<T> Definition<T> {
 
     fn in_words(&self, origin: Origin, text: &str, mut wrong: Wrong) -> String {
         let name = self.name;
-        if origin.is_secret() {
+        if origin.is_secret() || (self.holds_password)(text) {
             wrong.hint = None;
             return format!("wrong setting {name} in {origin} (its value is secret): {wrong}");
         }
         // An `@` stands behind credentials in anything that may be meant as an address.
-        let shown = if name == "URL" || text.contains("://") {
-            address::redacted(text)
-        } else {
+        let shown = if name == "WATCH" {
             text.to_owned()
+        } else {
+            url::redacted(text)
         };
         let shown: String = shown.chars().take(100).collect();
         format!("wrong setting {name}={shown:?} in {origin}: {wrong}")

@@ -56,7 +56,7 @@ pub async fn set(
     deadline: Instant,
 ) -> Result<(), Error> {
     let bucket = link.writable_bucket(bucket)?;
-    link.check_size(value.len())?;
+    link.check_size(value.size())?;
     let set = set_command(link, &bucket.redis_key(key), value);
     link.ask(set, Retry::Safe, deadline).await?;
     Ok(())
@@ -136,7 +136,7 @@ pub async fn list_keys(
 
 /// `SET`, with the link's time to live.
 pub(crate) fn set_command(link: &Link, redis_key: &str, value: Parts<'_>) -> redis::Cmd {
-    let mut set = redis::Cmd::with_capacity(5, redis_key.len() + value.len() + 32);
+    let mut set = redis::Cmd::with_capacity(5, redis_key.len() + value.size() + 32);
     set.arg("SET").arg(redis_key).arg(value);
     if let Some(ttl) = link.ttl_ms() {
         set.arg("PX").arg(ttl);
@@ -146,14 +146,14 @@ pub(crate) fn set_command(link: &Link, redis_key: &str, value: Parts<'_>) -> red
 
 impl Parts<'_> {
     /// How many bytes they are together.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         self.0.len() + self.1.len()
     }
 }
 
 impl ToRedisArgs for Parts<'_> {
     fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
-        let mut argument = out.bufmut_for_next_arg(self.len());
+        let mut argument = out.bufmut_for_next_arg(self.size());
         argument.put_slice(self.0);
         argument.put_slice(self.1);
     }

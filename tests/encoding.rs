@@ -234,17 +234,40 @@ proptest! {
     }
 
     #[test]
-    fn junk_is_read_without_harm(junk in vec(any::<u8>(), 0..64)) {
+    fn junk_is_read_without_harm(
+        junk in vec(prop_oneof![any::<u8>(), 0_u8..4], 0..64),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (first, rest) = junk.split_at(cut.index(junk.len() + 1));
         for function in [
             Function::Get,
             Function::Set,
+            Function::Delete,
+            Function::Exists,
             Function::ListKeys,
             Function::Increment,
             Function::GetMany,
             Function::SetMany,
+            Function::DeleteMany,
         ] {
             // Whatever it is, it answers; a claimed length must not be believed.
-            let _ = function.read(&junk);
+            match (function.read(first), function.read(&junk)) {
+                (Err(Unreadable::Incomplete(missing)), Ok(_)) => {
+                    prop_assert!((1..=rest.len()).contains(&missing));
+                }
+                (Err(Unreadable::Incomplete(missing)), _) => prop_assert!(missing > 0),
+                (Err(Unreadable::Invalid(_)), whole) => {
+                    prop_assert!(matches!(whole, Err(Unreadable::Invalid(_))));
+                }
+                (Ok(_), whole) => prop_assert!(whole.is_ok() == rest.is_empty()),
+            }
+            if let Some(Call::Set { bucket, key, value: Parts(begin, end) }) =
+                function.read_parts(first, rest)
+            {
+                let value = [begin, end].concat();
+                let set = Call::Set { bucket, key, value: Parts(&value, &[]) };
+                prop_assert_eq!(function.read(&junk), Ok(set));
+            }
         }
     }
 }

@@ -101,6 +101,7 @@ fn main() -> anyhow::Result<()> {
     // Grown to their size by now; what a million calls more add is kept for ever.
     let mixed = Workload::mixed();
     for (which, subject) in [("kvredis", &mut kvredis), ("stock", &mut stock)] {
+        subject.reconnect()?;
         let before = subject.resident()?;
         subject.caller.run(&mixed, 64, MEMORY_CALLS)?;
         let grown = subject.resident()?.saturating_sub(before);

@@ -3,7 +3,6 @@
 //!
 //! It breaks once and for all; replacing it is for `subscriber`.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +13,14 @@ use redis::{
     AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
     ServerError, Value,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::line::{connect_tcp, connect_unix};
+use super::Target;
+use super::dial::dial;
+use super::line::{NoLine, password};
+use super::place::Place;
 use super::subscription::{Listener, Message};
 use crate::error::in_words;
-use crate::settings::address::Server;
-use crate::settings::{Address, Secret};
 
 /// Why a connection ended that was not hung.
 pub const BROKE: &str = "the connection broke";
@@ -34,16 +33,14 @@ pub const BROKE: &str = "the connection broke";
 ///
 /// Why there is no connection, without secrets.
 pub async fn open(
-    server: &Server,
+    target: &Target,
+    place: &Place,
     login: &RedisConnectionInfo,
     connection: u64,
     (listener, heard): (Arc<dyn Listener>, Arc<AtomicU64>),
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()>), String> {
-    let stream = stream(server).await.map_err(|error| {
-        let words = error.to_string();
-        let words = words.split(" (os error").next().unwrap_or_default();
-        words.to_lowercase()
-    })?;
+    let site = place.find(target).await.map_err(NoLine::reason)?;
+    let stream = dial(&site, target.tls()).await.map_err(NoLine::reason)?;
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
@@ -145,8 +142,13 @@ fn hung(limit: Duration) -> String {
     format!("it did not answer within {} ms", limit.as_millis())
 }
 
-/// What `open` logs in with.
-pub fn login(address: &Address) -> RedisConnectionInfo {
+/// What to log in with.
+///
+/// # Errors
+///
+/// There is no password, although there should be one.
+pub fn login(target: &Target) -> Result<RedisConnectionInfo, String> {
+    let address = &target.address;
     let mut login = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
         .set_db(i64::from(address.database))
@@ -155,20 +157,8 @@ pub fn login(address: &Address) -> RedisConnectionInfo {
         // A user without a password is asked for one all the same, and takes any.
         login = login.set_username(user).set_password("");
     }
-    if let Some(password) = &address.password {
-        login = login.set_password(Secret::reveal(password));
+    if let Some(password) = password(target).map_err(NoLine::reason)? {
+        login = login.set_password(password.reveal());
     }
-    login
-}
-
-/// Bytes to and from a server, whichever way they go.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn stream(server: &Server) -> io::Result<Box<dyn Stream>> {
-    Ok(match server {
-        Server::Tcp { host, port } => Box::new(connect_tcp(host, *port).await?),
-        Server::Unix { path } => Box::new(connect_unix(path).await?),
-    })
+    Ok(login)
 }

@@ -1,46 +1,44 @@
-//! One established connection to a Redis server: sockets, log-in, and the redis crate's
-//! multiplexing over it.
+//! One established connection to a Redis server: log-in, and the redis crate's multiplexing over
+//! a stream that `dial` opened.
 //!
 //! A line breaks once and for all; replacing it is for `supervisor`.
 
+use std::fs;
 use std::future::Future;
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult,
-    ServerError, Value,
+    AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, ServerError, Value,
 };
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::Request;
+use super::Target;
+use super::dial::{Duplex, dial};
+use super::node::passes;
+use super::place::Place;
+use super::request::Request;
 use crate::error::in_words;
-use crate::settings::address::Server;
-use crate::settings::{Address, Secret};
+use crate::settings::Secret;
 use crate::task::AbortOnDrop;
 
 /// Commands that may be queued for the socket. The gates of the links are the real limit.
 const QUEUED_COMMANDS: usize = 1024;
-/// How long a silent peer is trusted before the kernel asks, how often it asks, and when it gives
-/// the connection up.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_RETRIES: u32 = 3;
-/// How long sent bytes may stay unacknowledged.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// A younger line is not replaced because its server is a replica: that would not help so soon.
+const DEMOTABLE_AFTER: Duration = Duration::from_millis(500);
 
 /// An established connection.
 #[derive(Debug)]
 pub struct Line {
     commands: MultiplexedConnection,
     ends: Arc<Ends>,
+    since: Instant,
+    /// The password of the log-in, if there was one.
+    password: Mutex<Option<Secret>>,
     _driver: AbortOnDrop,
 }
 
@@ -48,6 +46,7 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct Ends {
     closed: AtomicBool,
+    demoted: AtomicBool,
     on_close: Notify,
     on_suspicion: Notify,
 }
@@ -66,10 +65,35 @@ pub enum Reply {
 /// Why a connection could not be established.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoLine {
-    /// Nobody there, or nobody who speaks Redis's protocol.
+    /// Nobody there, nobody who speaks Redis's protocol, or a Redis that says it needs a moment.
     Unreachable(String),
     /// Redis itself refused: waiting does not help, somebody has to act.
     Refused(String),
+    /// A setting, a file or a certificate does not do: somebody has to act here, too.
+    Unusable(String),
+}
+
+impl NoLine {
+    /// The server closed the connection when it should have answered.
+    pub fn hung_up() -> Self {
+        Self::Unreachable("the connection was closed during the log-in".to_owned())
+    }
+
+    /// The reason alone.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Unreachable(words) | Self::Refused(words) | Self::Unusable(words) => words,
+        }
+    }
+
+    /// The same, with the server in question.
+    pub fn at(self, server: &str) -> Self {
+        match self {
+            Self::Unreachable(reason) => Self::Unreachable(format!("{server}: {reason}")),
+            Self::Refused(words) => Self::Refused(format!("{server}: {words}")),
+            Self::Unusable(words) => Self::Unusable(format!("{server}: {words}")),
+        }
+    }
 }
 
 impl Line {
@@ -78,29 +102,59 @@ impl Line {
     /// # Errors
     ///
     /// Why there is no connection, without secrets.
-    pub async fn open(address: &Address, name: &str) -> Result<Self, NoLine> {
-        let opened = match &address.server {
-            Server::Tcp { host, port } => {
-                let stream = connect_tcp(host, *port)
-                    .await
-                    .map_err(|e| unreachable(&e))?;
-                Self::over(stream).await
-            }
-            Server::Unix { path } => {
-                let stream = connect_unix(path).await.map_err(|e| unreachable(&e))?;
-                Self::over(stream).await
-            }
-        };
-        let line = opened.map_err(|error| NoLine::Unreachable(without_data(&error)))?;
-        line.log_in(address, name).await?;
+    pub async fn open(target: &Target, place: &Place, name: &str) -> Result<Self, NoLine> {
+        let site = place.find(target).await?;
+        let line = Self::over(dial(&site, target.tls()).await?).await?;
+        line.log_in(target, place, name).await?;
         Ok(line)
     }
 
-    /// Sends a request and waits for the answer.
-    pub async fn send(&self, request: &Request) -> Reply {
+    /// Takes over a stream, on which nobody has logged in yet.
+    ///
+    /// # Errors
+    ///
+    /// The stream broke.
+    pub async fn over(stream: Box<dyn Duplex>) -> Result<Self, NoLine> {
+        // Logging in is done here rather than by the redis crate, for errors in Redis's words.
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUED_COMMANDS);
+        let (commands, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
+            .await
+            // The redis crate's texts may repeat what a server sent; its kinds do not.
+            .map_err(|error| NoLine::Unreachable(error.category().to_owned()))?;
+        let ends = Arc::new(Ends::default());
+        Ok(Self {
+            commands,
+            since: Instant::now(),
+            password: Mutex::default(),
+            _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends))),
+            ends,
+        })
+    }
+
+    /// Sends a request and waits for the answer. With `asking`, a node of a cluster carries it
+    /// out although it is only about to take over the key's slot.
+    pub async fn send(&self, request: &Request, asking: bool) -> Reply {
         let answer = match request {
-            Request::One(command) => self.one(command).await,
-            Request::Transaction(commands) => self.transaction(commands).await,
+            Request::One(command) if !asking => self.one(command).await,
+            Request::One(command) => {
+                let mut commands = Pipeline::with_capacity(2);
+                commands.cmd("ASKING").ignore();
+                commands.add_command(command.clone());
+                self.last_of(&commands, 2).await
+            }
+            Request::Transaction(commands) if !asking => self.transaction(commands).await,
+            Request::Transaction(commands) => {
+                let mut all = Pipeline::with_capacity(commands.len() + 3);
+                all.cmd("ASKING").cmd("MULTI");
+                for command in commands.cmd_iter() {
+                    all.add_command(command.clone());
+                }
+                all.cmd("EXEC");
+                self.last_of(&all, all.len()).await.map(first_refusal)
+            }
         };
         match answer {
             Ok(Value::ServerError(refusal)) => Reply::Refusal(refusal),
@@ -123,6 +177,19 @@ impl Line {
         self.ends.on_suspicion.notify_one();
     }
 
+    /// Has the supervisor find the primary again: the server says that it is a replica.
+    pub fn demoted(&self) {
+        if self.since.elapsed() >= DEMOTABLE_AFTER {
+            self.ends.demoted.store(true, Ordering::Release);
+            self.suspect();
+        }
+    }
+
+    /// Whether the server has said that it is a replica.
+    pub fn is_demoted(&self) -> bool {
+        self.ends.demoted.load(Ordering::Acquire)
+    }
+
     /// Waits until somebody is suspicious.
     pub async fn suspected(&self) {
         self.ends.on_suspicion.notified().await;
@@ -139,27 +206,9 @@ impl Line {
     /// Whether Redis answers at all.
     pub async fn answers(&self) -> bool {
         !matches!(
-            self.send(&Request::One(redis::cmd("PING"))).await,
+            self.send(&Request::One(redis::cmd("PING")), false).await,
             Reply::Lost
         )
-    }
-
-    async fn over(
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> RedisResult<Self> {
-        // Logging in is done here rather than by the redis crate, for errors in Redis's words.
-        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUED_COMMANDS);
-        let (commands, driver) =
-            MultiplexedConnection::new_with_config(&info, stream, config).await?;
-        let ends = Arc::new(Ends::default());
-        Ok(Self {
-            commands,
-            _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends))),
-            ends,
-        })
     }
 
     async fn one(&self, command: &Cmd) -> RedisResult<Value> {
@@ -168,41 +217,32 @@ impl Line {
 
     /// Sends `MULTI`, the commands and `EXEC`; all answers but the last only say `QUEUED`.
     async fn transaction(&self, commands: &Pipeline) -> RedisResult<Value> {
-        let queued = commands.len() + 1;
+        self.last_of(commands, commands.len() + 2)
+            .await
+            .map(first_refusal)
+    }
+
+    /// Sends commands that have so many answers, and waits for the last.
+    async fn last_of(&self, commands: &Pipeline, answers: usize) -> RedisResult<Value> {
         let answers = self
             .commands
             .clone()
-            .send_packed_commands(commands, queued, 1)
+            .send_packed_commands(commands, answers - 1, 1)
             .await?;
-        let answer = answers.into_iter().next().unwrap_or_default();
-        // A refusal of one command is the refusal of the transaction.
-        Ok(match answer {
-            Value::Array(answers) => answers
-                .iter()
-                .find(|answer| matches!(answer, Value::ServerError(_)))
-                .cloned()
-                .unwrap_or(Value::Array(answers)),
-            answer => answer,
-        })
+        Ok(answers.into_iter().next().unwrap_or_default())
     }
 
-    async fn log_in(&self, address: &Address, name: &str) -> Result<(), NoLine> {
-        let password = address.password.as_ref().map(Secret::reveal);
-        match (&address.username, password) {
-            (Some(user), password) => {
-                // A user without a password is asked for one all the same, and takes any.
-                let mut auth = redis::cmd("AUTH");
-                auth.arg(user).arg(password.unwrap_or_default());
-                self.insist(auth).await?;
-            }
-            (None, Some(password)) => {
-                self.insist(redis::cmd("AUTH").arg(password).take()).await?;
-            }
-            (None, None) => {}
-        }
+    async fn log_in(&self, target: &Target, place: &Place, name: &str) -> Result<(), NoLine> {
+        let address = &target.address;
+        let password = password(target)?;
+        self.authenticate(address.username.as_deref(), password.as_ref())
+            .await?;
         if address.database != 0 {
             self.insist(redis::cmd("SELECT").arg(address.database).take())
                 .await?;
+        }
+        if matches!(place, Place::ClusterReplica(_)) {
+            self.insist(redis::cmd("READONLY")).await?;
         }
         for (what, value) in [
             ("SETNAME", [Some(name), None]),
@@ -215,26 +255,93 @@ impl Line {
             let mut client = redis::cmd("CLIENT");
             client.arg(what).arg(&value[..]);
             // For whoever looks at Redis only: an old Redis or a strict ACL may refuse it.
-            if let Reply::Lost = self.send(&Request::One(client)).await {
-                return Err(hung_up());
+            if let Reply::Lost = self.send(&Request::One(client), false).await {
+                return Err(NoLine::hung_up());
             }
         }
+        if let Some(role) = place.role() {
+            self.insist_on_role(role).await?;
+        }
         // Redis asks for a password only when a command comes.
-        match self.send(&Request::One(redis::cmd("PING"))).await {
+        match self.send(&Request::One(redis::cmd("PING")), false).await {
             Reply::Refusal(refusal) if refusal.code() == "NOAUTH" => {
                 Err(NoLine::Refused(in_words(&refusal)))
             }
-            Reply::Lost => Err(hung_up()),
+            Reply::Lost => Err(NoLine::hung_up()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs in, if there is somebody to log in as.
+    ///
+    /// # Errors
+    ///
+    /// Redis refuses, or the connection broke.
+    pub async fn authenticate(
+        &self,
+        user: Option<&str>,
+        password: Option<&Secret>,
+    ) -> Result<(), NoLine> {
+        let mut auth = redis::cmd("AUTH");
+        match (user, password.map(Secret::reveal)) {
+            // A user without a password is asked for one all the same, and takes any.
+            (Some(user), password) => auth.arg(user).arg(password.unwrap_or_default()),
+            (None, Some(password)) => auth.arg(password),
+            (None, None) => return Ok(()),
+        };
+        self.insist(auth).await?;
+        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password.cloned();
+        Ok(())
+    }
+
+    /// Logs in again, if the password is another one by now. The server goes on taking commands
+    /// under the old log-in until the new one has succeeded.
+    ///
+    /// # Errors
+    ///
+    /// The password cannot be read, or Redis does not take it (yet).
+    pub async fn keep_logged_in(&self, target: &Target) -> Result<bool, NoLine> {
+        let new = password(target)?;
+        let old = self
+            .password
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if new == old {
+            return Ok(false);
+        }
+        self.authenticate(target.address.username.as_deref(), new.as_ref())
+            .await?;
+        Ok(true)
+    }
+
+    /// What the sentinels named may have become something else since.
+    async fn insist_on_role(&self, role: &str) -> Result<(), NoLine> {
+        match self.send(&Request::One(redis::cmd("ROLE")), false).await {
+            Reply::Answer(Value::Array(parts)) => match parts.first() {
+                Some(Value::BulkString(is)) if is != role.as_bytes() => {
+                    Err(NoLine::Unreachable(format!(
+                        "the server that the sentinels name is a {}, not the {role}",
+                        String::from_utf8_lossy(is)
+                    )))
+                }
+                _ => Ok(()),
+            },
+            Reply::Lost => Err(NoLine::hung_up()),
+            // An ACL may forbid the question.
             _ => Ok(()),
         }
     }
 
     /// Sends a command without which the connection is of no use.
     async fn insist(&self, command: Cmd) -> Result<(), NoLine> {
-        match self.send(&Request::One(command)).await {
+        match self.send(&Request::One(command), false).await {
             Reply::Answer(_) => Ok(()),
+            Reply::Refusal(refusal) if passes(refusal.code()) => {
+                Err(NoLine::Unreachable(in_words(&refusal)))
+            }
             Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
-            Reply::Lost => Err(hung_up()),
+            Reply::Lost => Err(NoLine::hung_up()),
         }
     }
 }
@@ -246,37 +353,44 @@ async fn drive(driver: impl Future<Output = ()>, ends: Arc<Ends>) {
     ends.on_close.notify_waiters();
 }
 
-pub(super) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_INTERVAL);
-    #[cfg(not(target_os = "windows"))]
-    let keepalive = keepalive.with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    Ok(stream)
+/// The answer of a transaction, or the refusal of one of its commands, which is that of all.
+fn first_refusal(answer: Value) -> Value {
+    match answer {
+        Value::Array(answers) => answers
+            .iter()
+            .find(|answer| matches!(answer, Value::ServerError(_)))
+            .cloned()
+            .unwrap_or(Value::Array(answers)),
+        answer => answer,
+    }
 }
 
-pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await
+/// The password as it is now: that of the file, if there is one.
+///
+/// # Errors
+///
+/// The file cannot be read, or is empty.
+pub fn password(target: &Target) -> Result<Option<Secret>, NoLine> {
+    match &target.password_file {
+        None => Ok(target.address.password.clone()),
+        Some(path) => read_password(path).map(Some),
+    }
 }
 
-/// The operating system's words, without its error number.
-fn unreachable(error: &io::Error) -> NoLine {
-    let words = error.to_string();
-    let words = words.split(" (os error").next().unwrap_or_default();
-    NoLine::Unreachable(words.to_lowercase())
-}
-
-fn hung_up() -> NoLine {
-    NoLine::Unreachable("the connection was closed during the log-in".to_owned())
-}
-
-/// The redis crate's texts may repeat what a server sent; its kinds do not.
-fn without_data(error: &RedisError) -> String {
-    error.category().to_owned()
+fn read_password(path: &Path) -> Result<Secret, NoLine> {
+    let unusable = |words: &str| {
+        NoLine::Unusable(format!(
+            "PASSWORD_FILE: cannot read {}: {words}",
+            path.display()
+        ))
+    };
+    let text = fs::read_to_string(path).map_err(|error| {
+        let words = error.to_string();
+        unusable(words.split(" (os error").next().unwrap_or_default())
+    })?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(unusable("it is empty"));
+    }
+    Ok(Secret::from(password.to_owned()))
 }

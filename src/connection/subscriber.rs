@@ -13,11 +13,11 @@ use tracing::{error, info, warn};
 
 use super::hearing::{self, BROKE, Hearing};
 use super::notifications;
+use super::place::Place;
 use super::subscription::{Listener, Wish};
 use super::supervisor::{FIRST_DELAY, jittered};
 use super::{Outage, Target};
 use crate::error::in_words;
-use crate::settings::Address;
 
 /// How often it is checked that somebody is there and that all flags are set.
 const CHECK: Duration = Duration::from_secs(5);
@@ -46,8 +46,10 @@ pub struct State {
 pub struct Subscriber {
     /// Where it is, without credentials.
     pub shown: String,
-    /// Where and how to connect.
+    /// How to connect.
     pub target: Target,
+    /// To which server.
+    pub place: Place,
     /// What Redis shows for the connection.
     pub name: String,
     /// What is to be heard.
@@ -78,9 +80,9 @@ fn outage(reason: String) -> Outage {
 
 impl State {
     /// That of a node to which no connection was made yet.
-    pub fn new(address: &Address) -> Self {
+    pub fn new(place: &Place) -> Self {
         Self {
-            outage: Some(outage(format!("cannot watch {address}: not connected yet"))),
+            outage: Some(outage(format!("cannot watch {place}: not connected yet"))),
             stood_before: false,
             missing: None,
         }
@@ -120,11 +122,13 @@ impl Subscriber {
     /// Connects and subscribes, and stays until that breaks; answers why it did.
     async fn session(&self, connection: u64) -> String {
         let limit = self.target.connection_timeout;
-        let login = hearing::login(&self.target.address);
         let heard = Arc::new(AtomicU64::new(0));
         let listener = (Arc::clone(&self.listener), Arc::clone(&heard));
-        let server = &self.target.address.server;
-        let opened = hearing::open(server, &login, connection, listener);
+        let login = match hearing::login(&self.target) {
+            Ok(login) => login,
+            Err(reason) => return reason,
+        };
+        let opened = hearing::open(&self.target, &self.place, &login, connection, listener);
         let (commands, driver) = match timeout(limit, opened).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(reason)) => return reason,

@@ -1,22 +1,19 @@
 //! Hears of changes of keys: connections that subscribe to Redis's notifications and come back
 //! when they break.
 //!
-//! In a cluster each node tells of its own keys only, so that a subscription is to a list of
-//! addresses, which may change. Each has a connection of its own (RESP3, so that it can be asked
+//! In a cluster each node tells of its own keys only, so that a subscription is at a list of
+//! places, which may change. Each has a connection of its own (RESP3, so that it can be asked
 //! other things meanwhile). What is heard goes to a [`Listener`] at once, in the order in which a
 //! node sends it. `subscriber` keeps one such connection. What it means is for `watcher`.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
+use super::place::{Place, Places};
 use super::subscriber::{State, Subscriber};
 use super::supervisor::client_name;
 use super::{Outage, Target};
-use crate::settings::Address;
 use crate::task::AbortOnDrop;
 
 /// What is to be heard.
@@ -59,7 +56,7 @@ pub struct Subscription {
     _reconciler: AbortOnDrop,
 }
 
-type Nodes = Mutex<HashMap<Address, Node>>;
+type Nodes = Mutex<HashMap<Place, Node>>;
 
 #[derive(Debug)]
 struct Node {
@@ -68,10 +65,10 @@ struct Node {
 }
 
 impl Subscription {
-    /// Subscribes, in the background, at each of the addresses; those of `target` are replaced by
-    /// them. `name` is what Redis shows for the connections.
+    /// Subscribes, in the background, at each of the places. `name` is what Redis shows for the
+    /// connections.
     pub fn start(
-        mut addresses: watch::Receiver<Vec<Address>>,
+        mut places: Places,
         target: Target,
         name: &str,
         wish: Wish,
@@ -82,22 +79,16 @@ impl Subscription {
         let reconciled = Arc::clone(&nodes);
         let reconciler = AbortOnDrop::spawn(async move {
             loop {
-                let wanted = addresses.borrow_and_update().clone();
-                reconcile(&reconciled, &wanted, |address| Subscriber {
-                    shown: address.to_string(),
+                reconcile(&reconciled, &places.now(), |place| Subscriber {
+                    shown: place.to_string(),
                     name: name.clone(),
                     wish: wish.clone(),
                     listener: Arc::clone(&listener),
-                    state: Arc::new(Mutex::new(State::new(&address))),
-                    target: Target {
-                        address,
-                        ..target.clone()
-                    },
+                    state: Arc::new(Mutex::new(State::new(&place))),
+                    target: target.clone(),
+                    place,
                 });
-                if addresses.changed().await.is_err() {
-                    // Nobody is left who would change them.
-                    return pending().await;
-                }
+                places.changed().await;
             }
         });
         Self {
@@ -126,12 +117,12 @@ impl Subscription {
 }
 
 /// Starts what is wanted and not there, and ends what is there and not wanted.
-fn reconcile(nodes: &Nodes, wanted: &[Address], subscriber: impl Fn(Address) -> Subscriber) {
+fn reconcile(nodes: &Nodes, wanted: &[Place], subscriber: impl Fn(Place) -> Subscriber) {
     let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
-    nodes.retain(|address, _| wanted.contains(address));
-    for address in wanted {
-        nodes.entry(address.clone()).or_insert_with(|| {
-            let subscriber = subscriber(address.clone());
+    nodes.retain(|place, _| wanted.contains(place));
+    for place in wanted {
+        nodes.entry(place.clone()).or_insert_with(|| {
+            let subscriber = subscriber(place.clone());
             Node {
                 state: Arc::clone(&subscriber.state),
                 _task: AbortOnDrop::spawn(subscriber.run()),

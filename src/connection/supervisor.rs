@@ -11,14 +11,24 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::line::{Line, NoLine};
+use super::place::Place;
 use super::{Outage, Target};
 use crate::task::AbortOnDrop;
+use crate::telemetry::Occasionally;
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// How often it is asked whether the password is another one by now.
+const PASSWORD_CHECK: Duration = Duration::from_secs(1);
 /// How often a lasting outage is logged again.
 const REMIND: Duration = Duration::from_secs(60);
+
+/// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log
+/// is spared.
+const BRIEF: Duration = Duration::from_secs(1);
+/// How many reasons for an outage are remembered as logged.
+const REASONS: usize = 16;
 
 /// Whether there is a connection.
 #[derive(Debug)]
@@ -48,9 +58,10 @@ impl State {
         }
     }
 
-    /// Whether Redis refuses the connection, so that waiting for it is in vain.
+    /// Whether somebody has to act first, so that waiting for the connection is in vain.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Down(down) if matches!(down.latest, Some(NoLine::Refused(_))))
+        let Self::Down(down) = self else { return false };
+        matches!(down.latest, Some(NoLine::Refused(_) | NoLine::Unusable(_)))
     }
 
     /// Whether the server stopped answering and has not come back.
@@ -69,7 +80,12 @@ impl State {
 }
 
 /// Starts connecting; the supervisor ends with the task.
-pub fn start(target: Target, name: &str) -> (watch::Receiver<State>, AbortOnDrop) {
+pub fn start(
+    target: Target,
+    place: Place,
+    address: String,
+    name: &str,
+) -> (watch::Receiver<State>, AbortOnDrop) {
     let down = Down {
         since: Instant::now(),
         latest: None,
@@ -77,110 +93,207 @@ pub fn start(target: Target, name: &str) -> (watch::Receiver<State>, AbortOnDrop
     };
     let (sender, receiver) = watch::channel(State::Down(down.clone()));
     let supervisor = Supervisor {
-        address: target.address.to_string(),
+        address,
         target,
+        place,
         name: client_name(name),
         state: sender,
     };
     (receiver, AbortOnDrop::spawn(supervisor.run(down)))
 }
 
+/// How trouble has been handled so far, until a connection lasts.
+struct Trouble {
+    delay: Duration,
+    /// Which reasons have been logged, and when.
+    logged: Vec<(NoLine, Instant)>,
+    breaks: Occasionally,
+}
+
 struct Supervisor {
     address: String,
     target: Target,
+    place: Place,
     name: String,
     state: watch::Sender<State>,
 }
 
+/// Why a connection is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Broke,
+    Hung,
+    /// The server is a replica now.
+    Demoted,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        Self {
+            delay: FIRST_DELAY,
+            logged: Vec::new(),
+            breaks: Occasionally::default(),
+        }
+    }
+
+    /// Whether this reason has not been logged for a while; it is taken as logged now.
+    fn is_news(&mut self, failure: &NoLine) -> bool {
+        self.logged.retain(|(_, at)| at.elapsed() < REMIND);
+        if self.logged.iter().any(|(logged, _)| logged == failure) || self.logged.len() == REASONS {
+            return false;
+        }
+        self.logged.push((failure.clone(), Instant::now()));
+        true
+    }
+
+    async fn pause(&mut self, longest: Duration) {
+        sleep(jittered(self.delay)).await;
+        self.delay = (self.delay * 2).min(longest);
+    }
+}
+
 impl Supervisor {
     async fn run(self, mut down: Down) {
+        let mut trouble = Trouble::new();
+        let mut told = true;
         loop {
-            let line = self.connect(down).await;
-            info!(
-                redis = self.address,
-                client = self.name,
-                "connected to Redis"
-            );
+            let line = self.connect(down, &mut trouble).await;
+            if told {
+                info!(
+                    redis = self.address,
+                    client = self.name,
+                    "connected to Redis"
+                );
+            }
+            let connected = Instant::now();
             self.state.send_replace(State::Up(Arc::clone(&line)));
-            let hung = !self.watch(&line).await;
-            let reason = if hung {
-                format!(
+            let end = self.watch(&line).await;
+            let reason = match end {
+                End::Broke => "the connection broke".to_owned(),
+                End::Hung => format!(
                     "it did not answer within {} ms",
                     self.target.response_timeout.as_millis()
-                )
-            } else {
-                "the connection broke".to_owned()
+                ),
+                End::Demoted => "it is a replica now".to_owned(),
             };
-            warn!(
-                redis = self.address,
-                client = self.name,
-                reason,
-                "lost the connection to Redis"
-            );
+            let hung = end == End::Hung;
+            let brief = connected.elapsed() < BRIEF;
+            if !brief {
+                trouble = Trouble::new();
+            }
+            let breaks = trouble.breaks.happened(1);
+            told = breaks.is_some();
+            if let Some(breaks) = breaks {
+                warn!(
+                    redis = self.address,
+                    client = self.name,
+                    reason,
+                    breaks,
+                    "lost the connection to Redis"
+                );
+            }
             down = Down {
                 since: Instant::now(),
                 latest: hung.then_some(NoLine::Unreachable(reason)),
                 hung,
             };
             self.state.send_replace(State::Down(down.clone()));
+            if brief {
+                trouble.pause(self.target.reconnect_max_delay).await;
+            }
         }
     }
 
     /// Tries until there is a connection.
-    async fn connect(&self, mut down: Down) -> Arc<Line> {
-        let mut delay = FIRST_DELAY;
-        let mut logged: Option<(NoLine, Instant)> = None;
+    async fn connect(&self, mut down: Down, trouble: &mut Trouble) -> Arc<Line> {
         loop {
             let failure = match self.attempt().await {
                 Ok(line) => return Arc::new(line),
                 Err(failure) => failure,
             };
-            let worth_logging = logged
-                .as_ref()
-                .is_none_or(|(earlier, at)| *earlier != failure || at.elapsed() >= REMIND);
-            if worth_logging {
+            if trouble.is_news(&failure) {
                 warn!(
                     client = self.name,
                     "{}; trying again until it works",
                     in_words(&self.address, Some(&failure))
                 );
-                logged = Some((failure.clone(), Instant::now()));
             }
             down.latest = Some(failure);
             self.state.send_replace(State::Down(down.clone()));
-            sleep(jittered(delay)).await;
-            delay = (delay * 2).min(self.target.reconnect_max_delay);
+            trouble.pause(self.target.reconnect_max_delay).await;
         }
     }
 
     async fn attempt(&self) -> Result<Line, NoLine> {
         let limit = self.target.connection_timeout;
-        timeout(limit, Line::open(&self.target.address, &self.name))
+        timeout(limit, Line::open(&self.target, &self.place, &self.name))
             .await
             .unwrap_or_else(|_| {
+                // A server without TLS says nothing to who begins with it.
+                let hint = if self.target.address.tls {
+                    " (does it speak TLS there?)"
+                } else {
+                    ""
+                };
                 Err(NoLine::Unreachable(format!(
-                    "no connection within {} ms",
+                    "no connection within {} ms{hint}",
                     limit.as_millis()
                 )))
             })
     }
 
-    /// Waits until the connection is of no more use; answers whether it broke, rather than hung.
-    async fn watch(&self, line: &Line) -> bool {
+    /// Waits until the connection is of no more use.
+    async fn watch(&self, line: &Line) -> End {
         let mut idle_check = interval(IDLE_CHECK);
         idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_check.reset();
+        let mut password_check = interval(PASSWORD_CHECK);
+        password_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refused: Option<NoLine> = None;
         loop {
             tokio::select! {
-                () = line.closed() => return true,
+                () = line.closed() => return End::Broke,
                 () = line.suspected() => {}
                 _ = idle_check.tick() => {}
+                _ = password_check.tick(), if self.target.password_file.is_some() => {
+                    let failure = self.keep_logged_in(line).await.err();
+                    if let Some(failure) = failure.as_ref().filter(|new| refused.as_ref() != Some(new)) {
+                        warn!(
+                            client = self.name,
+                            "{}; the connection goes on with the old password",
+                            in_words(&self.address, Some(failure))
+                        );
+                    }
+                    refused = failure;
+                    continue;
+                }
+            }
+            if line.is_demoted() {
+                return End::Demoted;
             }
             match timeout(self.target.response_timeout, line.answers()).await {
                 Ok(true) => {}
-                Ok(false) => return true,
-                Err(_) => return false,
+                Ok(false) => return End::Broke,
+                Err(_) => return End::Hung,
             }
+        }
+    }
+
+    /// Logs in with the new password, if there is one.
+    async fn keep_logged_in(&self, line: &Line) -> Result<(), NoLine> {
+        let again = line.keep_logged_in(&self.target);
+        match timeout(self.target.response_timeout, again).await {
+            Ok(Ok(true)) => {
+                info!(
+                    client = self.name,
+                    redis = self.address,
+                    "logged in with a new password"
+                );
+                Ok(())
+            }
+            Ok(Ok(false)) => Ok(()),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(NoLine::Unreachable("no answer to AUTH".to_owned())),
         }
     }
 }
@@ -190,6 +303,7 @@ fn in_words(address: &str, latest: Option<&NoLine>) -> String {
         None => format!("cannot reach {address}: not connected yet"),
         Some(NoLine::Unreachable(reason)) => format!("cannot reach {address}: {reason}"),
         Some(NoLine::Refused(words)) => format!("{address} refuses the connection: {words}"),
+        Some(NoLine::Unusable(words)) => format!("cannot connect to {address}: {words}"),
     }
 }
 

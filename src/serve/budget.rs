@@ -3,11 +3,24 @@
 //! Small calls pass without noticing. Who would exceed the limit waits until others are done;
 //! what turns out larger than it looked is counted, and makes others wait. Bytes that a caller has
 //! only announced are kept apart: they hold up other announcements, but no call that is all there.
+//! Who waits holds bytes as well, so that no more may wait than the limit once again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+
+/// What may wait however small the limit is: some messages of NATS's usual size.
+const LEAST_WAITING: usize = 16 << 20;
+
+/// Why there is no room for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Too many bytes of other calls wait already.
+    TooManyWait,
+    /// It waited until its time was up.
+    TimeIsUp,
+}
 
 /// The bytes that may be held.
 #[derive(Clone, Debug)]
@@ -24,6 +37,14 @@ struct Account {
 struct Sums {
     held: usize,
     announced: usize,
+    waiting: usize,
+}
+
+/// Bytes that a call which waits for room has with it, until it is dropped.
+#[derive(Debug)]
+struct Waiting<'a> {
+    account: &'a Account,
+    bytes: usize,
 }
 
 /// Bytes that a call holds, until it is dropped.
@@ -49,23 +70,47 @@ impl Budget {
         self.0.limit
     }
 
-    /// Waits until a call of so many bytes may be held; `None` if that was not before the deadline.
-    pub async fn hold(&self, bytes: usize, deadline: Instant) -> Option<Held> {
+    /// Waits until a call of so many bytes may be held.
+    ///
+    /// # Errors
+    ///
+    /// That was not before the deadline, or too many wait.
+    pub async fn hold(&self, bytes: usize, deadline: Instant) -> Result<Held, NoRoom> {
         self.admit(bytes, 0, deadline).await
     }
 
     /// Waits until there is room for a call of which some bytes are here and others are announced.
-    pub async fn expect(&self, here: usize, announced: usize, deadline: Instant) -> Option<Held> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::hold`].
+    pub async fn expect(
+        &self,
+        here: usize,
+        announced: usize,
+        deadline: Instant,
+    ) -> Result<Held, NoRoom> {
         self.admit(here, announced, deadline).await
     }
 
-    async fn admit(&self, here: usize, announced: usize, deadline: Instant) -> Option<Held> {
+    async fn admit(
+        &self,
+        here: usize,
+        announced: usize,
+        deadline: Instant,
+    ) -> Result<Held, NoRoom> {
+        if let Some(held) = self.try_admit(here, announced) {
+            return Ok(held);
+        }
+        let _waiting = self.0.wait(here)?;
         loop {
             let given_back = self.0.given_back.notified();
             if let Some(held) = self.try_admit(here, announced) {
-                return Some(held);
+                return Ok(held);
             }
-            timeout_at(deadline, given_back).await.ok()?;
+            timeout_at(deadline, given_back)
+                .await
+                .map_err(|_| NoRoom::TimeIsUp)?;
         }
     }
 
@@ -91,6 +136,24 @@ impl Budget {
 impl Account {
     fn sums(&self) -> MutexGuard<'_, Sums> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, bytes: usize) -> Result<Waiting<'_>, NoRoom> {
+        let mut sums = self.sums();
+        if sums.waiting.saturating_add(bytes) > self.limit.max(LEAST_WAITING) {
+            return Err(NoRoom::TooManyWait);
+        }
+        sums.waiting += bytes;
+        Ok(Waiting {
+            account: self,
+            bytes,
+        })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.account.sums().waiting -= self.bytes;
     }
 }
 
@@ -130,10 +193,10 @@ mod tests {
     async fn who_would_exceed_it_waits() {
         let budget = Budget::new(100);
         let mut first = budget.hold(60, soon()).await.unwrap();
-        assert!(budget.hold(60, soon()).await.is_none());
+        assert!(budget.hold(60, soon()).await.is_err());
         let second = budget.hold(40, soon()).await.unwrap();
         first.grow(50);
-        assert!(budget.hold(1, soon()).await.is_none());
+        assert!(budget.hold(1, soon()).await.is_err());
         let waiting = tokio::spawn({
             let budget = budget.clone();
             async move {
@@ -145,10 +208,10 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         drop(second);
-        assert!(waiting.await.unwrap().is_some());
+        assert!(waiting.await.unwrap().is_ok());
         assert_eq!(*budget.0.sums(), Sums::default());
         assert!(
-            budget.hold(1_000, soon()).await.is_some(),
+            budget.hold(1_000, soon()).await.is_ok(),
             "alone, anything goes"
         );
     }
@@ -157,17 +220,34 @@ mod tests {
     async fn announcements_hold_up_only_each_other() {
         let budget = Budget::new(100);
         let mut first = budget.expect(10, 80, soon()).await.unwrap();
-        assert!(budget.expect(10, 10, soon()).await.is_none());
+        assert!(budget.expect(10, 10, soon()).await.is_err());
         let small = budget.hold(50, soon()).await.unwrap();
         first.grow(85);
         assert_eq!(
             *budget.0.sums(),
             Sums {
                 held: 145,
-                announced: 0
+                announced: 0,
+                waiting: 0,
             }
         );
         drop((first, small));
         assert_eq!(*budget.0.sums(), Sums::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_and_what_is_too_much_is_told_at_once() {
+        let limit = 2 * LEAST_WAITING;
+        let budget = Budget::new(limit);
+        let _all = budget.hold(limit, soon()).await.unwrap();
+        let (most, more, small) = tokio::join!(
+            budget.hold(limit - 1, soon()),
+            budget.hold(2, Instant::now() + Duration::from_secs(9)),
+            budget.hold(1, soon()),
+        );
+        assert_eq!(most.unwrap_err(), NoRoom::TimeIsUp);
+        assert_eq!(more.unwrap_err(), NoRoom::TooManyWait);
+        assert_eq!(small.unwrap_err(), NoRoom::TimeIsUp);
+        assert_eq!(budget.0.sums().waiting, 0);
     }
 }

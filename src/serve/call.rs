@@ -182,7 +182,7 @@ impl Function {
         let key = reader.text().ok()?;
         let length = reader.length().ok()?;
         let value = Parts(reader.unread(), rest);
-        (value.len() == length).then_some(Call::Set { bucket, key, value })
+        (value.size() == length).then_some(Call::Set { bucket, key, value })
     }
 }
 

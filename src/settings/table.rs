@@ -3,11 +3,11 @@
 //! Parsing, the warnings for unknown names, and the README's table all come from here.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::address;
-use super::watch;
-use super::{Address, BucketLayout, ProviderSettings, Secret, Settings, Wrong};
+use super::{Address, BucketLayout, Health, Pem, ProviderSettings, Secret, Settings, Tls, Wrong};
+use super::{url, watch};
 
 /// One setting, that of a link or of the provider (`T`).
 pub struct Definition<T> {
@@ -40,6 +40,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             address: Address::default(),
+            password_file: None,
+            tls: Tls::default(),
+            read_from_replica: false,
             connection_timeout: Duration::from_millis(CONNECTION_TIMEOUT_MS),
             response_timeout: Duration::from_millis(RESPONSE_TIMEOUT_MS),
             retries: 3,
@@ -55,6 +58,7 @@ impl Default for Settings {
             max_in_flight: 1_024,
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
+            health: Health::Links,
             watch: Vec::new(),
             watch_bucket: "default".to_owned(),
             watch_configure_redis: false,
@@ -91,15 +95,13 @@ const fn entry<T>(
 /// What a link can set. `URL` comes before what overrides parts of it.
 pub const LINK_SETTINGS: &[Definition<Settings>] = &[
     Definition {
-        holds_password: |text| {
-            address::parse(text).is_ok_and(|parsed| parsed.address.password.is_some())
-        },
+        holds_password: |text| url::parse(text).is_ok_and(|parsed| parsed.holds_password()),
         ..entry(
             "URL",
             "redis://127.0.0.1:6379",
             "what to connect to",
             |settings, text| {
-                let parsed = address::parse(text)?;
+                let parsed = url::parse(text)?;
                 settings.address = parsed.address;
                 Ok(parsed.wildcard.map(|wildcard| {
                     format!(
@@ -136,6 +138,71 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
             },
         )
     },
+    Definition {
+        belongs_to_url: true,
+        ..entry(
+            "PASSWORD_FILE",
+            "",
+            "absolute path of a file that holds the password, read at every connect; when it \
+             changes, the connection authenticates again",
+            |settings, text| {
+                settings.password_file = Some(absolute(text)?);
+                Ok(None)
+            },
+        )
+    },
+    Definition {
+        belongs_to_url: true,
+        ..entry(
+            "TLS_CA",
+            "system roots",
+            "the authorities that a server's certificate may be from: PEM text, or an absolute \
+             path",
+            |settings, text| {
+                settings.tls.ca = Some(pem(text)?);
+                Ok(None)
+            },
+        )
+    },
+    Definition {
+        belongs_to_url: true,
+        ..entry(
+            "TLS_CERT",
+            "",
+            "the certificate to show to the server: PEM text, or an absolute path",
+            |settings, text| {
+                settings.tls.cert = Some(pem(text)?);
+                Ok(None)
+            },
+        )
+    },
+    Definition {
+        belongs_to_url: true,
+        holds_password: |text| !text.starts_with('/'),
+        ..entry(
+            "TLS_KEY",
+            "",
+            "the key of TLS_CERT: PEM text, or an absolute path",
+            |settings, text| {
+                settings.tls.key = Some(pem(text)?);
+                Ok(None)
+            },
+        )
+    },
+    entry(
+        "READ_FROM",
+        "primary",
+        "replica: get, get-many and exists may ask replicas (cluster, sentinel), and may answer \
+         what was there before the latest write",
+        |settings, text| {
+            settings.read_from_replica = match text.trim().to_ascii_lowercase().as_str() {
+                "primary" => false,
+                "replica" => true,
+                _ => return Err(Wrong::expected("primary or replica")),
+            };
+            Ok(None)
+        },
+    ),
     entry(
         "BACKEND_CONNECTION_TIMEOUT_MS",
         "3000",
@@ -184,7 +251,7 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
     entry(
         "SHARE_CONNECTIONS_BY_URL",
         "false",
-        "links with the same address and credentials share one connection",
+        "links with the same address, credentials and TLS settings share one connection",
         |settings, text| {
             settings.share_connection = boolean(text)?;
             Ok(None)
@@ -282,6 +349,20 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
         },
     ),
     entry(
+        "HEALTH",
+        "links",
+        "links: the provider is unhealthy while a link is without its Redis for more than 10 s; \
+         process: health says only that the process runs",
+        |settings, text| {
+            settings.health = match text.trim().to_ascii_lowercase().as_str() {
+                "links" => Health::Links,
+                "process" => Health::Process,
+                _ => return Err(Wrong::expected("links or process")),
+            };
+            Ok(None)
+        },
+    ),
+    entry(
         "WATCH",
         "none",
         "SET@key and DEL@key, separated by commas: what the component at the other end of a link \
@@ -345,6 +426,24 @@ fn milliseconds(text: &str, most: u64) -> Result<Duration, Wrong> {
     number(text, 1, most)
         .map(Duration::from_millis)
         .map_err(|_| Wrong::expected(format!("a whole number of milliseconds from 1 to {most}")))
+}
+
+fn absolute(text: &str) -> Result<PathBuf, Wrong> {
+    let path = Path::new(text.trim());
+    if path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err(Wrong::expected("an absolute path"))
+    }
+}
+
+fn pem(text: &str) -> Result<Pem, Wrong> {
+    if text.contains("-----BEGIN") {
+        return Ok(Pem::Text(Secret::from(text.to_owned())));
+    }
+    absolute(text)
+        .map(Pem::File)
+        .map_err(|_| Wrong::expected("PEM text (-----BEGIN …) or the absolute path of a PEM file"))
 }
 
 /// A value that is present but empty is true, as users of flags expect.

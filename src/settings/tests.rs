@@ -49,7 +49,7 @@ fn wrong(name: &str, value: &str) -> String {
 #[test]
 fn the_documented_defaults_are_the_defaults() {
     for definition in LINK_SETTINGS {
-        if ["", "none", "any"].contains(&definition.default) {
+        if ["", "none", "any", "system roots"].contains(&definition.default) {
             continue;
         }
         let reading = read(&[(definition.name, definition.default)]);
@@ -65,7 +65,7 @@ fn the_documented_defaults_are_the_defaults() {
 #[test]
 fn every_setting_is_read() {
     let settings = read(&[
-        ("url", "redis://ada:pw@h:1/2"),
+        ("url", "rediss://ada:pw@h:1/2"),
         ("Backend_Connection_Timeout_Ms", "1"),
         ("BACKEND_RESPONSE_TIMEOUT_MS.orders", " 2 "),
         ("BACKEND_RECONNECT_NUM_RETRIES", "0"),
@@ -74,6 +74,11 @@ fn every_setting_is_read() {
         ("SHARE_CONNECTIONS_BY_URL", "1"),
         ("USERNAME", "bob"),
         ("PASSWORD.bob", "better"),
+        ("PASSWORD_FILE", "/run/password"),
+        ("TLS_CA", "-----BEGIN CERTIFICATE-----"),
+        ("TLS_CERT", "/run/cert.pem"),
+        ("TLS_KEY", "/run/key.pem"),
+        ("READ_FROM", "Primary"),
         ("PREFIX", "shop/"),
         ("BUCKET_LAYOUT", "Flat"),
         ("BUCKETS", "a, b"),
@@ -83,6 +88,7 @@ fn every_setting_is_read() {
         ("MAX_IN_FLIGHT", "7"),
         ("MAX_WAITING", "0"),
         ("MAX_VALUE_BYTES", "8"),
+        ("HEALTH", "Process"),
         ("WATCH", "set@a,DEL@b:*"),
         ("WATCH_BUCKET", "a"),
         ("WATCH_CONFIGURE_REDIS", "1"),
@@ -94,8 +100,17 @@ fn every_setting_is_read() {
         address: Address {
             username: Some("bob".to_owned()),
             password: Some(Secret::from("better".to_owned())),
-            ..address::parse("redis://h:1/2").unwrap().address
+            ..url::parse("rediss://h:1/2").unwrap().address
         },
+        password_file: Some("/run/password".into()),
+        tls: Tls {
+            ca: Some(Pem::Text(Secret::from(
+                "-----BEGIN CERTIFICATE-----".to_owned(),
+            ))),
+            cert: Some(Pem::File("/run/cert.pem".into())),
+            key: Some(Pem::File("/run/key.pem".into())),
+        },
+        read_from_replica: false,
         connection_timeout: Duration::from_millis(1),
         response_timeout: Duration::from_millis(2),
         retries: 0,
@@ -111,6 +126,7 @@ fn every_setting_is_read() {
         max_in_flight: 7,
         max_waiting: 0,
         max_value_bytes: 8,
+        health: Health::Process,
         watch: vec![
             Watched {
                 pattern: "a".to_owned(),
@@ -131,9 +147,40 @@ fn every_setting_is_read() {
 }
 
 #[test]
+fn what_does_not_go_together_is_named() {
+    let refused = |config: &[(&str, &str)]| read(config).settings.unwrap_err();
+    let error = refused(&[("URL", "redis://h"), ("READ_FROM", "replica")]);
+    assert!(
+        error.contains("READ_FROM=replica") && error.contains("redis://h:6379"),
+        "{error}"
+    );
+    let error = refused(&[("URL", "redis://h"), ("TLS_CA", "/ca.pem")]);
+    assert!(
+        error.contains("TLS_CA") && error.contains("rediss"),
+        "{error}"
+    );
+    let error = refused(&[("URL", "rediss://h"), ("TLS_CERT", "/cert.pem")]);
+    assert!(error.contains("TLS_KEY"), "{error}");
+    let error = refused(&[("URL", "rediss://h"), ("TLS_KEY", "/key.pem")]);
+    assert!(error.contains("TLS_CERT"), "{error}");
+    let replica = read(&[("URL", "redis-cluster://h"), ("READ_FROM", "replica")]);
+    assert!(replica.settings.unwrap().read_from_replica);
+}
+
+#[test]
+fn a_key_is_not_shown_although_it_is_wrong() {
+    let error = wrong("TLS_KEY", "MIIEvQIBADAN");
+    assert!(
+        error.contains("TLS_KEY") && !error.contains("MIIE"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_wrong_value_is_named_with_what_was_expected() {
     for definition in LINK_SETTINGS {
-        if ["USERNAME", "PASSWORD", "PREFIX", "WATCH_BUCKET"].contains(&definition.name) {
+        let any = ["USERNAME", "PASSWORD", "PREFIX", "TLS_KEY", "WATCH_BUCKET"];
+        if any.contains(&definition.name) {
             continue;
         }
         let value = if definition.name == "BUCKETS" {

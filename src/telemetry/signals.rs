@@ -97,12 +97,14 @@ impl Command {
             error.type = Empty,
         );
         match &address.server {
-            Server::Tcp { host, port } => {
-                span.record("server.address", host);
-                span.record("server.port", port);
-            }
             Server::Unix { path } => {
                 span.record("server.address", tracing::field::display(path.display()));
+            }
+            Server::Tcp(_) | Server::Cluster { .. } | Server::Sentinel(_) => {
+                if let Some(endpoint) = address.first_endpoint() {
+                    span.record("server.address", &endpoint.host);
+                    span.record("server.port", endpoint.port);
+                }
             }
         }
         Self { span, started }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch::channel;
 use tracing::warn;
 
 use super::changes::{Kind, Repetitions};
@@ -16,7 +15,7 @@ use crate::connection::subscription::{Listener, Message, Subscription, Wish};
 use crate::connection::{Connection, Target};
 use crate::link::Link;
 use crate::serve::caller::Caller;
-use crate::settings::{Settings, Watched};
+use crate::settings::{Health, Settings, Watched};
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
 use crate::telemetry::deliveries::{self, Loss};
@@ -48,9 +47,11 @@ impl Watch {
     pub fn start(
         component: &str,
         name: &str,
-        settings: Settings,
+        mut settings: Settings,
         caller: Arc<Caller>,
     ) -> Result<Self, String> {
+        // A replica may not know yet of what the component is told of.
+        settings.read_from_replica = false;
         if settings.watch.is_empty() {
             return Err(
                 "wrong setting WATCH: it is missing; expected SET@key and DEL@key, separated by \
@@ -61,6 +62,7 @@ impl Watch {
         let client = format!("kvredis:{component}:{name}");
         let target = Target::new(&settings);
         let connection = Arc::new(Connection::start(target.clone(), &client));
+        let places = connection.places();
         let link = Arc::new(Link::new(settings, connection));
         let settings = link.settings();
         let bucket = link.bucket(&settings.watch_bucket).map_err(|_| {
@@ -87,9 +89,6 @@ impl Watch {
             flags: flags(&settings.watch),
             may_configure: settings.watch_configure_redis,
         };
-        // One server; a cluster has a list that changes.
-        let (_, addresses) = channel(vec![settings.address.clone()]);
-
         let (lattice, provider) = caller.identity();
         let lease_name = format!("{lattice}:{provider}:{component}:{name}");
         let lease = settings
@@ -123,7 +122,7 @@ impl Watch {
             repetitions: Mutex::default(),
             delivery,
         });
-        let subscription = Subscription::start(addresses, target, &client, wish, ear);
+        let subscription = Subscription::start(places, target, &client, wish, ear);
         Ok(Self {
             link,
             subscription,
@@ -144,6 +143,9 @@ impl Watch {
 
     /// What keeps the component from being told, with outages only if they last longer.
     pub fn troubles(&self, longer_than: Duration) -> Vec<String> {
+        if self.settings().health == Health::Process {
+            return Vec::new();
+        }
         let mut troubles = self.subscription.missing();
         let outages = self.subscription.outages().into_iter();
         // The connection for the values says best what is wrong.

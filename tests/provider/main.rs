@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[allow(dead_code, reason = "tests/reliability uses more of it")]
 mod common;
 
 mod addresses;

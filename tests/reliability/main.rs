@@ -6,19 +6,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod collector;
 #[allow(dead_code, reason = "tests/provider uses more of it")]
 #[path = "../provider/common/mod.rs"]
 mod common;
+mod gauge;
+mod history;
+mod ledger;
+mod linearizable;
+mod progress;
 mod scale;
+mod stopwatch;
 
-// mod crashes;    // Redis killed and restarted under load
-// mod histories;  // linearizability of counters and registers
-// mod hangs;      // frozen, silent, resetting, lying Redis; dropped networks
-// mod refusals;   // LOADING, READONLY, CLUSTERDOWN, ...
-// mod nats_gone;  // NATS restarted and away
-// mod health;     // what health says, and HEALTH=process
-// mod overload;   // the limits under ten times the load
-// mod endings;    // shutdown with calls in flight
-// mod hostile;    // 100,000 hostile messages
-// mod growth;     // a million calls, ten thousand links, a thousand reconnects
-// mod leaks;      // no secret in any output
+mod crashes; // Redis killed and restarted under load
+mod endings; // shutdown with calls in flight
+mod growth; // a million calls, ten thousand links, a thousand reconnects
+mod hangs; // frozen, silent, resetting, lying Redis; dropped networks
+mod health; // what health says, and HEALTH=process
+mod histories; // linearizability of counters and registers
+mod hostile; // 100,000 hostile messages
+mod leaks; // no secret in any output
+mod nats_gone; // NATS restarted and away
+mod overload; // the limits under ten times the load
+mod refusals; // LOADING, READONLY, CLUSTERDOWN, ...

@@ -20,6 +20,46 @@ fn both_manifests_are_the_same_but_for_the_images() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn there_is_a_manifest_for_each_kind_of_redis() -> Result<()> {
+    let mut names = Vec::new();
+    let mut config_names = Vec::new();
+    for file in fs::read_dir(root().join("examples/wadm"))? {
+        let path = file?.path();
+        let manifest = manifest::load(&path, &[])
+            .with_context(|| format!("{} is not what wadm takes", path.display()))?;
+        let errors = wadm_types::validation::validate_manifest(&manifest).await?;
+        ensure!(errors.is_empty(), "{}: {errors:?}", path.display());
+        let json = serde_json::to_value(&manifest)?;
+        collect_config_names(&json, &mut config_names);
+        names.push(manifest.metadata.name);
+    }
+    names.sort();
+    let expected = ["cluster", "rotating", "sentinel", "single", "tls", "unix"];
+    assert_eq!(names, expected.map(|kind| format!("orders-{kind}")));
+    // Configurations are known by name in a lattice: two of one name would be one.
+    let count = config_names.len();
+    config_names.sort();
+    config_names.dedup();
+    assert_eq!(config_names.len(), count);
+    Ok(())
+}
+
+fn collect_config_names(value: &serde_json::Value, names: &mut Vec<String>) {
+    if let Some(configs) = value.get("config").and_then(|config| config.as_array()) {
+        let of = |config: &serde_json::Value| Some(config.get("name")?.as_str()?.to_owned());
+        names.extend(configs.iter().filter_map(of));
+    }
+    let inner: Vec<&serde_json::Value> = match value {
+        serde_json::Value::Object(fields) => fields.values().collect(),
+        serde_json::Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    for value in inner {
+        collect_config_names(value, names);
+    }
+}
+
 #[test]
 fn a_relative_file_is_found_next_to_the_manifest() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -7,10 +7,14 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::ports;
 use super::process::Process;
 use super::wait::{eventually_some, patience};
+
+/// The pause of a test's own connection before it connects again.
+const RECONNECT: Duration = Duration::from_millis(20);
 
 /// A NATS server; killed when dropped.
 pub struct Nats {
@@ -38,6 +42,11 @@ impl Nats {
         nats
     }
 
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
@@ -61,6 +70,8 @@ impl Nats {
     pub async fn connect(&self) -> async_nats::Client {
         async_nats::ConnectOptions::new()
             .connection_timeout(patience())
+            // Sooner than kvredis, whose return tests measure.
+            .reconnect_delay_callback(|_| RECONNECT)
             // One reply may come in many messages, faster than a busy test takes them.
             .subscription_capacity(1 << 20)
             .connect(self.url())

@@ -1,10 +1,16 @@
 //! A TCP proxy in front of a Redis server, which sees the commands that pass and can misbehave as
-//! networks do: hold answers back, cut connections, and do so at a certain command.
+//! networks and broken servers do: hold back what passes, spoil the answers ([`Fault`]), cut
+//! connections, and do so at a certain command. In front of another kind of server it only passes
+//! on and holds back ([`Proxy::opaque`]).
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,9 +34,41 @@ pub enum Cut {
     After,
 }
 
+/// What becomes of the bytes that pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// They arrive.
+    None,
+    /// Answers are held back; commands pass.
+    HoldAnswers,
+    /// Nothing passes, either way, as when a network drops everything: late, it arrives.
+    HoldAll,
+    /// As before, but a connection on which something was to pass stays dead for ever, as when a
+    /// router has forgotten it.
+    Forget,
+    /// At the first answer the connection is reset.
+    Reset,
+    /// Something else comes instead of answers.
+    Garbage,
+    /// Half of an answer comes, and the rest never.
+    Half,
+}
+
+/// What comes instead of answers: other protocols, and Redis's own with numbers gone mad.
+const GARBAGE: [&[u8]; 6] = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    b"*2000000000\r\n",
+    b"$-7\r\n",
+    b":12x\r\n",
+    b"\0\0\0\0\0\0\0\0",
+];
+
 struct State {
     upstream: u16,
-    hold: watch::Sender<bool>,
+    /// Whether the commands are Redis's, and can be read.
+    reads_commands: bool,
+    fault: watch::Sender<Fault>,
     /// Counted up to close all connections that there are.
     generation: watch::Sender<u64>,
     seen: Mutex<Seen>,
@@ -41,11 +79,22 @@ struct Seen {
     connected: Vec<Instant>,
     commands: Vec<String>,
     cuts: HashMap<String, Cut>,
+    /// An answer came while answers were held back.
+    holding: bool,
 }
 
 impl Proxy {
-    /// Starts a proxy in front of a port of this machine.
+    /// Starts a proxy in front of a Redis at a port of this machine.
     pub async fn start(upstream: u16) -> Self {
+        Self::launch(upstream, true).await
+    }
+
+    /// Starts a proxy in front of any server at a port of this machine.
+    pub async fn opaque(upstream: u16) -> Self {
+        Self::launch(upstream, false).await
+    }
+
+    async fn launch(upstream: u16, reads_commands: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .expect("a free port");
@@ -55,7 +104,8 @@ impl Proxy {
             .port();
         let state = Arc::new(State {
             upstream,
-            hold: watch::Sender::new(false),
+            reads_commands,
+            fault: watch::Sender::new(Fault::None),
             generation: watch::Sender::new(0),
             seen: Mutex::default(),
         });
@@ -69,17 +119,33 @@ impl Proxy {
 
     /// The address of the proxy.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        self.address("redis")
+    }
+
+    /// Its address for another protocol.
+    pub fn address(&self, scheme: &str) -> String {
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// From now on answers are held back; commands pass.
     pub fn hold(&self) {
-        self.state.hold.send_replace(true);
+        self.seen(|seen| seen.holding = false);
+        self.misbehave(Fault::HoldAnswers);
+    }
+
+    /// Whether an answer has come that is held back.
+    pub fn is_holding(&self) -> bool {
+        self.seen(|seen| seen.holding)
     }
 
     /// Lets through what was held back, and everything after it.
     pub fn release(&self) {
-        self.state.hold.send_replace(false);
+        self.misbehave(Fault::None);
+    }
+
+    /// From now on this becomes of what passes, on all connections.
+    pub fn misbehave(&self, fault: Fault) {
+        self.state.fault.send_replace(fault);
     }
 
     /// Closes all connections that there are.
@@ -92,6 +158,11 @@ impl Proxy {
     /// Closes every connection at a command, before Redis sees it or before it answers.
     pub fn cut_at(&self, command: &str, cut: Cut) {
         self.seen(|seen| seen.cuts.insert(command.to_uppercase(), cut));
+    }
+
+    /// Ends what [`Self::cut_at`] began.
+    pub fn cut_nothing(&self) {
+        self.seen(|seen| seen.cuts.clear());
     }
 
     /// When connections have been made, each of them.
@@ -157,21 +228,29 @@ async fn serve(client: TcpStream, state: Arc<State>) {
     tokio::select! {
         _ = generation.changed() => {}
         _ = forward(from_client, to_server, &state) => {}
-        _ = answer(from_server, to_client, state.hold.subscribe()) => {}
+        _ = answer(from_server, to_client, &state) => {}
     }
 }
 
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
     let mut commands = Commands::default();
+    let mut fault = state.fault.subscribe();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
             return Ok(());
         }
-        let cut = state.note(commands.feed(&buffer[..length]));
+        let cut = state
+            .reads_commands
+            .then(|| commands.feed(&buffer[..length]));
+        let cut = cut.and_then(|commands| state.note(commands));
         if cut == Some(Cut::Before) {
             return Ok(());
+        }
+        over(&mut fault, |fault| fault == Fault::HoldAll).await?;
+        if *fault.borrow() == Fault::Forget {
+            pending::<()>().await;
         }
         to.write_all(&buffer[..length]).await?;
         if cut == Some(Cut::After) {
@@ -180,22 +259,52 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
     }
 }
 
-async fn answer(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut hold: watch::Receiver<bool>,
-) -> io::Result<()> {
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
+    let mut fault = state.fault.subscribe();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
             return Ok(());
         }
-        hold.wait_for(|held| !held)
-            .await
-            .map_err(io::Error::other)?;
-        to.write_all(&buffer[..length]).await?;
+        if matches!(*fault.borrow(), Fault::HoldAnswers | Fault::HoldAll) {
+            state.seen(|seen| seen.holding = true);
+        }
+        over(&mut fault, |fault| {
+            matches!(fault, Fault::HoldAnswers | Fault::HoldAll)
+        })
+        .await?;
+        let now = *fault.borrow();
+        match now {
+            Fault::Reset => {
+                // Closed without lingering, which the other side sees as a reset.
+                SockRef::from(to.as_ref()).set_linger(Some(Duration::ZERO))?;
+                return Ok(());
+            }
+            Fault::Forget => pending().await,
+            Fault::Garbage => {
+                // Each time another kind, also at the log-ins of many connections.
+                static NEXT: AtomicUsize = AtomicUsize::new(0);
+                let kind = NEXT.fetch_add(1, Ordering::Relaxed) % GARBAGE.len();
+                to.write_all(GARBAGE[kind]).await?;
+            }
+            Fault::Half => {
+                to.write_all(&buffer[..length / 2]).await?;
+                // What is lost is lost: when all is well again, the connection ends.
+                return over(&mut fault, |fault| fault == Fault::Half).await;
+            }
+            _ => to.write_all(&buffer[..length]).await?,
+        }
     }
+}
+
+/// Waits until a fault is over.
+async fn over(fault: &mut watch::Receiver<Fault>, lasts: fn(Fault) -> bool) -> io::Result<()> {
+    fault
+        .wait_for(|fault| !lasts(*fault))
+        .await
+        .map(drop)
+        .map_err(io::Error::other)
 }
 
 /// Finds the names of commands in a stream of requests: arrays of bulk strings.

@@ -1,4 +1,5 @@
-//! A Redis server of the test's own: on a free port and a Unix socket, keeping nothing on disk.
+//! A Redis server of the test's own: on a free port and a Unix socket, keeping nothing on disk
+//! unless told to ([`Redis::durable`]).
 //!
 //! It can be killed and started again, paused and resumed, and asked directly, past kvredis.
 //! The binary is that of `REDIS_SERVER` (a Valkey will do), else `redis-server`.
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 use super::ports;
 use super::process::Process;
-use super::wait::{eventually_some, patience};
+use super::wait::{eventually, eventually_some, patience};
 
 /// What connections past kvredis call themselves.
 const OWN_NAME: &str = "test";
@@ -25,18 +26,37 @@ pub struct Redis {
     port: u16,
     folder: TempDir,
     password: Option<&'static str>,
+    durable: bool,
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
 impl Redis {
     /// Starts a server that everybody may use.
     pub async fn start() -> Self {
-        Self::launch(None).await
+        Self::launch(Self::stopped()).await
     }
 
     /// Starts a server that wants this password.
     pub async fn with_password(password: &'static str) -> Self {
-        Self::launch(Some(password)).await
+        let mut redis = Self::stopped();
+        redis.password = Some(password);
+        Self::launch(redis).await
+    }
+
+    /// Starts a server that answers a write only when it is on disk, and so keeps its data over
+    /// [`Self::stop`] and [`Self::restart`].
+    pub async fn durable() -> Self {
+        let mut redis = Self::stopped();
+        redis.durable = true;
+        Self::launch(redis).await
+    }
+
+    /// Starts a server with more on its command line, such as `--cluster-enabled yes`.
+    pub async fn with_arguments(arguments: &[&str]) -> Self {
+        let mut redis = Self::stopped();
+        redis.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self::launch(redis).await
     }
 
     /// A server with a port, but not running: connections to it are refused.
@@ -45,13 +65,13 @@ impl Redis {
             port: ports::free(),
             folder: TempDir::new().expect("a temporary folder"),
             password: None,
+            durable: false,
+            arguments: Vec::new(),
             process: None,
         }
     }
 
-    async fn launch(password: Option<&'static str>) -> Self {
-        let mut redis = Self::stopped();
-        redis.password = password;
+    async fn launch(mut redis: Self) -> Self {
         while !redis.try_start().await {
             redis.port = ports::free();
         }
@@ -78,18 +98,37 @@ impl Redis {
         self.folder.path().join("redis.sock")
     }
 
-    /// Kills the server; what it held is lost.
+    /// Kills the server (SIGKILL); what it held is lost, unless it is durable.
     pub fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Starts it on its port, empty.
+    /// Starts it on its port, empty unless it is durable.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(
             self.try_start().await,
             "redis-server did not start again: is its port taken?"
         );
+    }
+
+    /// Waits until it has loaded its data and answers `PING`.
+    pub async fn ready(&self) {
+        eventually("redis-server answers PING", async || {
+            let Ok(mut connection) = self.connect(0).await else {
+                return false;
+            };
+            let pong: redis::RedisResult<String> =
+                redis::cmd("PING").query_async(&mut connection).await;
+            pong.is_ok()
+        })
+        .await;
+    }
+
+    /// Starts it on its port with more on its command line; what it has saved, it loads.
+    pub async fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        self.restart().await;
     }
 
     /// Stops the process's clock: connections stay open, and nothing is answered.
@@ -200,7 +239,7 @@ impl Redis {
 
     /// A connection of the test's, which [`Self::connections`] does not count: it may still be
     /// there a moment after it was dropped.
-    async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
+    pub async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
         let password = self
             .password
             .map_or(String::new(), |password| format!(":{password}@"));
@@ -225,11 +264,13 @@ impl Redis {
             // With the hyphen it starts on machines without IPv6, too.
             .args(["--bind", "127.0.0.1", "-::1"])
             .args(["--port", &self.port.to_string()])
-            .args(["--save", "", "--appendonly", "no"])
+            .args(["--save", "", "--appendfsync", "always"])
+            .args(["--appendonly", if self.durable { "yes" } else { "no" }])
             .arg("--dir")
             .arg(self.folder.path())
             .arg("--unixsocket")
             .arg(self.socket());
+        command.args(&self.arguments);
         if let Some(password) = self.password {
             command.args(["--requirepass", password]);
         }

@@ -1,0 +1,277 @@
+//! Keeps the map of a cluster fresh: asks its nodes which of them has which slots, when somebody
+//! saw that the map is wrong, while a node is away, and now and then.
+//!
+//! It owns the connections to the nodes: one for each that the map names, and the seeds' as long as
+//! there is no map, or none of its nodes can be reached.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tracing::info;
+
+use super::slots::{Map, Range, Shard, ranges};
+use crate::connection::dial::Site;
+use crate::connection::line::Reply;
+use crate::connection::node::Node;
+use crate::connection::place::Place;
+use crate::connection::request::Request;
+use crate::connection::{Outage, Target};
+use crate::settings::address::Endpoint;
+use crate::task::AbortOnDrop;
+
+/// How often nodes are asked while one of them is away, or the map is known to be wrong.
+const SOON: Duration = Duration::from_millis(100);
+/// How often they are asked when all is well.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
+
+/// The map of a cluster, and the nodes that it names.
+#[derive(Debug)]
+pub struct Topology {
+    map: watch::Receiver<Option<Arc<Map>>>,
+    nodes: Arc<Nodes>,
+    stale: Arc<Notify>,
+    _refresher: AbortOnDrop,
+}
+
+/// The connections. A node may have two: one of them reads although it is a replica.
+#[derive(Debug)]
+struct Nodes {
+    target: Target,
+    name: String,
+    seeds: Vec<Endpoint>,
+    table: Mutex<HashMap<(Endpoint, bool), Arc<Node>>>,
+}
+
+struct Refresher {
+    nodes: Arc<Nodes>,
+    stale: Arc<Notify>,
+    map: watch::Sender<Option<Arc<Map>>>,
+    ranges: Vec<Range>,
+    turn: usize,
+}
+
+impl Topology {
+    /// Starts asking the seeds.
+    pub fn start(target: Target, seeds: Vec<Endpoint>, name: &str) -> Self {
+        let nodes = Arc::new(Nodes {
+            target,
+            name: name.to_owned(),
+            seeds,
+            table: Mutex::default(),
+        });
+        let stale = Arc::new(Notify::new());
+        let (sender, map) = watch::channel(None);
+        let refresher = Refresher {
+            nodes: Arc::clone(&nodes),
+            stale: Arc::clone(&stale),
+            map: sender,
+            ranges: Vec::new(),
+            turn: 0,
+        };
+        Self {
+            map,
+            nodes,
+            stale,
+            _refresher: AbortOnDrop::spawn(refresher.run()),
+        }
+    }
+
+    /// The map; `None` when the link is gone before there was one.
+    pub async fn map(&self) -> Option<Arc<Map>> {
+        if let Some(map) = self.map.borrow().as_ref() {
+            return Some(Arc::clone(map));
+        }
+        let mut map = self.map.clone();
+        let there = map.wait_for(Option::is_some).await.ok()?;
+        there.clone()
+    }
+
+    /// The map, as it changes.
+    pub fn maps(&self) -> watch::Receiver<Option<Arc<Map>>> {
+        self.map.clone()
+    }
+
+    /// Waits until the map is another one.
+    pub async fn differs_from(&self, known: &Arc<Map>) {
+        let mut map = self.map.clone();
+        let differs = |map: &Option<Arc<Map>>| map.as_ref().is_some_and(|m| !Arc::ptr_eq(m, known));
+        if map.wait_for(differs).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Has the nodes asked again.
+    pub fn refresh(&self) {
+        self.stale.notify_one();
+    }
+
+    /// A node that may not be in the map yet.
+    pub fn node(&self, endpoint: &Endpoint) -> Arc<Node> {
+        self.nodes.get(endpoint, false)
+    }
+
+    /// The earliest outage of a node that is needed.
+    pub fn outage(&self) -> Option<Outage> {
+        let outages: Vec<Outage> = match self.map.borrow().as_ref() {
+            Some(map) => {
+                let primaries = map.shards().iter().map(|shard| &shard.primary);
+                primaries.filter_map(|node| node.outage()).collect()
+            }
+            None => {
+                let seeds = self.nodes.seeds.iter();
+                let seeds = seeds.map(|seed| self.nodes.get(seed, false));
+                seeds.filter_map(|node| node.outage()).collect()
+            }
+        };
+        outages.into_iter().min_by_key(|outage| outage.since)
+    }
+}
+
+impl Nodes {
+    fn get(&self, endpoint: &Endpoint, reads_replica: bool) -> Arc<Node> {
+        let mut table = self.table();
+        let node = table
+            .entry((endpoint.clone(), reads_replica))
+            .or_insert_with(|| Arc::new(self.connect(endpoint, reads_replica)));
+        Arc::clone(node)
+    }
+
+    fn connect(&self, endpoint: &Endpoint, reads_replica: bool) -> Node {
+        let scheme = if self.target.address.tls {
+            "rediss"
+        } else {
+            "redis"
+        };
+        let site = Site::Tcp(endpoint.clone());
+        let place = if reads_replica {
+            Place::ClusterReplica(site)
+        } else {
+            Place::Server(site)
+        };
+        let address = format!("{scheme}://{endpoint}");
+        Node::start(self.target.clone(), place, address, &self.name)
+    }
+
+    /// Those with a connection, and where they are.
+    fn ready(&self) -> Vec<(Endpoint, Arc<Node>)> {
+        let table = self.table();
+        let mut ready: Vec<_> = table
+            .iter()
+            .filter(|((_, reads_replica), node)| !reads_replica && node.ready_line().is_some())
+            .map(|((endpoint, _), node)| (endpoint.clone(), Arc::clone(node)))
+            .collect();
+        ready.sort_by(|(a, _), (b, _)| a.cmp(b));
+        ready
+    }
+
+    /// Drops the connections to all others.
+    fn keep(&self, wanted: &HashSet<(Endpoint, bool)>) {
+        self.table().retain(|key, _| wanted.contains(key));
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<(Endpoint, bool), Arc<Node>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refresher {
+    async fn run(mut self) {
+        loop {
+            if let Some(ranges) = self.ask().await {
+                self.adopt(ranges);
+            }
+            let complete = match self.map.borrow().as_ref() {
+                Some(map) => map
+                    .shards()
+                    .iter()
+                    .all(|s| s.primary.ready_line().is_some()),
+                None => false,
+            };
+            if complete {
+                tokio::select! {
+                    () = sleep(NOW_AND_THEN) => {}
+                    () = self.stale.notified() => {}
+                }
+            }
+            // Never in quick succession, however many calls complain.
+            sleep(SOON).await;
+        }
+    }
+
+    /// Asks one node after another, beginning with another one each time: one that has been cut off
+    /// must not have the last word again and again.
+    async fn ask(&mut self) -> Option<Vec<Range>> {
+        let mut ready = self.nodes.ready();
+        if ready.is_empty() {
+            for seed in &self.nodes.seeds {
+                self.nodes.get(seed, false);
+            }
+            return None;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let first = self.turn % ready.len();
+        ready.rotate_left(first);
+        let question = Request::One(redis::cmd("CLUSTER").arg("SLOTS").take());
+        for (endpoint, node) in ready {
+            let Some(line) = node.ready_line() else {
+                continue;
+            };
+            let limit = self.nodes.target.response_timeout;
+            match timeout(limit, line.send(&question, false)).await {
+                Ok(Reply::Answer(answer)) => {
+                    let ranges = ranges(&answer, &endpoint).filter(|ranges| !ranges.is_empty());
+                    if ranges.is_some() {
+                        return ranges;
+                    }
+                }
+                Ok(Reply::Refusal(_) | Reply::Lost) => {}
+                Err(_) => line.suspect(),
+            }
+        }
+        None
+    }
+
+    fn adopt(&mut self, mut ranges: Vec<Range>) {
+        ranges.sort_by_key(|range| range.first);
+        if ranges == self.ranges && self.map.borrow().is_some() {
+            return;
+        }
+        let with_replicas = self.nodes.target.read_from_replica;
+        let mut wanted = HashSet::new();
+        let mut shards: Vec<Shard> = Vec::new();
+        let mut index: HashMap<&Endpoint, usize> = HashMap::new();
+        let mut runs = Vec::with_capacity(ranges.len());
+        for range in &ranges {
+            let shard = *index.entry(&range.primary).or_insert_with(|| {
+                wanted.insert((range.primary.clone(), false));
+                let mut replicas = Vec::new();
+                if with_replicas {
+                    for replica in &range.replicas {
+                        wanted.insert((replica.clone(), true));
+                        replicas.push(self.nodes.get(replica, true));
+                    }
+                }
+                shards.push(Shard {
+                    lowest: range.first,
+                    endpoint: range.primary.clone(),
+                    primary: self.nodes.get(&range.primary, false),
+                    replicas,
+                });
+                shards.len() - 1
+            });
+            runs.push((range.first, range.last, shard));
+        }
+        let map = Arc::new(Map::new(shards, runs.into_iter()));
+        self.nodes.keep(&wanted);
+        info!(
+            nodes = map.shards().len(),
+            redis = %self.nodes.target.address,
+            "the slots of the cluster have been found"
+        );
+        self.map.send_replace(Some(map));
+        self.ranges = ranges;
+    }
+}

@@ -1,0 +1,237 @@
+//! The connection to one server that mends itself, and the attempts of a request to get its
+//! answer there.
+//!
+//! `supervisor` keeps it up, `line` is one established connection. Which server a request belongs
+//! to, and where to go when that changes, is for `connection` and `cluster`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ServerError, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::gate::Gate;
+use super::line::{Line, Reply};
+use super::place::Place;
+use super::request::{Patience, Request, Retry};
+use super::supervisor::{self, State};
+use super::{Outage, Target};
+use crate::error::{Error, in_words};
+use crate::task::AbortOnDrop;
+
+/// First pause before asking again a Redis that says it will be ready soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A connection that its supervisor keeps up as long as somebody holds it.
+#[derive(Debug)]
+pub struct Node {
+    address: String,
+    state: watch::Receiver<State>,
+    _supervisor: AbortOnDrop,
+}
+
+/// A request on its way: how often it has been tried, and how long it pauses.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    request: &'a Request,
+    retry: Retry,
+    gate: &'a Gate,
+    /// How long it may take.
+    pub patience: Patience,
+    retries: u32,
+    pause: Duration,
+    /// What kept Redis from it so far.
+    earlier: Option<ServerError>,
+}
+
+/// What came of one attempt.
+#[derive(Debug)]
+pub enum Outcome {
+    /// There is nothing more to do.
+    Done(Result<Value, Error>),
+    /// It may be tried again, now.
+    Again,
+    /// Another node of the cluster has the key.
+    Elsewhere(ServerError),
+}
+
+impl Node {
+    /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`),
+    /// `address` what logs and errors do.
+    pub fn start(target: Target, place: Place, address: String, name: &str) -> Self {
+        let (state, supervisor) = supervisor::start(target, place, address.clone(), name);
+        Self {
+            address,
+            state,
+            _supervisor: supervisor,
+        }
+    }
+
+    /// Since when and why there is no connection; `None` while there is one.
+    pub fn outage(&self) -> Option<Outage> {
+        self.state.borrow().outage(&self.address)
+    }
+
+    /// The established connection, if there is one.
+    pub fn ready_line(&self) -> Option<Arc<Line>> {
+        self.state.borrow().line()
+    }
+
+    /// The established connection, waiting for it if need be.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, too late or without hope.
+    pub async fn line(&self, gate: &Gate, patience: Patience) -> Result<Arc<Line>, Error> {
+        if let Some(line) = self.ready_line() {
+            return Ok(line);
+        }
+        let _waiting = gate.wait()?;
+        let mut state = self.state.clone();
+        let limit = if state.borrow().is_hung() {
+            patience
+                .deadline
+                .min(Instant::now() + patience.response_timeout)
+        } else {
+            patience.deadline
+        };
+        let settled = state.wait_for(|state| state.line().is_some() || state.is_refused());
+        match timeout_at(limit, settled).await {
+            Ok(Ok(state)) => {
+                if let Some(line) = state.line() {
+                    return Ok(line);
+                }
+            }
+            Ok(Err(_)) => return Err(Error::other("the link was deleted during the call")),
+            Err(_) => {}
+        }
+        let reason = self.outage().map(|outage| outage.reason);
+        Err(Error::other(reason.unwrap_or_else(|| {
+            format!(
+                "cannot reach {}: the connection came too late",
+                self.address
+            )
+        })))
+    }
+}
+
+impl<'a> Attempts<'a> {
+    /// A request that has not been tried yet.
+    pub fn new(request: &'a Request, retry: Retry, gate: &'a Gate, patience: Patience) -> Self {
+        Self {
+            request,
+            retry,
+            gate,
+            patience,
+            retries: 0,
+            pause: FIRST_PAUSE,
+            earlier: None,
+        }
+    }
+
+    /// Who limits how many requests there are at once.
+    pub fn gate(&self) -> &'a Gate {
+        self.gate
+    }
+
+    /// Tries once over a line of `node`, as a guest of a node that is still importing the key's
+    /// slot where `asking` says so.
+    pub async fn once(&mut self, node: &Node, line: &Line, asking: bool) -> Outcome {
+        let turn = match self.gate.turn(self.patience.deadline).await {
+            Ok(turn) => turn,
+            Err(error) => return Outcome::Done(Err(error)),
+        };
+        if line.is_closed() {
+            // It broke while the call waited for its turn: nothing was sent.
+            return Outcome::Again;
+        }
+        let limit = self
+            .patience
+            .deadline
+            .min(Instant::now() + self.patience.response_timeout);
+        let reply = timeout_at(limit, line.send(self.request, asking)).await;
+        drop(turn);
+        match reply {
+            Ok(Reply::Answer(answer)) => Outcome::Done(Ok(answer)),
+            Ok(Reply::Refusal(refusal)) => self.refused(line, refusal).await,
+            Ok(Reply::Lost)
+                if self.retry == Retry::Safe && self.retries < self.patience.retries =>
+            {
+                self.retries += 1;
+                Outcome::Again
+            }
+            Ok(Reply::Lost) => Outcome::Done(Err(self.lost(node))),
+            Err(_) => {
+                line.suspect();
+                Outcome::Done(Err(match &self.earlier {
+                    // What keeps Redis from it says more than that time is up.
+                    Some(refusal) if self.retry == Retry::Safe => Error::other(in_words(refusal)),
+                    _ => self.no_answer(node),
+                }))
+            }
+        }
+    }
+
+    async fn refused(&mut self, line: &Line, refusal: ServerError) -> Outcome {
+        if matches!(refusal.code(), "MOVED" | "ASK") {
+            return Outcome::Elsewhere(refusal);
+        }
+        if refusal.code() == "READONLY" {
+            // It was the primary once; another one may be by now, perhaps at the same address.
+            line.demoted();
+        }
+        if !passes(refusal.code()) {
+            return Outcome::Done(Err(Error::from(&refusal)));
+        }
+        // Redis did not carry it out, so that any request may be sent again.
+        if !self.pause().await {
+            return Outcome::Done(Err(Error::other(in_words(&refusal))));
+        }
+        self.earlier = Some(refusal);
+        Outcome::Again
+    }
+
+    /// Pauses, a little longer each time; false when the call's time does not allow it.
+    pub async fn pause(&mut self) -> bool {
+        if Instant::now() + self.pause >= self.patience.deadline {
+            return false;
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        true
+    }
+
+    fn lost(&self, node: &Node) -> Error {
+        Error::other(format!(
+            "the connection to {} broke before the answer came{}",
+            node.address,
+            maybe_done(self.retry)
+        ))
+    }
+
+    fn no_answer(&self, node: &Node) -> Error {
+        Error::other(format!(
+            "no answer from {} within {} ms{}",
+            node.address,
+            self.patience.response_timeout.as_millis(),
+            maybe_done(self.retry)
+        ))
+    }
+}
+
+fn maybe_done(retry: Retry) -> &'static str {
+    match retry {
+        Retry::Safe => "",
+        Retry::Never => "; it may or may not have been carried out",
+    }
+}
+
+/// Whether Redis says with this code that it did nothing yet, and will soon be able to.
+pub fn passes(code: &str) -> bool {
+    matches!(
+        code,
+        "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"
+    )
+}

@@ -1,0 +1,65 @@
+//! What goes into a connection: a command or several, and how hard to try.
+
+use std::time::Duration;
+
+use redis::{Arg, Cmd, Pipeline};
+use tokio::time::Instant;
+
+/// A command, or several that Redis runs as one (`MULTI`).
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// One command.
+    One(Cmd),
+    /// A transaction; the answer is the array that `EXEC` gives.
+    Transaction(Pipeline),
+}
+
+/// Whether a request may be sent again when the connection broke after it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Twice has the effect of once.
+    Safe,
+    /// Twice would not be once: it is sent again only if it surely reached no Redis.
+    Never,
+}
+
+/// How long and how often one call of a link may try.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// When the call must be answered.
+    pub deadline: Instant,
+    /// Time limit for one answer of Redis.
+    pub response_timeout: Duration,
+    /// How often a safe request is sent again after a broken connection.
+    pub retries: u32,
+}
+
+impl Request {
+    /// The command's name, for those who watch.
+    pub fn name(&self) -> &'static str {
+        const NAMES: [&str; 9] = [
+            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
+        ];
+        match self {
+            Self::Transaction(_) => "MULTI",
+            Self::One(command) => words(command)
+                .next()
+                .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
+                .unwrap_or("other"),
+        }
+    }
+
+    /// Whether a replica may answer it. `SCAN` is not among them: its cursor is of one server.
+    pub fn is_read(&self) -> bool {
+        matches!(self.name(), "GET" | "EXISTS" | "MGET")
+    }
+}
+
+/// A command's words, the first of which is its name.
+pub fn words(command: &Cmd) -> impl Iterator<Item = &[u8]> {
+    command.args_iter().map(|word| match word {
+        Arg::Simple(word) => word,
+        // No command made here has a cursor of the redis crate's.
+        _ => &[],
+    })
+}

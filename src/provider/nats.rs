@@ -1,0 +1,151 @@
+//! The connection to the NATS of the lattice: how it is made, and made again.
+//!
+//! The client reconnects by itself. It limits the time for the TCP connection only: an attempt that
+//! gets no greeting, because a network forgot the connection or a server froze, would last for ever.
+//! `stuck` notices that. What is said over the connection is for others.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::connection::State;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+use wasmcloud_provider_sdk::{HostData, with_connection_event_logging};
+
+const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
+/// How long the first connection is tried for; then the host may start the provider anew.
+const FIRST_CONNECT: Duration = Duration::from_secs(30);
+/// The longest pause between attempts: callers wait for their end.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long making a TCP connection may take. An attempt that began while NATS was unreachable
+/// must not hold up the next one for long once it is back.
+const TCP_CONNECT: Duration = Duration::from_millis(1_500);
+/// How long the first attempt may take as a whole.
+const ATTEMPT: Duration = Duration::from_secs(6);
+/// How long later attempts may take: looking up a name may take seconds when a whole network is
+/// coming back.
+const STUCK: Duration = Duration::from_secs(15);
+/// A server that falls silent is given up after three of these.
+const PING: Duration = Duration::from_secs(5);
+/// How often the connection is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The connection, and when the latest attempt to make it began.
+pub struct Nats {
+    /// The client.
+    pub client: Client,
+    latest_attempt: Attempt,
+}
+
+type Attempt = Arc<Mutex<Instant>>;
+
+impl Nats {
+    /// Connects as the host data says.
+    ///
+    /// # Errors
+    ///
+    /// NATS does not take these credentials, or cannot be reached for 30 s.
+    pub async fn connect(host_data: &HostData) -> anyhow::Result<Self> {
+        let url = Some(host_data.lattice_rpc_url.as_str())
+            .filter(|url| !url.is_empty())
+            .unwrap_or(DEFAULT_URL);
+        let give_up = Instant::now() + FIRST_CONNECT;
+        loop {
+            let latest_attempt = Arc::new(Mutex::new(Instant::now()));
+            let connecting = options(host_data, Arc::clone(&latest_attempt))?.connect(url);
+            let error = match timeout(ATTEMPT, connecting).await {
+                Ok(Ok(client)) => {
+                    return Ok(Self {
+                        client,
+                        latest_attempt,
+                    });
+                }
+                Ok(Err(error)) if is_hopeless(error.kind()) => Err(error)?,
+                Ok(Err(error)) => anyhow::Error::from(error),
+                Err(_) => anyhow::anyhow!("it does not answer"),
+            };
+            if Instant::now() >= give_up {
+                return Err(error);
+            }
+            warn!("cannot connect to NATS yet: {error:#}");
+            sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    /// Waits until the client is sure never to connect again. Usually for ever.
+    pub async fn stuck(&self) {
+        loop {
+            sleep(LOOK).await;
+            let began = *self
+                .latest_attempt
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if self.client.connection_state() == State::Disconnected && began.elapsed() > STUCK {
+                return;
+            }
+        }
+    }
+}
+
+fn is_hopeless(error: ConnectErrorKind) -> bool {
+    matches!(
+        error,
+        ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Authentication
+            | ConnectErrorKind::AuthorizationViolation
+    )
+}
+
+fn options(host_data: &HostData, latest_attempt: Attempt) -> anyhow::Result<ConnectOptions> {
+    let jwt = host_data.lattice_rpc_user_jwt.trim();
+    let seed = host_data.lattice_rpc_user_seed.trim();
+    let options = if jwt.is_empty() && seed.is_empty() {
+        ConnectOptions::new()
+    } else {
+        let key = nkeys::KeyPair::from_seed(seed)
+            .ok()
+            .context("the NATS seed in the host data is malformed")?;
+        let key = Arc::new(key);
+        ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
+            let key = Arc::clone(&key);
+            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+        })
+    };
+    Ok(with_connection_event_logging(options)
+        .name(format!("kvredis {}", host_data.provider_key))
+        .ping_interval(PING)
+        .connection_timeout(TCP_CONNECT)
+        // It is asked at the beginning of every attempt.
+        .reconnect_delay_callback(move |attempts| {
+            *latest_attempt
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            pause(attempts)
+        }))
+}
+
+/// None before the first attempt: a start waits for it. Then between half and all of what is
+/// allowed, so that the providers of a lattice do not come back in step.
+fn pause(attempts: usize) -> Duration {
+    if attempts <= 1 {
+        Duration::ZERO
+    } else {
+        LONGEST_PAUSE.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_short_and_jittered() {
+        assert_eq!(pause(1), Duration::ZERO);
+        for attempts in 2..100 {
+            let pause = pause(attempts).as_millis();
+            assert!((125..=250).contains(&pause), "{pause} ms");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Contract §3: Redis killed with SIGKILL and started again under load gives errors at most, never
+//! a wrong answer, a lost write or a double count.
+//!
+//! Every caller has keys of its own and knows from the answers to its calls what they may hold
+//! (`ledger`); all add to a few counters as well. Order between callers is for `histories`.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::common::client::{Client, Error};
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::ledger::{Possible, disjoint};
+use crate::progress::{Progress, may_have_counted};
+use crate::scale::{Row, pick, record};
+
+const CALLERS: usize = 64;
+const SHARED: usize = 4;
+/// Calls that succeed between one kill and the next, in the short form and the long one.
+const CALLS_BETWEEN: (usize, usize) = (1_000, 5_000);
+/// Of the host; what kvredis lets a call wait is 200 ms less.
+const RPC_TIMEOUT_MS: u64 = 1_500;
+
+#[tokio::test]
+async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
+    let kills = pick(3, 20);
+    let calls_between = pick(CALLS_BETWEEN.0, CALLS_BETWEEN.1);
+    let mut w = World::builder()
+        .redis(Redis::durable().await)
+        .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
+        .start()
+        .await;
+    let progress = Arc::new(Progress::default());
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|number| Caller::new(number, w.client.clone(), Arc::clone(&progress)))
+        .map(|caller| tokio::spawn(caller.run()))
+        .collect();
+    let mut recoveries = Vec::new();
+    for kill in 0..kills {
+        progress.more_succeed(calls_between).await;
+        w.redis.stop();
+        if kill % 2 == 1 {
+            // Too long for the calls that wait.
+            progress.more_fail(CALLERS).await;
+        }
+        w.redis.restart().await;
+        w.redis.ready().await;
+        recoveries.push(recovery(&w.client).await);
+    }
+    progress.more_succeed(calls_between).await;
+    progress.finish();
+    let mut callers: Vec<Caller> = join_all(callers)
+        .await
+        .into_iter()
+        .map(|caller| caller.expect("callers do not panic"))
+        .collect();
+
+    let mut lost = Vec::new();
+    for caller in &mut callers {
+        lost.extend(caller.compare_with(&w.redis).await);
+    }
+    for index in 0..SHARED {
+        lost.extend(check_shared(index, &callers, &w.redis).await.err());
+    }
+    let wrong: Vec<&String> = callers.iter().flat_map(|caller| &caller.wrong).collect();
+    let unknown: usize = callers.iter().map(|caller| caller.unknown).sum();
+    recoveries.sort();
+    let longest = recoveries[recoveries.len() - 1];
+    record(&Row {
+        fault: &format!(
+            "Redis (append-only file, fsync always) killed with SIGKILL and started again, {kills} times"
+        ),
+        load: "64 callers: set, get, increment, delete-many",
+        promised: "errors at most: no acknowledged write lost, nothing counted twice, nothing older read than was written; calls succeed within 1 s of Redis being up",
+        counted: format!(
+            "{} calls, {} errors ({unknown} increments that may have been carried out), {} unanswered, {} wrong answers, {} lost writes; back after {} ms (median), {} ms (longest)",
+            progress.calls(),
+            progress.failed(),
+            progress.unanswered(),
+            wrong.len(),
+            lost.len(),
+            recoveries[recoveries.len() / 2].as_millis(),
+            longest.as_millis(),
+        ),
+    });
+    assert!(wrong.is_empty(), "wrong answers: {wrong:#?}");
+    assert!(lost.is_empty(), "after all: {lost:#?}");
+    assert_eq!(progress.unanswered(), 0, "calls without an answer");
+    assert!(progress.failed() > 0, "the kills were noticed");
+    // The contract's second is for a machine that does nothing else.
+    let limit = Duration::from_secs(pick(10, 1));
+    assert!(longest < limit, "calls succeeded only after {longest:?}");
+}
+
+/// How long it takes from now until a call succeeds that begins from now on.
+async fn recovery(client: &Client) -> Duration {
+    let up = Instant::now();
+    eventually("a call succeeds", async || {
+        client.get("", "nothing").await.is_ok()
+    })
+    .await;
+    up.elapsed()
+}
+
+/// One of many who call at once, with keys of its own.
+struct Caller {
+    number: usize,
+    client: Client,
+    progress: Arc<Progress>,
+    rng: Rng,
+    registers: [Possible<Option<String>>; 2],
+    counter: Possible<u64>,
+    shared: [Share; SHARED],
+    written: u64,
+    /// Increments that may have been carried out.
+    unknown: usize,
+    /// Answers that contradict earlier ones.
+    wrong: Vec<String>,
+}
+
+/// What a caller has added to a shared counter.
+#[derive(Default)]
+struct Share {
+    /// The sums that it was answered, and what it added for each.
+    sums: Vec<(u64, u64)>,
+    /// What it may have added besides.
+    unknown: u64,
+}
+
+impl Caller {
+    fn new(number: usize, client: Client, progress: Arc<Progress>) -> Self {
+        Self {
+            number,
+            client,
+            progress,
+            rng: Rng::new(),
+            registers: [Possible::only(None), Possible::only(None)],
+            counter: Possible::only(0),
+            shared: Default::default(),
+            written: 0,
+            unknown: 0,
+            wrong: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) -> Self {
+        while !self.progress.is_over() {
+            let register = self.rng.usize(0..self.registers.len());
+            match self.rng.u8(0..20) {
+                0..=6 => self.set(register).await,
+                7..=10 => self.get(register).await,
+                11..=14 => self.increment().await,
+                15..=17 => self.increment_shared().await,
+                18 => self.read_counter().await,
+                _ => self.delete_both().await,
+            }
+        }
+        self
+    }
+
+    async fn set(&mut self, register: usize) {
+        self.written += 1;
+        // Of all lengths up to a page, so that half of one would show.
+        let filler = ".".repeat(self.rng.usize(0..4096));
+        let value = format!("{}/{}/{filler}", self.number, self.written);
+        let key = self.register_key(register);
+        let answer = self.client.set("", &key, &value).await;
+        self.wrote(&answer, &[register], &Some(value));
+    }
+
+    async fn delete_both(&mut self) {
+        let keys = [self.register_key(0), self.register_key(1)];
+        let answer = self.client.delete_many("", &[&keys[0], &keys[1]]).await;
+        self.wrote(&answer, &[0, 1], &None);
+    }
+
+    fn wrote(&mut self, answer: &Result<(), Error>, registers: &[usize], content: &Option<String>) {
+        self.progress.note(answer);
+        for register in registers {
+            let possible = &mut self.registers[*register];
+            match answer {
+                Ok(()) => possible.surely(|_| content.clone()),
+                Err(_) => possible.perhaps(|_| content.clone()),
+            }
+        }
+    }
+
+    async fn get(&mut self, register: usize) {
+        let key = self.register_key(register);
+        let answer = self.client.get("", &key).await;
+        self.progress.note(&answer);
+        if let Ok(value) = answer {
+            let check = self.registers[register].read(value.map(text));
+            self.judge("get", &key, check);
+        }
+    }
+
+    async fn read_counter(&mut self) {
+        let key = self.counter_key();
+        let answer = self.client.get("", &key).await;
+        self.progress.note(&answer);
+        if let Ok(value) = answer {
+            let check = self.counter.read(number(value));
+            self.judge("get", &key, check);
+        }
+    }
+
+    async fn increment(&mut self) {
+        let key = self.counter_key();
+        let delta = self.rng.u64(1..100);
+        let answer = self.client.increment("", &key, delta).await;
+        self.progress.note(&answer);
+        match answer {
+            Ok(sum) => {
+                self.counter.surely(|before| before + delta);
+                let check = self.counter.read(sum);
+                self.judge("increment", &key, check);
+            }
+            Err(error) if may_have_counted(&error) => {
+                self.unknown += 1;
+                self.counter.perhaps(|before| before + delta);
+            }
+            // It was not carried out: the next sum shows whether that is so.
+            Err(_) => {}
+        }
+    }
+
+    async fn increment_shared(&mut self) {
+        let index = self.rng.usize(0..SHARED);
+        let delta = self.rng.u64(1..100);
+        let answer = self.client.increment("", &shared_key(index), delta).await;
+        self.progress.note(&answer);
+        match answer {
+            Ok(sum) => {
+                let sums = &mut self.shared[index].sums;
+                let before = sums.last().map_or(0, |(before, _)| *before);
+                sums.push((sum, delta));
+                if sum < before + delta {
+                    let check = Err(format!("{sum}, although {before} had been reached"));
+                    self.judge("increment", &shared_key(index), check);
+                }
+            }
+            Err(error) if may_have_counted(&error) => {
+                self.unknown += 1;
+                self.shared[index].unknown += delta;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What Redis holds at the end, asked past kvredis: each key that holds something else than it
+    /// should.
+    async fn compare_with(&mut self, redis: &Redis) -> Vec<String> {
+        let keys = [
+            self.register_key(0),
+            self.register_key(1),
+            self.counter_key(),
+        ];
+        let words = ["MGET", &keys[0], &keys[1], &keys[2]];
+        let [first, second, counter]: [Option<Vec<u8>>; 3] = redis.ask(&words).await;
+        let checks = [
+            self.registers[0].read(first.map(text)),
+            self.registers[1].read(second.map(text)),
+            self.counter.read(number(counter)),
+        ];
+        keys.iter()
+            .zip(checks)
+            .filter_map(|(key, check)| Some(shown(key, check.err()?)))
+            .collect()
+    }
+
+    fn judge(&mut self, function: &str, key: &str, check: Result<(), String>) {
+        if let Err(contradiction) = check {
+            self.wrong
+                .push(shown(&format!("{function} of {key}"), contradiction));
+        }
+    }
+
+    fn register_key(&self, register: usize) -> String {
+        format!("register:{}:{register}", self.number)
+    }
+
+    fn counter_key(&self) -> String {
+        format!("counter:{}", self.number)
+    }
+}
+
+/// All that was acknowledged is in the shared counter, each once, and no more than may be.
+async fn check_shared(index: usize, callers: &[Caller], redis: &Redis) -> Result<(), String> {
+    let key = shared_key(index);
+    let shares = || callers.iter().map(|caller| &caller.shared[index]);
+    let mut sums: Vec<(u64, u64)> = shares().flat_map(|share| share.sums.clone()).collect();
+    disjoint(&mut sums).map_err(|error| shown(&key, error))?;
+    let acknowledged: u64 = sums.iter().map(|(_, delta)| delta).sum();
+    let unknown: u64 = shares().map(|share| share.unknown).sum();
+    let total = number(redis.ask(&["GET", &key]).await);
+    let highest = sums.last().map_or(0, |(sum, _)| *sum);
+    if total < highest || !(acknowledged..=acknowledged + unknown).contains(&total) {
+        return Err(format!(
+            "{key}: {total}, with {acknowledged} acknowledged, {unknown} unknown, {highest} reached"
+        ));
+    }
+    Ok(())
+}
+
+fn shared_key(index: usize) -> String {
+    format!("shared:{index}")
+}
+
+fn text(value: Vec<u8>) -> String {
+    String::from_utf8(value).expect("what was set was text")
+}
+
+fn number(value: Option<Vec<u8>>) -> u64 {
+    value.map_or(0, |digits| text(digits).parse().expect("a number"))
+}
+
+/// Values may be long.
+fn shown(what: &str, contradiction: impl Debug) -> String {
+    let text = format!("{what}: {contradiction:?}").replace("....", "");
+    text.chars().take(500).collect()
+}

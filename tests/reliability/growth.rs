@@ -1,0 +1,192 @@
+//! What grows with use, if anything does: a million calls, ten thousand links, a thousand
+//! reconnects. In the end the provider holds what it held in the beginning.
+//!
+//! The beginning is after a part of the same: the first calls make buffers and tables as large as
+//! they stay.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::common::client::Client;
+use crate::common::host::Link;
+use crate::common::proxy::Proxy;
+use crate::common::values::bytes;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::gauge::{self, Holdings};
+use crate::scale::{Row, pick, record};
+
+/// What the allocator and the servers' buffers make of it, in KiB.
+const NOISE: u64 = 4 << 10;
+const CALLERS: usize = 64;
+/// How long memory may take to settle.
+const BEFORE: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn calls_leave_nothing_behind() {
+    let calls = pick(20_000, 1_000_000);
+    let w = World::start().await;
+    mixed_calls(&w, calls / 10).await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
+    mixed_calls(&w, calls).await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    same(before, after);
+    record(&Row {
+        fault: "use",
+        load: &format!("{calls} mixed calls of {CALLERS} callers"),
+        promised: "memory, files and connections as before (within 4 MiB)",
+        counted: in_words(before, after),
+    });
+}
+
+#[tokio::test]
+async fn links_leave_nothing_behind() {
+    let links = pick(200, 10_000);
+    let w = World::start().await;
+    come_and_go(&w, links / 10, "early").await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
+    come_and_go(&w, links, "late").await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    same(before, after);
+    record(&Row {
+        fault: "links that come and go",
+        load: &format!("{links} links put, called over and deleted"),
+        promised: "memory, files and connections as before (within 4 MiB)",
+        counted: in_words(before, after),
+    });
+}
+
+#[tokio::test]
+async fn reconnects_leave_nothing_behind() {
+    let cuts = pick(20, 1_000);
+    let w = World::start().await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
+    ];
+    let client = w.link("cut", "default", &config).await;
+    cut_and_call(&proxy, &client, 10).await;
+    let before = gauge::settled(&w, 0, BEFORE, false).await;
+    let errors = cut_and_call(&proxy, &client, cuts).await;
+    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    same(before, after);
+    record(&Row {
+        fault: "connections cut",
+        load: &format!("{cuts} times, with 8 calls under way"),
+        promised: "back each time; memory, files and connections as before (within 4 MiB)",
+        counted: format!("{errors} calls failed; {}", in_words(before, after)),
+    });
+}
+
+/// All functions, on keys of each caller's own, with answers that are known.
+async fn mixed_calls(w: &World, calls: usize) {
+    let left = AtomicUsize::new(calls);
+    let enough = |of: usize| {
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(of))
+            .is_err()
+    };
+    join_all((0..CALLERS).map(async |caller| {
+        let (c, bucket) = (&w.client, &format!("b{caller}"));
+        let mut round = 0;
+        while !enough(10) {
+            round += 1;
+            let value = bytes(round * 37 % 2_000);
+            c.set(bucket, "k", &value).await.unwrap();
+            assert_eq!(c.get(bucket, "k").await, Ok(Some(value.clone())));
+            assert_eq!(c.exists(bucket, "k").await, Ok(true));
+            let sum = c.increment(bucket, "n", 1).await.unwrap();
+            assert!(sum >= round as u64);
+            c.set_many(bucket, &[("l", &value), ("m", &value)])
+                .await
+                .unwrap();
+            let entries = c.get_many(bucket, &["l", "m", "none"]).await.unwrap();
+            assert_eq!(entries[1], Some(("m".to_owned(), value)));
+            c.delete_many(bucket, &["l", "m"]).await.unwrap();
+            c.delete(bucket, "k").await.unwrap();
+            assert_eq!(c.get(bucket, "k").await, Ok(None));
+            c.list_keys(bucket, None).await.unwrap();
+        }
+    }))
+    .await;
+}
+
+/// Links of components that nobody has heard of before, twenty at a time.
+async fn come_and_go(w: &World, links: usize, name: &str) {
+    const TOGETHER: usize = 20;
+    let url = w.redis.url();
+    for round in 0..links / TOGETHER {
+        let these: Vec<Link> = (0..TOGETHER)
+            .map(|i| {
+                // The wrong name is warned of, once for each link.
+                Link::new(&format!("{name}-{round}-{i}"), "default")
+                    .config(&[("URL", &*url), ("PREFIXX", "x")])
+            })
+            .collect();
+        for link in &these {
+            w.host.put(link).await;
+        }
+        join_all(these.iter().map(async |link| {
+            let client = w.client.component(link.component(), link.name());
+            eventually("the link is there", async || {
+                client.increment("", "links", 1).await.is_ok()
+            })
+            .await;
+        }))
+        .await;
+        for link in &these {
+            w.host.delete(link.component(), link.name()).await;
+        }
+        let last = these.last().expect("twenty");
+        let client = w.client.component(last.component(), last.name());
+        eventually("the link is gone", async || client.probe().await.is_err()).await;
+    }
+    eventually("their connections are closed", async || {
+        w.redis.connections().await == 1
+    })
+    .await;
+}
+
+/// Cuts the connection in the midst of calls, so many times; answers how many calls failed.
+async fn cut_and_call(proxy: &Proxy, client: &Client, cuts: usize) -> usize {
+    let mut errors = 0;
+    for _ in 0..cuts {
+        let connected = proxy.connected().len();
+        let calls = join_all((0..8).map(|_| client.set("", "k", "v")));
+        let (answers, ()) = tokio::join!(calls, async {
+            tokio::task::yield_now().await;
+            proxy.cut();
+        });
+        errors += answers.iter().filter(|answer| answer.is_err()).count();
+        eventually("it connects again", async || {
+            proxy.connected().len() > connected
+        })
+        .await;
+        client.set("", "k", "v").await.unwrap();
+    }
+    errors
+}
+
+fn same(before: Holdings, after: Holdings) {
+    assert!(
+        after.resident <= before.resident + NOISE,
+        "memory: {before:?}, then {after:?}"
+    );
+    assert_eq!(after.files, before.files);
+    assert_eq!(after.connections, before.connections);
+}
+
+fn in_words(before: Holdings, after: Holdings) -> String {
+    format!(
+        "memory {} before, {} after; files {}, {}; connections {}, {}",
+        gauge::mebibytes(before.resident),
+        gauge::mebibytes(after.resident),
+        before.files,
+        after.files,
+        before.connections,
+        after.connections
+    )
+}

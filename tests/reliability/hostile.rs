@@ -1,0 +1,341 @@
+//! Hostile messages against the running binary, by the ten thousand, among calls that must all be
+//! right: it serves on, logs little, and holds no more memory in the end.
+//!
+//! Single kinds of junk, one by one, are in tests/provider/junk.rs.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use crate::common::client::Client;
+use crate::common::codec::{bucket_and_key, put_bytes, put_list, put_number};
+use crate::common::values::bytes;
+use crate::common::world::{COMPONENT, World};
+use crate::gauge;
+use crate::scale::{Row, pick, record};
+
+const FUNCTIONS: [(&str, &str); 9] = [
+    ("store", "get"),
+    ("store", "set"),
+    ("store", "delete"),
+    ("store", "exists"),
+    ("store", "list-keys"),
+    ("atomics", "increment"),
+    ("batch", "get-many"),
+    ("batch", "set-many"),
+    ("batch", "delete-many"),
+];
+/// Those who send junk, and those who call properly meanwhile.
+const ATTACKERS: usize = 8;
+const CALLERS: usize = 8;
+/// How many messages an attacker sends between two calls whose answer it waits for: more than all
+/// attackers send ahead would only fill the queue of the NATS client.
+const AHEAD: usize = 20;
+/// The value that is asked for and read by nobody.
+const LARGE: usize = 64 << 10;
+/// Calls that send half are given up in this time; after a second more their memory is free.
+const RPC_TIMEOUT_MS: u64 = 6_000;
+const OVER: Duration = Duration::from_millis(RPC_TIMEOUT_MS + 1_000);
+/// What the allocator may keep, in KiB.
+const NOISE: u64 = 32 << 10;
+/// The most that junk may make of it in between, in KiB: results on their way, and calls that wait
+/// for their parameters.
+const PEAK: u64 = 256 << 10;
+
+#[tokio::test]
+async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
+    let messages: usize = pick(10_000, 100_000);
+    let mut w = World::builder()
+        .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
+        // What is too busy to read Redis's answers in time is this machine.
+        .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "6000")])
+        .start()
+        .await;
+    w.client.set("", "large", bytes(LARGE)).await.unwrap();
+    // What is kept for good is there after a part of it.
+    attack(&w, messages / 10, 1).await;
+    let before = gauge::settled(&w, 0, OVER, true).await;
+    gauge::forget_peak(&w);
+    let calls = attack(&w, messages, 2).await;
+    let peak = gauge::peak(&w);
+    let after = gauge::settled(&w, before.resident + NOISE, 4 * OVER, true).await;
+    assert!(
+        after.resident <= before.resident + NOISE,
+        "memory: {before:?}, then {after:?}"
+    );
+    assert!(after.files <= before.files, "{before:?}, then {after:?}");
+    assert_eq!(after.connections, before.connections);
+    assert!(peak < before.resident + PEAK, "peak {peak} KiB");
+    assert_eq!(w.provider.ended(), None);
+    assert!(w.host.health().await.unwrap().healthy);
+    let lines = w.provider.count_logged(&[]).await;
+    let warnings = w.provider.count_logged(&["no proper calls"]).await;
+    assert!(lines < 100, "{lines} lines of log");
+    assert!(warnings > 0, "it is told of");
+    record(&Row {
+        fault: "truncated parameters, absurd lengths, no reply subject, parameters that never \
+                come or come too late or too often, results nobody reads, wrong headers, unknown \
+                functions, random bytes",
+        load: &format!("{messages} hostile messages, {CALLERS} proper callers"),
+        promised: "a logged warning; no crash, no hang, no leak; proper calls are right",
+        counted: format!(
+            "{calls} proper calls, 0 wrong, 0 errors; memory {} before, {} after, {} at most; \
+             {lines} lines of log",
+            gauge::mebibytes(before.resident),
+            gauge::mebibytes(after.resident),
+            gauge::mebibytes(peak),
+        ),
+    });
+}
+
+/// Sends so many hostile messages among proper calls; answers how many of the latter there were.
+async fn attack(w: &World, messages: usize, seed: u64) -> usize {
+    let attackers = join_all((0..ATTACKERS).map(async |i| {
+        let mut attacker = Attacker::new(w, seed * 100 + i as u64);
+        for sent in 0..messages / ATTACKERS {
+            attacker.send().await;
+            if sent % AHEAD == 0 {
+                w.client.probe().await.unwrap();
+            }
+        }
+    }));
+    let done = std::cell::Cell::new(false);
+    let callers = join_all((0..CALLERS).map(async |i| {
+        let mut calls = 0;
+        while !done.get() {
+            calls += call_properly(&w.client, &format!("bucket{i}"), calls).await;
+        }
+        calls
+    }));
+    let ((), calls) = tokio::join!(
+        async {
+            attackers.await;
+            done.set(true);
+        },
+        callers
+    );
+    calls.iter().sum()
+}
+
+/// A few calls whose answers are known; answers how many.
+async fn call_properly(client: &Client, bucket: &str, round: usize) -> usize {
+    let value = bytes(round % 3_000);
+    let c = client;
+    c.set(bucket, "k", &value).await.unwrap();
+    assert_eq!(c.get(bucket, "k").await, Ok(Some(value.clone())));
+    let before = c.increment(bucket, "n", 1).await.unwrap();
+    assert_eq!(c.increment(bucket, "n", 2).await, Ok(before + 2));
+    c.set_many(bucket, &[("l", &value), ("m", &value)])
+        .await
+        .unwrap();
+    let entries = c.get_many(bucket, &["m", "none", "l"]).await.unwrap();
+    let entry = |key: &str| Some((key.to_owned(), value.clone()));
+    assert_eq!(entries, [entry("m"), None, entry("l")]);
+    c.delete_many(bucket, &["l", "m"]).await.unwrap();
+    assert_eq!(c.exists(bucket, "l").await, Ok(false));
+    c.delete(bucket, "k").await.unwrap();
+    assert_eq!(c.keys(bucket).await.unwrap(), ["n"]);
+    10
+}
+
+struct Attacker<'a> {
+    w: &'a World,
+    random: fastrand::Rng,
+}
+
+impl<'a> Attacker<'a> {
+    fn new(w: &'a World, seed: u64) -> Self {
+        Self {
+            w,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    async fn send(&mut self) {
+        let (interface, function) = FUNCTIONS[self.random.usize(..FUNCTIONS.len())];
+        let subject = self.w.client.subject(interface, function);
+        match self.random.u8(..12) {
+            0 => {
+                let cut = self.truncated(function);
+                self.call(subject, cut).await;
+            }
+            1 => {
+                let claim = self.absurd();
+                self.call(subject, claim).await;
+            }
+            2 => self.without_reply(subject, function).await,
+            3 | 4 => self.half(subject).await,
+            5 => {
+                // Nobody reads the result.
+                let subject = self.w.client.subject("store", "get");
+                self.call(subject, bucket_and_key("", "large")).await;
+            }
+            6 => self.wrong_headers(subject, function).await,
+            7 => {
+                let length = self.random.usize(..300);
+                let junk = (0..length).map(|_| self.random.u8(..)).collect();
+                self.call(subject, junk).await;
+            }
+            8 => {
+                let unknown = self.subject_of_nothing();
+                self.call(unknown, proper(function)).await;
+            }
+            9 => {
+                let mut more = proper(function);
+                more.extend(bytes(self.random.usize(1..2_000)));
+                self.call(subject, more).await;
+            }
+            10 => self.late_and_again(interface, function).await,
+            _ => {
+                // Results lead back as calls.
+                let reply = self.w.client.subject("store", "set");
+                self.publish(subject, Some(reply), None, proper(function))
+                    .await;
+            }
+        }
+    }
+
+    fn truncated(&mut self, function: &str) -> Vec<u8> {
+        let whole = proper(function);
+        let length = self.random.usize(..whole.len());
+        whole[..length].to_vec()
+    }
+
+    /// Parameters whose n-th length is a claim.
+    fn absurd(&mut self) -> Vec<u8> {
+        let claim =
+            [u64::from(u32::MAX), 1 << 31, 1 << 40, u64::MAX, 300 << 20][self.random.usize(..5)];
+        let mut out = match self.random.u8(..4) {
+            0 => Vec::new(),
+            1 => vec![1, b'b'],
+            2 => bucket_and_key("b", "k"),
+            _ => vec![1, b'b', 1],
+        };
+        put_number(&mut out, claim);
+        out.extend(bytes(self.random.usize(..100)));
+        out
+    }
+
+    async fn without_reply(&mut self, subject: String, function: &str) {
+        let headers = self.random.bool().then(|| self.headers());
+        self.publish(subject, None, headers, proper(function)).await;
+    }
+
+    /// Parameters that begin well and never end.
+    async fn half(&mut self, subject: String) {
+        let mut half = bucket_and_key("", "half");
+        put_number(&mut half, 1 << self.random.u32(4..27));
+        half.extend(bytes(self.random.usize(..8)));
+        self.call(subject, half).await;
+    }
+
+    async fn wrong_headers(&mut self, subject: String, function: &str) {
+        let mut headers = HeaderMap::new();
+        let long = "x".repeat(8_000);
+        let random = &mut self.random;
+        let mut pick = |texts: &[&str]| texts[random.usize(..texts.len())].to_owned();
+        headers.insert("source-id", pick(&["", "nobody", "*", &long, "counter "]));
+        headers.insert("link-name", pick(&["", "none", "\u{1f511}", &long]));
+        headers.insert("traceparent", pick(&["", "00-zz-1-01", &long]));
+        headers.append("source-id", pick(&["second", ""]));
+        self.publish(subject, Some(self.inbox()), Some(headers), proper(function))
+            .await;
+    }
+
+    fn subject_of_nothing(&mut self) -> String {
+        let known = self.w.client.subject("store", "get");
+        let (prefix, _) = known.split_once("wrpc:keyvalue").expect("a call's subject");
+        let rest = [
+            "wrpc:keyvalue/store@0.2.0-draft.frobnicate",
+            "wrpc:keyvalue/store@0.3.0.get",
+            "wrpc:keyvalue/atomics@0.2.0-draft.get",
+            "x",
+            "a.b.c.d.e.f",
+        ];
+        format!("{prefix}{}", rest[self.random.usize(..rest.len())])
+    }
+
+    /// A call in pieces whose caller goes away in the middle, or speaks when nobody listens.
+    async fn late_and_again(&mut self, interface: &str, function: &str) {
+        let mut params = proper(function);
+        params.extend(bytes(self.random.usize(..40)));
+        let piece = self.random.usize(1..20);
+        let impatient = self
+            .w
+            .client
+            .timeout(Duration::from_millis(2))
+            .pieces(piece);
+        let _ = impatient.call::<()>(interface, function, params).await;
+    }
+
+    async fn call(&self, subject: String, params: Vec<u8>) {
+        let headers = self.headers();
+        self.publish(subject, Some(self.inbox()), Some(headers), params)
+            .await;
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        params: Vec<u8>,
+    ) {
+        let nats = self.w.host.nats();
+        let params = Bytes::from(params);
+        let headers = headers.unwrap_or_default();
+        match reply {
+            Some(reply) => {
+                nats.publish_with_reply_and_headers(subject, reply, headers, params)
+                    .await
+            }
+            None => nats.publish_with_headers(subject, headers, params).await,
+        }
+        .expect("NATS serves");
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("source-id", COMPONENT);
+        headers.insert("link-name", "default");
+        headers
+    }
+
+    /// An inbox that nobody reads.
+    fn inbox(&self) -> String {
+        self.w.host.nats().new_inbox()
+    }
+}
+
+/// Parameters of a function that are right, on keys that no proper caller has.
+fn proper(function: &str) -> Vec<u8> {
+    let mut params = bucket_and_key("hostile", "key");
+    match function {
+        "set" => put_bytes(&mut params, b"value"),
+        "increment" => put_number(&mut params, 1),
+        "list-keys" => {
+            params.clear();
+            put_bytes(&mut params, b"hostile");
+            params.extend([1, 0x7f]);
+        }
+        "get-many" | "delete-many" => {
+            params.clear();
+            put_bytes(&mut params, b"hostile");
+            put_list(&mut params, &["key", "other"], |out, key| {
+                put_bytes(out, key.as_bytes());
+            });
+        }
+        "set-many" => {
+            params.clear();
+            put_bytes(&mut params, b"hostile");
+            put_list(&mut params, &["key", "other"], |out, key| {
+                put_bytes(out, key.as_bytes());
+                put_bytes(out, b"value");
+            });
+        }
+        _ => {}
+    }
+    params
+}

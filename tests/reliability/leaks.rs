@@ -1,0 +1,261 @@
+//! No password, no stored value and no key in anything that kvredis says: its output at every log
+//! level, the errors that components get, and the traces and logs that it exports, through all the
+//! ways in which calls fail.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use wasmcloud_provider_sdk::HostData;
+use wasmcloud_provider_sdk::core::logging::Level;
+use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
+
+use crate::collector::{self, Collector};
+use crate::common::client::Client;
+use crate::common::codec::{bucket_and_key, put_bytes, put_number};
+use crate::common::host::Link;
+use crate::common::proxy::Proxy;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::scale::{Row, pick, record};
+
+const PASSWORD: &str = "hunter2-of-redis";
+const WRONG: &str = "sw0rdfish-of-nobody";
+const VALUE: &str = "stored-value-of-somebody";
+const KEY: &str = "stored-key-of-somebody";
+/// What must not show, in whichever form: as text, and as the bytes that `Debug` makes of it.
+const TELLTALE: [&str; 4] = ["hunter2-of", "sw0rdfish-of", "value-of-some", "key-of-some"];
+const AS_NUMBERS: [&str; 2] = [
+    // "stored-" and "hunter2"
+    "115, 116, 111, 114, 101, 100, 45",
+    "104, 117, 110, 116, 101, 114, 50",
+];
+
+#[tokio::test]
+async fn nothing_secret_is_said_at_any_level() {
+    let levels = [
+        Level::Trace,
+        Level::Debug,
+        Level::Info,
+        Level::Warn,
+        Level::Error,
+    ];
+    let levels = pick(&levels[..1], &levels[..]);
+    let (mut errors, mut lines, mut exported) = (0, 0, 0);
+    for level in levels {
+        let collector = collector::start();
+        let (w, own_errors) = fail_in_every_way(level.clone(), &collector).await;
+        // The SDK's filter of the log takes the spans, too.
+        if matches!(level, Level::Trace | Level::Debug | Level::Info) {
+            all_exported(&w, &collector).await;
+        }
+        for error in &own_errors {
+            assert_discreet(error);
+        }
+        let log = stopped(w).await;
+        for line in &log {
+            assert_discreet(line);
+        }
+        let sent = collector.exported();
+        assert_discreet(&String::from_utf8_lossy(&sent));
+        errors += own_errors.len();
+        lines += log.len();
+        exported += sent.len();
+    }
+    record(&Row {
+        fault: "wrong and right passwords, a Redis that is down, hangs, is cut off, refuses \
+                commands, holds other types; junk",
+        load: &format!(
+            "log levels from trace, {} in all; exported traces and logs",
+            levels.len()
+        ),
+        promised: "no password, value or key in output, errors or exports",
+        counted: format!(
+            "0 found in {lines} lines, {errors} errors and {} KiB of exports",
+            exported / 1024
+        ),
+    });
+}
+
+/// A world in which calls fail in all the ways there are; answers it with their errors.
+async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<String>) {
+    let otel = OtelConfig {
+        enable_traces: Some(true),
+        enable_metrics: Some(true),
+        enable_logs: Some(true),
+        observability_endpoint: Some(collector.url.clone()),
+        protocol: OtelProtocol::Http,
+        trace_level: Level::Trace,
+        ..OtelConfig::default()
+    };
+    let w = World::builder()
+        .unlinked()
+        .redis(Redis::with_password(PASSWORD).await)
+        .rpc_timeout_ms(Some(1_000))
+        .data(move |data: &mut HostData| {
+            data.log_level = Some(level);
+            data.otel_config = otel;
+        })
+        .start()
+        .await;
+    let rules =
+        format!("ACL SETUSER app on >{PASSWORD} ~* +@all -del -unlink -mset -eval -evalsha");
+    let rules: Vec<&str> = rules.split(' ').collect();
+    let () = w.redis.ask(&rules).await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let down = Redis::stopped();
+    let with = |url: &str, user: &str, password: &str| {
+        url.replace("redis://", &format!("redis://{user}:{password}@"))
+    };
+    let brief = ("BACKEND_RESPONSE_TIMEOUT_MS", "200");
+    let url = w.redis.url();
+    let links = [
+        Link::new("c", "works").secrets(&[("URL", &with(&url, "default", PASSWORD))]),
+        Link::new("c", "config").config(&[("URL", &url), ("PASSWORD", PASSWORD)]),
+        Link::new("c", "wrong").secrets(&[("URL", &url), ("PASSWORD", WRONG)]),
+        Link::new("c", "wrong user").config(&[("URL", &with(&url, "nobody", WRONG))]),
+        Link::new("c", "missing").config(&[("URL", &url)]),
+        Link::new("c", "garbled").config(&[("URL", &format!("redis://:{WRONG}@[::"))]),
+        Link::new("c", "down").secrets(&[("URL", &with(&down.url(), "default", PASSWORD))]),
+        Link::new("c", "forbidden").secrets(&[("URL", &with(&url, "app", PASSWORD))]),
+        Link::new("c", "proxied")
+            .secrets(&[("URL", &with(&proxy.url(), "default", PASSWORD)), brief]),
+    ];
+    let mut errors = Vec::new();
+    let mut clients = Vec::new();
+    for link in &links {
+        clients.push(w.put_new(link).await);
+    }
+    let works = &clients[0];
+    works.set("", KEY, VALUE).await.unwrap();
+    works.set("own", KEY, VALUE).await.unwrap();
+    let (list, text) = (format!("{KEY}-list"), VALUE.to_owned());
+    let mut push = ::redis::cmd("EVAL");
+    push.arg("redis.call('RPUSH', KEYS[1], ARGV[1])").arg(1);
+    let _: ::redis::Value = w.redis.run(push.arg(&list).arg(&text)).await;
+    for client in &clients {
+        errors.extend(all_functions(client, KEY).await);
+        errors.extend(all_functions(client, &list).await);
+    }
+    junk(&w).await;
+    let proxied = clients.last().expect("the last of the links");
+    proxy.hold();
+    errors.extend(all_functions(proxied, KEY).await);
+    proxy.release();
+    for _ in 0..3 {
+        let (more, ()) = tokio::join!(all_functions(proxied, KEY), async { proxy.cut() });
+        errors.extend(more);
+    }
+    w.redis.pause();
+    errors.extend(all_functions(proxied, KEY).await);
+    w.redis.resume();
+    for link in &links[1..] {
+        w.host.delete(link.component(), link.name()).await;
+    }
+    assert!(errors.len() > 50, "{} errors", errors.len());
+    (w, errors)
+}
+
+/// Waits until the spans of all calls are exported: the SDK does not write them at the end.
+async fn all_exported(w: &World, collector: &Collector) {
+    // The only call that makes Redis scan, and the last one.
+    w.client.component("c", "works").keys("").await.unwrap();
+    eventually("spans up to the last call are exported", async || {
+        collector.holds("wrpc:keyvalue/store/get") && collector.holds("SCAN")
+    })
+    .await;
+}
+
+/// Stops the provider; answers what it printed.
+async fn stopped(mut w: World) -> Vec<String> {
+    assert!(w.host.shutdown().await.is_some());
+    w.provider.end().await;
+    w.provider.log()
+}
+
+/// What all functions fail with on this key, in words and in Rust's own form.
+async fn all_functions(client: &Client, key: &str) -> Vec<String> {
+    let c = &client.timeout(Duration::from_secs(5));
+    let (get, set, add) = tokio::join!(
+        c.get("", key),
+        c.set("own", key, VALUE),
+        c.increment("", key, 1)
+    );
+    let (keys, pairs) = ([key], [(key, VALUE), ("other", VALUE)]);
+    let (many, put, remove) = tokio::join!(
+        c.get_many("", &keys),
+        c.set_many("own", &pairs),
+        c.delete_many("own", &keys)
+    );
+    let (exists, delete, page) = tokio::join!(
+        c.exists("", key),
+        c.delete("own", key),
+        c.list_keys("a:b", Some(u64::MAX))
+    );
+    [
+        get.err(),
+        set.err(),
+        add.err(),
+        many.err(),
+        put.err(),
+        remove.err(),
+        exists.err(),
+        delete.err(),
+        page.err(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|error| format!("{error} {error:?}"))
+    .collect()
+}
+
+/// Messages that hold keys and values in places where nobody expects them.
+async fn junk(w: &World) {
+    let nats = w.host.nats();
+    let subject = w.client.subject("store", "set");
+    let mut headers = HeaderMap::new();
+    headers.insert("source-id", "c");
+    headers.insert("link-name", "works");
+    let mut whole = bucket_and_key("", KEY);
+    put_bytes(&mut whole, VALUE.as_bytes());
+    let mut claims = bucket_and_key("", KEY);
+    put_number(&mut claims, 1 << 40);
+    let payloads = [
+        [&whole[..], VALUE.as_bytes()].concat(),
+        whole[..whole.len() - 3].to_vec(),
+        [&claims[..], VALUE.as_bytes()].concat(),
+        VALUE.as_bytes().to_vec(),
+    ];
+    for payload in payloads {
+        let payload = Bytes::from(payload);
+        let inbox = nats.new_inbox();
+        nats.publish_with_reply_and_headers(
+            subject.clone(),
+            inbox,
+            headers.clone(),
+            payload.clone(),
+        )
+        .await
+        .unwrap();
+        nats.publish(subject.clone(), payload.clone())
+            .await
+            .unwrap();
+        w.host.put_payload(payload.to_vec()).await;
+        w.host.delete_payload(payload.to_vec()).await;
+        w.host.update_config_payload(payload.to_vec()).await;
+    }
+}
+
+fn assert_discreet(text: &str) {
+    for part in TELLTALE.iter().chain(&AS_NUMBERS) {
+        if let Some(at) = text.find(part) {
+            let around: String = text
+                .chars()
+                .skip(text[..at].chars().count().saturating_sub(300))
+                .take(700)
+                .collect();
+            panic!("{part} is in: {around}");
+        }
+    }
+}

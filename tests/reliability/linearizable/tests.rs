@@ -1,0 +1,212 @@
+//! The checker accepts what can have happened and refuses what cannot, also as compared with
+//! trying every order.
+
+use fastrand::Rng;
+
+use super::*;
+use crate::history::{Counter, Register};
+use Counter::Add;
+use Register::{Delete, Get, Set};
+
+fn done<M>(called: u64, answered: u64, what: M) -> Operation<M> {
+    Operation {
+        what,
+        called,
+        answered,
+        succeeded: true,
+        repeats: false,
+    }
+}
+
+fn failed<M>(called: u64, answered: u64, what: M) -> Operation<M> {
+    Operation {
+        succeeded: false,
+        ..done(called, answered, what)
+    }
+}
+
+fn repeated<M>(operation: Operation<M>) -> Operation<M> {
+    Operation {
+        repeats: true,
+        ..operation
+    }
+}
+
+fn added(delta: u64, sum: u64) -> Counter {
+    Add {
+        delta,
+        sum: Some(sum),
+    }
+}
+
+fn added_perhaps(delta: u64) -> Counter {
+    Add { delta, sum: None }
+}
+
+fn accepts<M: Model>(operations: &[Operation<M>]) {
+    check(operations).unwrap();
+}
+
+fn refuses<M: Model>(operations: &[Operation<M>]) {
+    assert!(check(operations).is_err(), "{operations:#?}");
+}
+
+#[test]
+fn operations_one_after_the_other() {
+    accepts(&[
+        done(0, 1, Get(None)),
+        done(2, 3, Set(1)),
+        done(4, 5, Get(Some(1))),
+        done(6, 7, Delete),
+        done(8, 9, Get(None)),
+    ]);
+    refuses(&[done(0, 1, Set(1)), done(2, 3, Get(Some(2)))]);
+}
+
+#[test]
+fn a_stale_read_is_refused() {
+    let write = [done(0, 1, Set(1)), done(2, 3, Set(2))];
+    refuses(&[&write[..], &[done(4, 5, Get(Some(1)))]].concat());
+    // Also when only another reader has seen the newer value.
+    let under_way = [done(0, 1, Set(1)), done(2, 20, Set(2))];
+    let newer = done(4, 5, Get(Some(2)));
+    accepts(&[&under_way[..], &[newer.clone(), done(3, 8, Get(Some(1)))]].concat());
+    refuses(&[&under_way[..], &[newer, done(6, 8, Get(Some(1)))]].concat());
+}
+
+#[test]
+fn a_lost_update_is_refused() {
+    accepts(&[done(0, 3, added(1, 1)), done(1, 2, added(1, 2))]);
+    refuses(&[done(0, 3, added(1, 1)), done(1, 2, added(1, 1))]);
+    refuses(&[done(0, 1, Set(1)), done(2, 3, Get(None))]);
+}
+
+#[test]
+fn a_double_increment_is_refused() {
+    let once = failed(0, 1, added_perhaps(2));
+    accepts(&[once.clone(), done(2, 3, added(1, 3))]);
+    accepts(&[once.clone(), done(2, 3, added(1, 1))]);
+    refuses(&[once.clone(), done(2, 3, added(1, 5))]);
+    refuses(&[
+        once,
+        done(2, 3, added(1, 3)),
+        done(4, 5, Counter::Get(Some(5))),
+    ]);
+    refuses(&[done(0, 1, added(1, 1)), done(2, 3, added(1, 3))]);
+}
+
+#[test]
+fn what_failed_may_happen_late_but_once() {
+    let late = failed(0, 1, Set(9));
+    let set = |at, value| done(at, at + 1, Set(value));
+    let get = |at, value| done(at, at + 1, Get(Some(value)));
+    accepts(&[late.clone(), set(2, 1), get(4, 1), get(6, 9)]);
+    accepts(&[late.clone(), set(2, 1), get(4, 1), get(6, 1)]);
+    refuses(&[late.clone(), set(2, 1), get(4, 9), get(6, 1)]);
+    refuses(&[late.clone(), get(2, 9), set(4, 1), get(6, 9)]);
+    // Not before it was called.
+    refuses(&[failed(4, 5, Set(9)), get(2, 9)]);
+    accepts(&[late, done(2, 3, Get(None))]);
+}
+
+#[test]
+fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
+    let others = [
+        done(1, 2, Get(Some(9))),
+        done(3, 4, Set(1)),
+        done(5, 6, Get(Some(1))),
+    ];
+    let twice = done(7, 8, Get(Some(9)));
+    let again = |operation, then: &Operation<Register>| {
+        [&[operation][..], &others, std::slice::from_ref(then)].concat()
+    };
+    refuses(&again(done(0, 9, Set(9)), &twice));
+    accepts(&again(repeated(done(0, 9, Set(9))), &twice));
+    // The last time may be unseen until after the answer, but not be after it.
+    let later = done(12, 13, Get(Some(9)));
+    accepts(&again(repeated(done(0, 9, Set(9))), &later));
+    accepts(&again(
+        repeated(done(0, 9, Set(9))),
+        &done(12, 13, Get(Some(1))),
+    ));
+    let between = done(10, 11, Set(2));
+    refuses(
+        &[
+            &again(repeated(done(0, 9, Set(9))), &later)[..],
+            std::slice::from_ref(&between),
+        ]
+        .concat(),
+    );
+    // It may where the answer was an error: that is the last attempt, which happens once.
+    let lost = [
+        &again(repeated(failed(0, 9, Set(9))), &later)[..],
+        &[between],
+    ]
+    .concat();
+    accepts(&lost);
+    let overwritten = [done(14, 15, Set(3)), done(16, 17, Get(Some(9)))];
+    refuses(&[&lost[..], &overwritten].concat());
+}
+
+#[test]
+fn the_checker_agrees_with_trying_every_order() {
+    let mut rng = Rng::with_seed(4);
+    let mut accepted = 0;
+    const ROUNDS: usize = 4_000;
+    for _ in 0..ROUNDS {
+        let history = random_history(&mut rng);
+        let orderly = any_order(&history, 0, None);
+        assert_eq!(check(&history).is_ok(), orderly, "{history:#?}");
+        accepted += usize::from(orderly);
+    }
+    // Neither answer is rare.
+    assert!(
+        (ROUNDS / 10..ROUNDS * 9 / 10).contains(&accepted),
+        "{accepted}"
+    );
+}
+
+/// A few operations at random times, with answers that may be wrong.
+fn random_history(rng: &mut Rng) -> Vec<Operation<Register>> {
+    let mut times: Vec<u64> = (0..10).collect();
+    rng.shuffle(&mut times);
+    times
+        .chunks(2)
+        .map(|pair| {
+            let (called, answered) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
+            let what = match rng.u8(0..7) {
+                0 => Set(1),
+                1 => Set(2),
+                2 => Delete,
+                3 => Get(None),
+                value => Get(Some(u64::from(value % 2) + 1)),
+            };
+            if matches!(what, Get(_)) || rng.bool() {
+                done(called, answered, what)
+            } else {
+                failed(called, answered, what)
+            }
+        })
+        .collect()
+}
+
+/// Whether the operations that are not `placed` can follow, in an order that no answer forbids.
+fn any_order(history: &[Operation<Register>], placed: u32, state: Option<u64>) -> bool {
+    let left = || {
+        history
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| placed & (1 << i) == 0)
+    };
+    if left().all(|(_, operation)| !operation.succeeded) {
+        return true;
+    }
+    left().any(|(index, next)| {
+        let in_time = left().all(|(_, other)| !other.succeeded || other.answered > next.called);
+        in_time
+            && next
+                .what
+                .apply(&state)
+                .is_some_and(|after| any_order(history, placed | (1 << index), after))
+    })
+}

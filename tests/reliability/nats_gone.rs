@@ -1,0 +1,281 @@
+//! Contract §3: NATS restarts, or cannot be reached for a while. The provider is back by itself
+//! within two seconds, with all its links, also those that nobody puts again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::client::Client;
+use crate::common::host::{Host, Link};
+use crate::common::nats::Nats;
+use crate::common::provider::Provider;
+use crate::common::proxy::{Fault, Proxy};
+use crate::common::redis::Redis;
+use crate::common::wait::{eventually, patience};
+use crate::common::world::{COMPONENT, World};
+use crate::scale::{Row, pick, record};
+use crate::stopwatch::s;
+
+/// How soon the provider is back.
+const PROMISED: Duration = Duration::from_secs(2);
+
+const LOAD: &str = "3 links: in the host data, put, put with secrets";
+
+/// Three links that come to the provider in three ways: with the host data, put, and put with
+/// secrets.
+struct Linked {
+    clients: Vec<Client>,
+    /// How often each has counted.
+    rounds: u64,
+    /// Redis's numbers of the provider's connections, by their names.
+    connections: BTreeMap<String, String>,
+}
+
+#[tokio::test]
+async fn nats_is_restarted_again_and_again() {
+    let mut w = world().await;
+    let mut linked = Linked::new(&w).await;
+    let rounds = pick(3, 20);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..rounds {
+        w.nats.restart().await;
+        slowest = slowest.max(linked.serve_again().await);
+    }
+    linked.are_untouched(&w).await;
+    hears_its_host(&mut w).await;
+    report(&format!("NATS restarted, {rounds} times"), slowest);
+}
+
+#[tokio::test]
+async fn nats_is_down_for_a_while() {
+    let mut w = world().await;
+    let mut linked = Linked::new(&w).await;
+    let outage = Duration::from_secs(10);
+    w.nats.stop();
+    sleep(outage).await;
+    w.nats.restart().await;
+    let took = linked.serve_again().await;
+    linked.are_untouched(&w).await;
+    hears_its_host(&mut w).await;
+    report(&format!("NATS down for {outage:?}"), took);
+}
+
+#[tokio::test]
+async fn nats_cannot_be_reached_for_a_while() {
+    let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
+    let proxy = Proxy::opaque(nats.port()).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
+    let mut linked = Linked::new(&w).await;
+    let outage = Duration::from_secs(pick(10, 60));
+    proxy.misbehave(Fault::HoldAll);
+    sleep(outage).await;
+    proxy.release();
+    let took = linked.serve_again().await;
+    linked.are_untouched(&w).await;
+    hears_its_host(&mut w).await;
+    report(&format!("NATS unreachable for {outage:?}"), took);
+}
+
+#[tokio::test]
+async fn a_network_forgets_the_connection_to_nats() {
+    let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
+    let proxy = Proxy::opaque(nats.port()).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
+    let mut linked = Linked::new(&w).await;
+    proxy.misbehave(Fault::Forget);
+    let lost = w.client.timeout(Duration::from_millis(200));
+    assert!(lost.get("", "k").await.is_err());
+    proxy.release();
+    // Both ends believe in it, until three questions have not been answered, 5 s apart.
+    let took = linked.serve_again().await;
+    linked.are_untouched(&w).await;
+    hears_its_host(&mut w).await;
+    assert!(took < Duration::from_secs(pick(19, 17)), "{took:?}");
+    record(&Row {
+        fault: "network forgets the connection to NATS",
+        load: LOAD,
+        promised: "serves again by itself, no link or connection to Redis lost",
+        counted: format!("all 3 serve after {}", s(took)),
+    });
+}
+
+#[tokio::test]
+async fn an_attempt_to_connect_to_nats_never_ends() {
+    let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
+    let proxy = Proxy::opaque(nats.port()).await;
+    let mut w = world_of(nats, redis, proxy.address("nats")).await;
+    let before = proxy.connected().len();
+    proxy.misbehave(Fault::Forget);
+    proxy.cut();
+    eventually("the provider tries to connect", async || {
+        proxy.connected().len() > before
+    })
+    .await;
+    // Of that attempt nothing will ever be heard: after 15 s the process ends, and the host starts
+    // it anew.
+    let begun = Instant::now();
+    assert_eq!(w.provider.end().await.code(), Some(1));
+    let took = begun.elapsed();
+    assert_eq!(w.provider.count_logged(&["does not end", "anew"]).await, 1);
+    assert!(took < Duration::from_secs(pick(19, 17)), "{took:?}");
+    w.no_connections().await;
+    record(&Row {
+        fault: "NATS takes a connection again and never greets",
+        load: "none",
+        promised: "the process ends, for the host to start it with all links",
+        counted: format!("ended after {}", s(took)),
+    });
+}
+
+#[tokio::test]
+async fn a_provider_is_stopped_while_nats_is_away() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut w = World::start().await;
+        w.client.set("", "k", b"v").await.unwrap();
+        w.nats.stop();
+        w.provider.signal(signal);
+        let begun = Instant::now();
+        let status = w.provider.end().await;
+        assert_eq!(status.code(), Some(0), "{signal:?}");
+        // 5 s for calls under way, which there are none of, and what a busy machine adds.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{signal:?}: {took:?}");
+        w.no_connections().await;
+    }
+}
+
+#[tokio::test]
+async fn a_provider_waits_for_a_nats_that_starts_after_it() {
+    let mut nats = Nats::start().await;
+    let redis = Redis::start().await;
+    let host = Host::new(nats.connect().await, nats.url());
+    nats.stop();
+    let provider = Provider::start(&host.data());
+    provider.logged(&["cannot connect to NATS yet"]).await;
+    nats.restart().await;
+    host.ready().await;
+    let client = client(&host).await;
+    let w = World {
+        client,
+        host,
+        provider,
+        redis,
+        nats,
+    };
+    let late = w.link("late", "default", &[]).await;
+    late.set("", "k", b"v").await.unwrap();
+}
+
+/// A world whose provider connects to its NATS directly.
+async fn world() -> World {
+    let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
+    let url = nats.url();
+    world_of(nats, redis, url).await
+}
+
+/// A world whose provider gets one link with the host data, and connects to `url`.
+async fn world_of(nats: Nats, redis: Redis, url: String) -> World {
+    let host = Host::new(nats.connect().await, url);
+    let mut data = host.data();
+    let link = Link::new(COMPONENT, "default").config(&[("URL", &redis.url())]);
+    data.link_definitions = vec![host.definition(&link)];
+    let provider = Provider::start(&data);
+    host.ready().await;
+    World {
+        client: client(&host).await,
+        host,
+        provider,
+        redis,
+        nats,
+    }
+}
+
+async fn client(host: &Host) -> Client {
+    let nats = host.nats().clone();
+    let (lattice, provider) = (host.lattice(), host.provider_id());
+    Client::new(nats, lattice, provider, COMPONENT, "default").await
+}
+
+impl Linked {
+    async fn new(w: &World) -> Self {
+        let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
+        let () = w.redis.ask(&rules).await;
+        let sealed = Link::new("sealed", "default")
+            .config(&[("URL", &w.redis.url())])
+            .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+        let mut linked = Self {
+            clients: vec![
+                w.client.clone(),
+                w.link("put", "named", &[("PREFIX", "p:")]).await,
+                w.put_new(&sealed).await,
+            ],
+            rounds: 0,
+            connections: BTreeMap::new(),
+        };
+        linked.serve_again().await;
+        linked.connections = connections(&w.redis).await;
+        assert_eq!(linked.connections.len(), 3);
+        linked
+    }
+
+    /// Waits until all links serve; answers how long that took.
+    async fn serve_again(&mut self) -> Duration {
+        let begun = Instant::now();
+        let all = async {
+            for (i, client) in self.clients.iter().enumerate() {
+                // A call that nobody takes is answered to late by itself.
+                let client = client.timeout(Duration::from_millis(200));
+                let key = format!("rounds{i}");
+                let round = self.rounds.to_string();
+                while client.set("", &key, &round).await.is_err() {}
+                let value = client.timeout(patience()).get("", &key).await;
+                assert_eq!(value, Ok(Some(round.into_bytes())), "link {i}");
+            }
+        };
+        timeout(patience(), all).await.expect("all links serve");
+        self.rounds += 1;
+        begun.elapsed()
+    }
+
+    /// What happens to NATS is nothing to the connections to Redis.
+    async fn are_untouched(&self, w: &World) {
+        assert_eq!(connections(&w.redis).await, self.connections);
+    }
+}
+
+async fn connections(redis: &Redis) -> BTreeMap<String, String> {
+    let clients = redis.kvredis_clients().await;
+    clients
+        .into_iter()
+        .map(|mut client| {
+            let mut field = |name| client.remove(name).expect("Redis tells it");
+            (field("name"), field("id"))
+        })
+        .collect()
+}
+
+/// Its subscriptions are all there: to health, links and their deletion, configuration, shutdown.
+async fn hears_its_host(w: &mut World) {
+    w.host.ready().await;
+    let late = w.link("late", "default", &[]).await;
+    late.set("", "k", b"v").await.unwrap();
+    w.unlink("late", "default").await;
+    w.host.update_config(&[("SCAN_COUNT", "10")]).await;
+    w.provider.logged(&["configuration has changed"]).await;
+    assert!(w.host.shutdown().await.is_some());
+    assert_eq!(w.provider.end().await.code(), Some(0));
+}
+
+fn report(fault: &str, took: Duration) {
+    // The short form runs beside others.
+    let allowed = PROMISED + Duration::from_secs(pick(3, 0));
+    assert!(took <= allowed, "{fault}: served again after {took:?}");
+    record(&Row {
+        fault,
+        load: LOAD,
+        promised: "serves again within 2 s, no link or connection lost",
+        counted: format!("all 3 serve after {}, 0 connections replaced", s(took)),
+    });
+}

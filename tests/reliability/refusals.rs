@@ -1,0 +1,438 @@
+//! Contract §3: what Redis refuses. Its passing troubles are waited out within the call's time, and
+//! the calls succeed when they pass; lasting ones are answered at once, in Redis's words.
+//!
+//! All of them are Redis's own doing. Credentials that were wrong from the start, NOPERM and OOM are
+//! in `tests/provider/errors.rs`.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::client::{Client, Error, other};
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::common::wait::{eventually, patience};
+use crate::common::world::World;
+use crate::scale::{Row, record};
+use crate::stopwatch::s;
+
+/// What the host waits in worlds where a trouble passes in time, and where it does not.
+const LONG: Duration = Duration::from_secs(15);
+const SHORT: Duration = Duration::from_secs(1);
+/// Redis is left in trouble for so long that calls have asked it several times.
+const TROUBLE: Duration = Duration::from_secs(2);
+/// What a machine that is busy with other tests may add to the time of a call.
+const BUSY_MACHINE: Duration = Duration::from_secs(1);
+/// `at once`, on a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// Two providers on one Redis: one whose host is patient, one whose host is not.
+struct Scene {
+    redis: Redis,
+    patient: World,
+    hasty: World,
+}
+
+/// What Redis refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    All,
+    /// A listing is about no key in particular.
+    Keys,
+    Writes,
+}
+
+#[tokio::test]
+async fn loading() {
+    let mut scene = Scene::new(Redis::start().await).await;
+    let keys: Vec<String> = (0..4_000).map(|i| format!("filler{i}")).collect();
+    let mut fill = redis::pipe();
+    for key in &keys {
+        fill.set(key, key).ignore();
+    }
+    scene.redis.run_all(&fill).await;
+    scene.redis.ask::<()>(&["SAVE"]).await;
+    // As Redis's own tests do: 4,000 keys take 4 s, and every few keys it looks at its clients.
+    let slow = ["--key-load-delay", "1000"];
+    let looking = ["--loading-process-events-interval-bytes", "1024"];
+    scene.redis.restart_with(&[slow, looking].concat()).await;
+    scene.refuses("LOADING", Refused::All, async |_| {}).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_becomes_the_primary() {
+    let primary = Redis::start().await;
+    let scene = Scene::new(Redis::start().await).await;
+    let port = primary.port().to_string();
+    let follow = ["REPLICAOF", "127.0.0.1", &port];
+    scene.redis.ask::<()>(&follow).await;
+    eventually("the replica follows", async || {
+        let info: String = scene.redis.ask(&["INFO", "replication"]).await;
+        info.contains("master_link_status:up")
+    })
+    .await;
+    let promote = async |redis: &Redis| redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    scene.refuses("READONLY", Refused::Writes, promote).await;
+}
+
+#[tokio::test]
+async fn a_replica_without_its_primary() {
+    let scene = Scene::new(Redis::start().await).await;
+    let mut primary = Redis::stopped();
+    let stale = ["CONFIG", "SET", "replica-serve-stale-data", "no"];
+    scene.redis.ask::<()>(&stale).await;
+    let port = primary.port().to_string();
+    let follow = ["REPLICAOF", "127.0.0.1", &port];
+    scene.redis.ask::<()>(&follow).await;
+    let come_back = async |redis: &Redis| {
+        primary.restart().await;
+        let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
+        primary.ask::<()>(&at_once).await;
+        eventually("the replica follows", async || {
+            let info: String = redis.ask(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up")
+        })
+        .await;
+        // Writes go on when it is a primary itself.
+        redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    };
+    scene.refuses("MASTERDOWN", Refused::All, come_back).await;
+}
+
+#[tokio::test]
+async fn a_cluster_without_its_slots() {
+    let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
+    let scene = Scene::new(redis).await;
+    let give_slots = async |redis: &Redis| redis.run(&slots()).await;
+    scene
+        .refuses("CLUSTERDOWN", Refused::Keys, give_slots)
+        .await;
+}
+
+#[tokio::test]
+async fn a_slot_that_moves() {
+    let cluster = ["--cluster-enabled", "yes"];
+    let (redis, other_node) = tokio::join!(
+        Redis::with_arguments(&cluster),
+        Redis::with_arguments(&cluster)
+    );
+    redis.run::<()>(&slots()).await;
+    let port = other_node.port().to_string();
+    redis
+        .ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port])
+        .await;
+    let id: String = other_node.ask(&["CLUSTER", "MYID"]).await;
+    eventually("the nodes know each other", async || {
+        let nodes: String = redis.ask(&["CLUSTER", "NODES"]).await;
+        let info: String = redis.ask(&["CLUSTER", "INFO"]).await;
+        nodes.contains(&id) && !nodes.contains("handshake") && info.contains("cluster_state:ok")
+    })
+    .await;
+    let w = World::builder()
+        .unlinked()
+        .rpc_timeout_ms(Some(15_000))
+        .start()
+        .await;
+    let link = Link::new("c", "default").config(&[("URL", &redis.url())]);
+    let client = w.put_new(&link).await;
+    client.set("", "{a}1", b"1").await.unwrap();
+    let slot: u64 = redis.ask(&["CLUSTER", "KEYSLOT", "{a}"]).await;
+    let slot = slot.to_string();
+    redis
+        .ask::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id])
+        .await;
+    // Half of these keys are not here, and may be there: Redis cannot tell.
+    let answer = async {
+        let values = client.get_many("", &["{a}1", "{a}2"]).await.unwrap();
+        assert!(values[0].is_some() && values[1].is_none(), "{values:?}");
+    };
+    let ending = async {
+        sleep(TROUBLE).await;
+        redis
+            .ask::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"])
+            .await;
+    };
+    let begun = Instant::now();
+    tokio::join!(answer, ending);
+    let took = begun.elapsed();
+    assert!(took >= TROUBLE, "it was refused until then: {took:?}");
+    let stats: String = redis.ask(&["INFO", "commandstats"]).await;
+    let asked = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_mget:"))
+        .and_then(|line| line.split_once("rejected_calls="))
+        .and_then(|(_, rest)| rest.split(',').next())
+        .and_then(|count| count.parse::<u64>().ok())
+        .expect("it was refused");
+    assert!((3..100).contains(&asked), "asked {asked} times");
+    report("TRYAGAIN", "1 get-many", 1, 0, took);
+}
+
+#[tokio::test]
+async fn a_script_that_does_not_end() {
+    let scene = Scene::new(Redis::start().await).await;
+    let limit = ["CONFIG", "SET", "lua-time-limit", "50"];
+    scene.redis.ask::<()>(&limit).await;
+    // New connections of ours would be refused, too.
+    let mut killer = scene.redis.connect(0).await.unwrap();
+    let mut busy = scene.redis.connect(0).await.unwrap();
+    let endless = tokio::spawn(async move {
+        let script = ["EVAL", "while true do end", "0"];
+        redis::cmd(script[0])
+            .arg(&script[1..])
+            .query_async::<()>(&mut busy)
+            .await
+    });
+    // A link that is put meanwhile has to log in, to a database that Redis will not select yet.
+    let late = Link::new("late", "default").config(&[("URL", &scene.redis.url_of(1))]);
+    let mut kill = redis::cmd("SCRIPT");
+    kill.arg("KILL");
+    let end = async |_: &Redis| {
+        let late = scene.patient.put_new(&late).await;
+        let call = late.set("", "k", b"v");
+        let killed = async {
+            sleep(TROUBLE).await;
+            kill.query_async::<()>(&mut killer).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(call, killed);
+        assert_eq!(answer, Ok(()), "a link that was put meanwhile");
+    };
+    scene.refuses("BUSY", Refused::All, end).await;
+    assert!(endless.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_snapshot() {
+    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
+    let passing = w.link("passing", "default", &[("TTL_MS", "500000")]).await;
+    w.client.set("", "k", b"1").await.unwrap();
+    // A folder stands where the file should be.
+    let socket = w.redis.socket();
+    let file = socket.with_file_name("dump.rdb");
+    std::fs::create_dir(&file).unwrap();
+    std::fs::write(file.join("in the way"), b"").unwrap();
+    w.redis
+        .ask::<()>(&["CONFIG", "SET", "save", "3600 1000000"])
+        .await;
+    let status = async |wanted: &str| {
+        let wanted = format!("rdb_last_bgsave_status:{wanted}");
+        let info: String = w.redis.ask(&["INFO", "persistence"]).await;
+        info.contains(&wanted) && info.contains("rdb_bgsave_in_progress:0")
+    };
+    let _: String = w.redis.ask(&["BGSAVE"]).await;
+    eventually("the snapshot has failed", async || status("err").await).await;
+    let begun = Instant::now();
+    for answer in [
+        w.client.set("", "k", b"v").await,
+        w.client.increment("", "k", 1).await.map(drop),
+        w.client.delete("", "k").await,
+        w.client.set_many("", &[("k", b"v")]).await,
+        passing.set("", "k", b"v").await,
+        passing.set_many("", &[("k", b"v")]).await,
+    ] {
+        let error = other(answer);
+        assert!(error.starts_with("MISCONF "), "{error}");
+    }
+    let took = begun.elapsed();
+    assert!(took < AT_ONCE, "{took:?}");
+    assert_eq!(w.client.get("", "k").await, Ok(Some(b"1".to_vec())));
+    std::fs::remove_dir_all(&file).unwrap();
+    let _: String = w.redis.ask(&["BGSAVE"]).await;
+    eventually("the snapshot is there", async || status("ok").await).await;
+    assert_eq!(w.client.increment("", "k", 1).await, Ok(2));
+    lasting("MISCONF: a snapshot that fails", 6, took);
+}
+
+#[tokio::test]
+async fn credentials_that_are_withdrawn_and_given_back() {
+    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
+    let allow = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
+    w.redis.ask::<()>(&allow).await;
+    let link = Link::new("app", "default")
+        .config(&[("URL", &w.redis.url())])
+        .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+    let app = w.put_new(&link).await;
+    app.set("", "k", b"v").await.unwrap();
+
+    w.redis.ask::<()>(&["ACL", "SETUSER", "app", "-@all"]).await;
+    assert_eq!(app.get("", "k").await, Err(Error::AccessDenied));
+    // Redis closes the user's connections.
+    w.redis.ask::<()>(&["ACL", "DELUSER", "app"]).await;
+    let begun = Instant::now();
+    let error = other(app.set("", "k", b"w").await);
+    assert!(error.contains("WRONGPASS"), "{error}");
+    let mut took = begun.elapsed();
+    w.redis.ask::<()>(&allow).await;
+    works_again(&app).await;
+
+    // A password is wanted of those who came without, and who have to come again.
+    let mut admin = w.redis.connect(0).await.unwrap();
+    let mut order = async |words: &[&str]| {
+        let done = redis::cmd(words[0]).arg(&words[1..]).take();
+        done.query_async::<redis::Value>(&mut admin).await.unwrap();
+    };
+    order(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
+    order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    let begun = Instant::now();
+    let error = other(w.client.set("", "k", b"w").await);
+    assert!(error.contains("NOAUTH"), "{error}");
+    took = took.max(begun.elapsed());
+    assert!(took < AT_ONCE, "{took:?}");
+    order(&["CONFIG", "SET", "requirepass", ""]).await;
+    works_again(&w.client).await;
+    lasting("WRONGPASS, NOAUTH: credentials withdrawn", 2, took);
+}
+
+/// The link works without having been put again.
+async fn works_again(client: &Client) {
+    eventually("the link works again", async || {
+        client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+}
+
+/// `CLUSTER ADDSLOTS` with all there are.
+fn slots() -> redis::Cmd {
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("ADDSLOTS").arg((0..16_384).collect::<Vec<u32>>());
+    slots
+}
+
+impl Scene {
+    async fn new(redis: Redis) -> Self {
+        let world = async |limit: Duration| {
+            let milliseconds = u64::try_from(limit.as_millis()).unwrap();
+            let builder = World::builder().unlinked();
+            builder.rpc_timeout_ms(Some(milliseconds)).start().await
+        };
+        let (patient, hasty) = tokio::join!(world(LONG), world(SHORT));
+        for w in [&patient, &hasty] {
+            for link in links(&redis) {
+                w.put_new(&link).await;
+            }
+        }
+        Self {
+            redis,
+            patient,
+            hasty,
+        }
+    }
+
+    /// Redis is in trouble, until `end`: a call whose time is up before is answered in Redis's words,
+    /// one that has the time waits and succeeds.
+    async fn refuses(&self, code: &str, refused: Refused, end: impl AsyncFnOnce(&Redis)) {
+        let begun = Instant::now();
+        let patient = async {
+            let answers = timeout(LONG, calls(&self.patient)).await;
+            (answers.expect("a host waits so long"), begun.elapsed())
+        };
+        let hasty = async {
+            let answers = timeout(SHORT + BUSY_MACHINE, calls(&self.hasty)).await;
+            answers.expect("a host waits so long")
+        };
+        let ending = async {
+            sleep(TROUBLE).await;
+            end(&self.redis).await;
+        };
+        let ((patient, took), hasty, ()) = tokio::join!(patient, hasty, ending);
+        let mut refusals = 0;
+        for (function, answer) in hasty {
+            let answered = match refused {
+                Refused::All => &[][..],
+                Refused::Keys => &["list-keys"],
+                Refused::Writes => &["get", "exists", "get-many", "list-keys"],
+            };
+            if answered.contains(&function) {
+                assert_eq!(answer, Ok(()), "{function}");
+                continue;
+            }
+            let error = other(answer);
+            // A replica refuses writes because it is one, before anything else. And when the time
+            // is up just while Redis is asked again, it may yet count.
+            let expected = error.starts_with(code)
+                || (code == "MASTERDOWN" && error.starts_with("READONLY"))
+                || (function == "increment" && error.contains("may or may not"));
+            assert!(expected, "{function}: {error}");
+            refusals += 1;
+        }
+        for (function, answer) in &patient {
+            assert_eq!(*answer, Ok(()), "{function}");
+        }
+        assert!(took >= TROUBLE, "{code} had passed after {took:?}");
+        // Each increment was counted once.
+        for key in ["lasting", "passing"] {
+            let sum: u64 = self.redis.ask(&["GET", key]).await;
+            assert_eq!(sum, 1, "{key}");
+        }
+        report(
+            code,
+            "9 functions, with and without TTL_MS",
+            patient.len(),
+            refusals,
+            took,
+        );
+    }
+}
+
+/// Two links, of which one writes with a time to live, in transactions.
+fn links(redis: &Redis) -> [Link; 2] {
+    let url = redis.url();
+    [
+        Link::new("lasting", "default").config(&[("URL", &url)]),
+        Link::new("passing", "default").config(&[("URL", &url), ("TTL_MS", "500000")]),
+    ]
+}
+
+/// Every function at once, over each of the links.
+async fn calls(w: &World) -> Vec<(&'static str, Result<(), Error>)> {
+    let of_link = ["lasting", "passing"].map(async |name| {
+        let client = &w.client.component(name, "default").timeout(patience());
+        let pairs = [("k", b"v")];
+        let (get, exists, get_many, list, set, delete, set_many, delete_many, increment) = tokio::join!(
+            client.get("", "k"),
+            client.exists("", "k"),
+            client.get_many("", &["k"]),
+            client.list_keys("", None),
+            client.set("", "k", b"v"),
+            client.delete("", "l"),
+            client.set_many("", &pairs),
+            client.delete_many("", &["l"]),
+            client.increment("", name, 1),
+        );
+        vec![
+            ("get", get.map(drop)),
+            ("exists", exists.map(drop)),
+            ("get-many", get_many.map(drop)),
+            ("list-keys", list.map(drop)),
+            ("set", set),
+            ("delete", delete),
+            ("set-many", set_many),
+            ("delete-many", delete_many),
+            ("increment", increment.map(drop)),
+        ]
+    });
+    join_all(of_link).await.concat()
+}
+
+fn report(code: &str, load: &str, waited: usize, refused: usize, took: Duration) {
+    let mut counted = format!("{waited} calls, 0 errors, answered after {}", s(took));
+    if refused > 0 {
+        counted += &format!("; with 1 s to answer {refused} refused in Redis's words in time");
+    }
+    record(&Row {
+        fault: code,
+        load,
+        promised: "waited out within the call's time, each call carried out once",
+        counted,
+    });
+}
+
+fn lasting(fault: &str, calls: usize, took: Duration) {
+    record(&Row {
+        fault,
+        load: &format!("{calls} calls, one after another"),
+        promised: "answered at once, in Redis's words; works again when mended",
+        counted: format!("{calls} calls, {calls} such errors in {} together", s(took)),
+    });
+}

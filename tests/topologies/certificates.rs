@@ -1,0 +1,82 @@
+//! Certificates made for a test: an authority, what it signs, and files of them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use tempfile::TempDir;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// An authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+/// A certificate with its key, in files.
+pub struct Certificate {
+    /// The path of the certificate.
+    pub cert: String,
+    /// The path of the key.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new one, which nobody trusts yet.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            // Two of one name would be taken for each other, and then found out by the signature.
+            .push(
+                DnType::CommonName,
+                format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed)),
+            );
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate"),
+            folder: TempDir::new().expect("a temporary folder"),
+        }
+    }
+
+    /// Its own certificate in PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// The path of a file with its own certificate.
+    pub fn file(&self) -> String {
+        self.write("ca.pem", &self.pem())
+    }
+
+    /// Signs a certificate for these names.
+    pub fn sign(&self, names: &[&str]) -> Certificate {
+        self.sign_until(names, (2099, 1, 1))
+    }
+
+    /// Signs a certificate that is valid until this day.
+    pub fn sign_until(&self, names: &[&str], (year, month, day): (i32, u8, u8)) -> Certificate {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let label = format!("{}-{year}", names.join("-").replace(['.', ':'], "_"));
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, month, day);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a signature");
+        Certificate {
+            cert: self.write(&format!("{label}.crt"), &certificate.pem()),
+            key: self.write(&format!("{label}.key"), &key.serialize_pem()),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path: PathBuf = self.folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+}

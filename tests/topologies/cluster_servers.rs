@@ -1,0 +1,168 @@
+//! A Redis Cluster in processes: three primaries with a replica each, or what a test makes of it.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+use redis::Value;
+
+use crate::common::ports;
+use crate::common::wait::eventually;
+use crate::server::Server;
+
+/// A cluster. The first three nodes begin as primaries.
+pub struct ClusterServers {
+    /// The nodes.
+    pub nodes: Vec<Server>,
+    arguments: Vec<String>,
+}
+
+impl ClusterServers {
+    /// Starts three primaries with this number of replicas each.
+    pub async fn start(replicas: usize, arguments: &[&str]) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+        };
+        for _ in 0..3 * (1 + replicas) {
+            cluster.add_node().await;
+        }
+        let addresses: Vec<String> = cluster.nodes.iter().map(address).collect();
+        let mut create = vec!["--cluster", "create"];
+        create.extend(addresses.iter().map(String::as_str));
+        let replicas = replicas.to_string();
+        create.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
+        redis_cli(&create);
+        cluster.agreed().await;
+        cluster
+    }
+
+    /// Starts a node that belongs to nobody yet.
+    pub async fn add_node(&mut self) -> &Server {
+        let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        let node = Server::start_at(port(), &arguments).await;
+        self.nodes.push(node);
+        self.nodes.last().expect("it was added")
+    }
+
+    /// The address for a link: two of the nodes.
+    pub fn url(&self) -> String {
+        let (a, b) = (self.nodes[0].port, self.nodes[1].port);
+        format!("redis-cluster://127.0.0.1:{a}?node=127.0.0.1:{b}")
+    }
+
+    /// Waits until all nodes know one another and every slot has its node.
+    pub async fn agreed(&self) {
+        eventually("the nodes of the cluster agree", async || {
+            for node in &self.nodes {
+                let info: redis::RedisResult<String> = node.ask(&["CLUSTER", "INFO"]).await;
+                let known = format!("cluster_known_nodes:{}", self.nodes.len());
+                let agrees =
+                    info.is_ok_and(|i| i.contains("cluster_state:ok") && i.contains(&known));
+                if !agrees || !node.is_in_sync().await {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// The node that has this slot now, as `ask` sees it.
+    pub async fn owner(&self, slot: u16, ask: usize) -> Option<usize> {
+        let slots: Value = self.nodes[ask].ask(&["CLUSTER", "SLOTS"]).await.ok()?;
+        let Value::Array(ranges) = slots else {
+            return None;
+        };
+        for range in ranges {
+            let Value::Array(parts) = range else { continue };
+            let [
+                Value::Int(first),
+                Value::Int(last),
+                Value::Array(primary),
+                ..,
+            ] = &parts[..]
+            else {
+                continue;
+            };
+            if (*first..=*last).contains(&i64::from(slot))
+                && let Some(Value::Int(port)) = primary.get(1)
+            {
+                return self.nodes.iter().position(|n| i64::from(n.port) == *port);
+            }
+        }
+        None
+    }
+
+    /// Moves slots from one node to another with `redis-cli`, keys and all.
+    pub async fn move_slots(&self, from: usize, to: usize, count: u16) {
+        let id = async |node: usize| {
+            let id: String = self.nodes[node].ask(&["CLUSTER", "MYID"]).await.unwrap();
+            id
+        };
+        let (from_id, to_id) = (id(from).await, id(to).await);
+        let address = address(&self.nodes[0]);
+        let count = count.to_string();
+        let arguments: Vec<String> = [
+            "--cluster",
+            "reshard",
+            &address,
+            "--cluster-from",
+            &from_id,
+            "--cluster-to",
+            &to_id,
+            "--cluster-slots",
+            &count,
+            "--cluster-yes",
+            "--cluster-pipeline",
+            "50",
+        ]
+        .map(str::to_owned)
+        .into();
+        tokio::task::spawn_blocking(move || {
+            redis_cli(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Adds an empty node to the cluster.
+    pub async fn meet(&mut self) -> usize {
+        let first = self.nodes[0].port.to_string();
+        let node = self.add_node().await;
+        let _: String = node
+            .ask(&["CLUSTER", "MEET", "127.0.0.1", &first])
+            .await
+            .unwrap();
+        self.agreed().await;
+        self.nodes.len() - 1
+    }
+}
+
+/// A free port: the nodes speak with one another on the one that is 10,000 higher, which must not be
+/// among those that the kernel gives to outgoing connections.
+fn port() -> u16 {
+    loop {
+        let port = ports::free();
+        if port < 22_000 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn address(node: &Server) -> String {
+    format!("127.0.0.1:{}", node.port)
+}
+
+fn redis_cli(arguments: &[&str]) {
+    let output = Command::new("redis-cli")
+        .args(arguments)
+        .output()
+        .expect("redis-cli starts");
+    assert!(
+        output.status.success(),
+        "redis-cli {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

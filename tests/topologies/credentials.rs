@@ -1,0 +1,211 @@
+//! Users, passwords that change, and the smallest set of rights that kvredis needs.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::common::client::{Client, other};
+use crate::common::host::Link;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::load::Load;
+use crate::server::Server;
+use crate::whole_suite::whole_suite;
+
+/// What the README says that a user needs. `+ping` and the names are for watching over the
+/// connection and for whoever looks at Redis.
+const RIGHTS: &str = "~* +ping +client|setname +get +set +del +exists +scan \
+                      +evalsha +eval +incrby +pttl +pexpire +mget +mset +multi +exec";
+
+/// Every command that kvredis may send: all are in Redis 6.2 and Valkey 7.2, but for `CLIENT
+/// SETINFO`, whose refusal is ignored.
+const COMMANDS: &[&str] = &[
+    "auth",
+    "client|setinfo",
+    "client|setname",
+    "cluster|slots",
+    "del",
+    "eval",
+    "evalsha",
+    "exec",
+    "exists",
+    "get",
+    "mget",
+    "mset",
+    "multi",
+    "ping",
+    "readonly",
+    "asking",
+    "role",
+    "scan",
+    "select",
+    "sentinel|get-master-addr-by-name",
+    "sentinel|replicas",
+    "set",
+    // Within the script of `increment`.
+    "incrby",
+    "decrby",
+    "pttl",
+    "pexpire",
+];
+
+async fn link(w: &World, config: &[(&str, &str)]) -> Client {
+    w.put_new(&Link::new("u", "default").config(config)).await
+}
+
+async fn set_user(server: &Server, rules: &str) {
+    let mut words = vec!["ACL", "SETUSER", "app"];
+    words.extend(rules.split_whitespace());
+    let _: String = server.ask(&words).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_rights_that_the_readme_names_are_enough() {
+    let redis = Server::start(&[]).await;
+    set_user(&redis, &format!("on >pw {RIGHTS}")).await;
+    let w = World::builder().unlinked().start().await;
+    let url = redis.url().replace("//", "//app:pw@");
+    let client = link(&w, &[("URL", &url)]).await;
+    whole_suite(&client).await;
+    w.unlink("u", "default").await;
+    let client = link(
+        &w,
+        &[("URL", &url), ("TTL_MS", "60000"), ("PREFIX", "ttl/")],
+    )
+    .await;
+    whole_suite(&client).await;
+    let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await.unwrap();
+    assert!(denied.is_empty(), "{denied:?}");
+    let readme = fs::read_to_string("README.md").unwrap();
+    for right in RIGHTS.split_whitespace().filter(|right| *right != "~*") {
+        assert!(readme.contains(right), "README.md does not name {right}");
+    }
+}
+
+#[tokio::test]
+async fn only_commands_of_the_list_are_sent() {
+    let redis = Server::start(&[]).await;
+    let before = commands(&redis).await;
+    let w = World::builder().unlinked().start().await;
+    for config in [&[][..], &[("TTL_MS", "60000"), ("PREFIX", "ttl/")]] {
+        let url = format!("{}/2", redis.url());
+        let client = link(&w, &[&[("URL", url.as_str())], config].concat()).await;
+        whole_suite(&client).await;
+        w.unlink("u", "default").await;
+    }
+    let own = ["info", "ping"];
+    for command in commands(&redis).await.difference(&before) {
+        assert!(
+            COMMANDS.contains(&command.as_str()) || own.contains(&command.as_str()),
+            "{command} is not in the list of commands"
+        );
+    }
+}
+
+async fn commands(redis: &Server) -> BTreeSet<String> {
+    let stats: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+    stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_"))
+        .filter_map(|line| line.split(':').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
+    let redis = Server::start(&[]).await;
+    set_user(&redis, "on >one +@all ~*").await;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "one\n").unwrap();
+    let w = World::builder().unlinked().start().await;
+    let url = redis.url().replace("//", "//app@");
+    let path = file.to_str().unwrap();
+    let client = link(&w, &[("URL", &url), ("PASSWORD_FILE", path)]).await;
+    client.set("", "k", b"v").await.unwrap();
+    let load = Load::start(&client, 8);
+    let logins = async || {
+        let stats: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_auth:calls="));
+        line.map_or(0, |line| {
+            let count = line.split(['=', ',']).nth(1).unwrap();
+            count.parse::<u32>().unwrap()
+        })
+    };
+    let before = logins().await;
+    // Both passwords are right for a while, as rotation is done.
+    set_user(&redis, ">two").await;
+    fs::write(&file, "two\n").unwrap();
+    eventually("it logs in again", async || logins().await > before).await;
+    set_user(&redis, "<one").await;
+    let calls = load.calls();
+    eventually("calls go on", async || load.calls() > calls + 200).await;
+    let outcome = load.end().await;
+    assert!(outcome.errors.is_empty(), "{:?}", outcome.errors.first());
+    w.provider.logged(&["logged in with a new password"]).await;
+    let log = w.provider.log().join("\n");
+    assert!(
+        !log.contains("two\"") && !log.contains(">two"),
+        "the password is in the log"
+    );
+}
+
+#[tokio::test]
+async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() {
+    let redis = Server::start(&[]).await;
+    set_user(&redis, "on >one +@all ~*").await;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "one").unwrap();
+    let w = World::builder().unlinked().start().await;
+    let url = redis.url().replace("//", "//app@");
+    let client = link(
+        &w,
+        &[("URL", &url), ("PASSWORD_FILE", file.to_str().unwrap())],
+    )
+    .await;
+    client.set("", "k", b"v").await.unwrap();
+    set_user(&redis, "resetpass >two").await;
+    let _: i64 = redis.ask(&["CLIENT", "KILL", "USER", "app"]).await.unwrap();
+    eventually("the old password is refused", async || {
+        let refused = client.get("", "k").await;
+        refused.is_err_and(|error| error.to_string().contains("WRONGPASS"))
+    })
+    .await;
+    fs::write(&file, "two").unwrap();
+    eventually("the new password is taken", async || {
+        client.get("", "k").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_password_file_that_is_not_there_or_empty_is_named() {
+    let redis = Server::start(&[]).await;
+    let folder = TempDir::new().unwrap();
+    let w = World::builder().unlinked().start().await;
+    let missing = folder.path().join("missing");
+    let empty = folder.path().join("empty");
+    fs::write(&empty, "\n").unwrap();
+    for (path, reason) in [(&missing, "no such file"), (&empty, "it is empty")] {
+        let path = path.to_str().unwrap();
+        let client = link(&w, &[("URL", &redis.url()), ("PASSWORD_FILE", path)]).await;
+        let error = other(client.get("", "k").await).to_lowercase();
+        assert!(
+            error.contains("password_file") && error.contains(reason),
+            "{error}"
+        );
+        assert!(error.contains(&path.to_lowercase()), "{error}");
+        w.unlink("u", "default").await;
+    }
+    let client = link(&w, &[("URL", &redis.url()), ("PASSWORD_FILE", "relative")]).await;
+    let error = other(client.get("", "k").await);
+    assert!(
+        error.contains("PASSWORD_FILE") && error.contains("an absolute path"),
+        "{error}"
+    );
+}

@@ -1,0 +1,165 @@
+//! Sentinels: finding the primary, following it, and never writing to one that is none any more.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::common::client::{Client, other};
+use crate::common::host::Link;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::load::Load;
+use crate::sentinel_servers::SentinelServers;
+use crate::whole_suite::whole_suite;
+
+async fn link(w: &World, config: &[(&str, &str)]) -> Client {
+    w.put_new(&Link::new("s", "default").config(config)).await
+}
+
+async fn world() -> World {
+    World::builder().unlinked().start().await
+}
+
+#[tokio::test]
+async fn the_primary_is_found_and_followed() {
+    let mut redis = SentinelServers::start().await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &redis.url(""))]).await;
+    whole_suite(&client).await;
+    assert_eq!(redis.primary().await, 0);
+
+    // Also with a sentinel less, be it the first one.
+    redis.sentinels[0].pause();
+    let load = Load::start(&client, 16);
+    eventually("calls are made", async || load.calls() > 300).await;
+    redis.servers[0].kill();
+    let killed = Instant::now();
+    eventually("there is another primary", async || {
+        redis.primary().await != 0
+    })
+    .await;
+    let promoted = Instant::now();
+    eventually("calls succeed again", async || {
+        load.latest_success().is_some_and(|at| at > promoted)
+    })
+    .await;
+    let back = promoted.elapsed();
+    let outcome = load.end().await;
+    println!(
+        "failover by sentinels under load: {} calls, {} errors, promoted after {} ms, back {} ms \
+         later, no success for {} ms",
+        outcome.calls,
+        outcome.errors.len(),
+        (promoted - killed).as_millis(),
+        back.as_millis(),
+        outcome.longest_gap().as_millis()
+    );
+    assert!(back < Duration::from_secs(6), "it took {back:?}");
+    let writes: i64 = {
+        let now = redis.primary().await;
+        client.set("", "after", b"v").await.unwrap();
+        redis.servers[now].ask(&["EXISTS", "after"]).await.unwrap()
+    };
+    assert_eq!(writes, 1);
+}
+
+#[tokio::test]
+async fn a_demoted_primary_is_left_and_calls_go_on() {
+    let redis = SentinelServers::start().await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &redis.url(""))]).await;
+    client.set("", "k", b"1").await.unwrap();
+    let words = ["SENTINEL", "FAILOVER", crate::sentinel_servers::SERVICE];
+    eventually("a failover begins", async || {
+        redis.sentinels[0].ask::<String>(&words).await.is_ok()
+    })
+    .await;
+    let mut round = 0_u32;
+    let mut errors = 0;
+    while redis.primary().await == 0 {
+        round += 1;
+        errors += u32::from(client.set("", "k", round.to_string()).await.is_err());
+    }
+    eventually("writes reach the new primary", async || {
+        round += 1;
+        let value = round.to_string();
+        if client.set("", "k", &value).await.is_err() {
+            return false;
+        }
+        let new = redis.primary().await;
+        let stored: Option<String> = redis.servers[new].ask(&["GET", "k"]).await.unwrap();
+        stored == Some(value)
+    })
+    .await;
+    println!("planned failover: {round} writes one after another, {errors} errors");
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_have_their_own_credentials() {
+    let sentinel_lines = "requirepass watcher\nsentinel sentinel-pass watcher\n\
+                          sentinel auth-pass main secret";
+    let redis = SentinelServers::with(
+        &["--requirepass", "secret", "--masterauth", "secret"],
+        sentinel_lines,
+        Some("watcher"),
+    )
+    .await;
+    let w = world().await;
+    let url = |password: &str, sentinels: &str| {
+        let url = redis.url(&format!(":{password}@"));
+        format!("{url}&sentinelPassword={sentinels}")
+    };
+    let client = link(&w, &[("URL", &url("secret", "watcher"))]).await;
+    client.set("", "k", b"v").await.unwrap();
+    w.unlink("s", "default").await;
+    let client = link(&w, &[("URL", &url("secret", "wrong"))]).await;
+    let error = other(client.get("", "k").await);
+    assert!(
+        error.contains("sentinel at 127.0.0.1") && error.contains("WRONGPASS"),
+        "{error}"
+    );
+    assert!(
+        !error.contains("wrong\"") && !error.contains("secret"),
+        "{error}"
+    );
+    w.unlink("s", "default").await;
+    let client = link(&w, &[("URL", &url("wrong", "watcher"))]).await;
+    let error = other(client.get("", "k").await);
+    assert!(error.contains("WRONGPASS"), "{error}");
+    w.unlink("s", "default").await;
+    let unknown = url("secret", "watcher").replace("=main", "=nobody");
+    let client = link(&w, &[("URL", &unknown)]).await;
+    let error = other(client.get("", "k").await);
+    assert!(error.contains("know no service \"nobody\""), "{error}");
+}
+
+#[tokio::test]
+async fn reads_go_to_replicas_where_that_is_wanted() {
+    let redis = SentinelServers::start().await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
+    client.set("", "k", b"v").await.unwrap();
+    eventually("a replica is read from", async || {
+        let value = client.get("", "k").await.unwrap();
+        assert!(value.is_none() || value.as_deref() == Some(&b"v"[..]));
+        let mut reads = 0;
+        for replica in &redis.servers[1..] {
+            let stats: String = replica.ask(&["INFO", "commandstats"]).await.unwrap();
+            reads += u32::from(stats.contains("cmdstat_get:"));
+        }
+        reads > 0
+    })
+    .await;
+    whole_suite_of_writes(&client).await;
+}
+
+/// Writes are the primary's, also where reads are not.
+async fn whole_suite_of_writes(client: &Client) {
+    assert_eq!(client.increment("", "n", 3).await.unwrap(), 3);
+    client
+        .set_many("", &[("a", "1"), ("b", "2")])
+        .await
+        .unwrap();
+    client.delete_many("", &["a", "b"]).await.unwrap();
+    assert_eq!(client.keys("").await.unwrap(), ["k", "n"]);
+}

@@ -1,0 +1,110 @@
+//! A primary, two replicas and three sentinels that watch over them.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::common::ports;
+use crate::common::wait::eventually;
+use crate::server::Server;
+
+/// What the sentinels call it.
+pub const SERVICE: &str = "main";
+
+/// The servers. The first one begins as the primary.
+pub struct SentinelServers {
+    /// The Redis servers.
+    pub servers: Vec<Server>,
+    /// The sentinels.
+    pub sentinels: Vec<Server>,
+    _folder: TempDir,
+}
+
+impl SentinelServers {
+    /// Starts them without passwords.
+    pub async fn start() -> Self {
+        Self::with(&[], "", None).await
+    }
+
+    /// Starts them with more arguments for the servers and more lines for the sentinels, which
+    /// may want a password themselves.
+    pub async fn with(arguments: &[&str], lines: &str, password: Option<&str>) -> Self {
+        let known = |server: Server, password: Option<&str>| match password {
+            Some(password) => server.known_password(password),
+            None => server,
+        };
+        let own = arguments
+            .iter()
+            .position(|a| *a == "--requirepass")
+            .map(|at| arguments[at + 1]);
+        let mut servers = vec![known(Server::start(arguments).await, own)];
+        let port = servers[0].port.to_string();
+        for _ in 0..2 {
+            let mut replica = arguments.to_vec();
+            replica.extend(["--replicaof", "127.0.0.1", &port]);
+            servers.push(known(Server::start(&replica).await, own));
+        }
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut sentinels = Vec::new();
+        for index in 0..3 {
+            let path = folder.path().join(format!("sentinel-{index}.conf"));
+            let own_port = ports::free();
+            let dir = folder.path().display();
+            let text = format!(
+                "port {own_port}\nbind 127.0.0.1\ndir {dir}\n\
+                 sentinel monitor {SERVICE} 127.0.0.1 {port} 2\n\
+                 sentinel down-after-milliseconds {SERVICE} 800\n\
+                 sentinel failover-timeout {SERVICE} 3000\n{lines}\n"
+            );
+            fs::write(&path, text).expect("a file");
+            let path = path.to_str().expect("a path in UTF-8");
+            let sentinel = Server::start_at(own_port, &[path, "--sentinel"]).await;
+            sentinels.push(known(sentinel, password));
+        }
+        let all = Self {
+            servers,
+            sentinels,
+            _folder: folder,
+        };
+        eventually("the sentinels know all", async || {
+            for sentinel in &all.sentinels {
+                let known: redis::RedisResult<String> = sentinel.ask(&["INFO", "sentinel"]).await;
+                if !known.is_ok_and(|k| k.contains("slaves=2,sentinels=3")) {
+                    return false;
+                }
+            }
+            for server in &all.servers {
+                if !server.is_in_sync().await {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+        all
+    }
+
+    /// The address for a link; `user` is what stands before the `@`.
+    pub fn url(&self, user: &str) -> String {
+        let [first, others @ ..] = &self.sentinels[..] else {
+            panic!("there are sentinels")
+        };
+        let others: String = others
+            .iter()
+            .map(|sentinel| format!("&node=127.0.0.1:{}", sentinel.port))
+            .collect();
+        format!(
+            "redis-sentinel://{user}127.0.0.1:{}?sentinelServiceName={SERVICE}{others}",
+            first.port
+        )
+    }
+
+    /// Which server the last sentinel calls the primary.
+    pub async fn primary(&self) -> usize {
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
+        let sentinel = self.sentinels.last().expect("there are sentinels");
+        let (_, port): (String, u16) = sentinel.ask(&words).await.unwrap();
+        let mut servers = self.servers.iter();
+        servers.position(|server| server.port == port).unwrap()
+    }
+}

@@ -1,0 +1,176 @@
+//! TLS: whom kvredis trusts, what it shows, and what it says when it does not come about.
+
+use std::fs;
+
+use crate::certificates::{Authority, Certificate};
+use crate::common::client::{Client, other};
+use crate::common::host::Link;
+use crate::common::ports;
+use crate::common::world::World;
+use crate::server::Server;
+
+struct Tls {
+    port: u16,
+    _server: Server,
+}
+
+impl Tls {
+    /// A server that shows this certificate, and asks for one of `clients`' if that is given.
+    async fn start(shown: &Certificate, authority: &Authority, asks: bool) -> Self {
+        let port = ports::free();
+        let server = Server::start(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &shown.cert,
+            "--tls-key-file",
+            &shown.key,
+            "--tls-ca-cert-file",
+            &authority.file(),
+            "--tls-auth-clients",
+            if asks { "yes" } else { "no" },
+        ])
+        .await;
+        Self {
+            port,
+            _server: server,
+        }
+    }
+
+    fn url(&self, host: &str) -> String {
+        format!("rediss://{host}:{}", self.port)
+    }
+}
+
+async fn link(w: &World, config: &[(&str, &str)]) -> Client {
+    w.put_new(&Link::new("tls", "default").config(config)).await
+}
+
+async fn refusal(w: &World, config: &[(&str, &str)]) -> String {
+    let client = link(w, config).await;
+    let error = other(client.get("", "k").await);
+    w.unlink("tls", "default").await;
+    error
+}
+
+async fn world() -> World {
+    World::builder().unlinked().start().await
+}
+
+#[tokio::test]
+async fn an_authority_is_trusted_as_text_and_as_a_file() {
+    let authority = Authority::new();
+    let redis = Tls::start(
+        &authority.sign(&["127.0.0.1", "localhost"]),
+        &authority,
+        false,
+    )
+    .await;
+    let w = world().await;
+    for (host, ca) in [
+        ("127.0.0.1", authority.pem()),
+        ("localhost", authority.file()),
+    ] {
+        let client = link(&w, &[("URL", &redis.url(host)), ("TLS_CA", &ca)]).await;
+        client.set("", "k", host.as_bytes()).await.unwrap();
+        let value = client.get("", "k").await.unwrap();
+        assert_eq!(value.as_deref(), Some(host.as_bytes()));
+        let large = vec![7; 3 << 20];
+        client.set("", "large", &large).await.unwrap();
+        assert_eq!(client.get("", "large").await.unwrap(), Some(large));
+        w.unlink("tls", "default").await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_is_refused_with_the_reason() {
+    let authority = Authority::new();
+    let trusted = authority.pem();
+    let good = authority.sign(&["127.0.0.1"]);
+    let w = world().await;
+
+    let redis = Tls::start(&good, &authority, false).await;
+    let url = redis.url("127.0.0.1");
+    let stranger = Authority::new().pem();
+    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    assert!(
+        error.contains("not from an authority that is trusted"),
+        "{error}"
+    );
+    let error = refusal(&w, &[("URL", &url)]).await;
+    assert!(
+        error.contains("not from an authority that is trusted"),
+        "{error}"
+    );
+    let error = refusal(
+        &w,
+        &[("URL", &redis.url("localhost")), ("TLS_CA", &trusted)],
+    )
+    .await;
+    assert!(error.contains("not for the name localhost"), "{error}");
+
+    let expired = authority.sign_until(&["127.0.0.1"], (2020, 1, 1));
+    let old = Tls::start(&expired, &authority, false).await;
+    let error = refusal(&w, &[("URL", &old.url("127.0.0.1")), ("TLS_CA", &trusted)]).await;
+    assert!(error.contains("has expired"), "{error}");
+
+    let plain = Server::start(&[]).await;
+    let url = plain.url().replace("redis://", "rediss://");
+    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &trusted)]).await;
+    assert!(
+        error.contains("speak TLS there?") || error.contains("TLS began"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_it_is_wanted() {
+    let authority = Authority::new();
+    let redis = Tls::start(&authority.sign(&["127.0.0.1"]), &authority, true).await;
+    let own = authority.sign(&["kvredis"]);
+    let url = redis.url("127.0.0.1");
+    let ca = authority.file();
+    let w = world().await;
+    let base = [("URL", url.as_str()), ("TLS_CA", ca.as_str())];
+    let refused = async |more: &[(&str, &str)]| refusal(&w, &[&base[..], more].concat()).await;
+
+    let own_config = [("TLS_CERT", own.cert.as_str()), ("TLS_KEY", &own.key)];
+    let client = link(&w, &[&base[..], &own_config].concat()).await;
+    client.set("", "k", b"v").await.unwrap();
+    w.unlink("tls", "default").await;
+    let cert = fs::read_to_string(&own.cert).unwrap();
+    let key = fs::read_to_string(&own.key).unwrap();
+
+    let error = refused(&[]).await;
+    assert!(error.contains("TLS_CERT"), "{error}");
+    let other_key = authority.sign(&["somebody"]).key;
+    let error = refused(&[("TLS_CERT", &cert), ("TLS_KEY", &other_key)]).await;
+    assert!(error.contains("TLS_KEY is not the key"), "{error}");
+    let error = refused(&[("TLS_CERT", &cert)]).await;
+    assert!(error.contains("TLS_KEY: it is missing"), "{error}");
+    let error = refused(&[("TLS_CERT", &cert), ("TLS_KEY", "/nowhere/key.pem")]).await;
+    assert!(
+        error.contains("TLS_KEY: cannot read /nowhere/key.pem"),
+        "{error}"
+    );
+    let error = refused(&[("TLS_CERT", &key), ("TLS_KEY", &own.key)]).await;
+    assert!(
+        error.contains("TLS_CERT: there is no certificate"),
+        "{error}"
+    );
+    let strangers = Authority::new();
+    let stranger = strangers.sign(&["kvredis"]);
+    let error = refused(&[("TLS_CERT", &stranger.cert), ("TLS_KEY", &stranger.key)]).await;
+    assert!(error.contains("does not take the certificate"), "{error}");
+    let log = w.provider.log().join("\n");
+    let secret = key.lines().nth(1).unwrap();
+    assert!(!log.contains(secret), "the key is in the log");
+}
+
+#[tokio::test]
+async fn verification_cannot_be_switched_off() {
+    let w = world().await;
+    let error = refusal(&w, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
+    assert!(error.contains("wrong setting URL"), "{error}");
+    assert!(error.contains("TLS is always verified"), "{error}");
+}
