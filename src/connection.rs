@@ -3,17 +3,22 @@
 //! Many calls share it at once. It waits for Redis within a call's time, tries again what is safe
 //! to try again, and knows which requests may have reached Redis. A single server, or the one that
 //! sentinels name, is a `node`; a `cluster` is several. `supervisor` keeps a node up, `line` is one
-//! established connection, `gate` says how many calls of a link may use it.
+//! established connection, `gate` says how many calls of a link may use it. `subscription` hears of
+//! changes of keys over connections of its own.
 //! Which command a call needs is for the rooms of the interfaces.
 
 pub mod answer;
 mod cluster;
 mod dial;
 mod gate;
+mod hearing;
 mod line;
 mod node;
+mod notifications;
 mod place;
 mod request;
+mod subscriber;
+pub mod subscription;
 mod supervisor;
 mod tls;
 
@@ -34,6 +39,7 @@ use cluster::Cluster;
 use dial::Site;
 use node::{Attempts, Node, Outcome};
 use place::Place;
+pub use place::Places;
 
 /// What to connect to, and how long to try.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +77,7 @@ pub struct Connection(Kind);
 enum Kind {
     /// One server at a time, and one to read from, if that is another.
     Single {
+        place: Place,
         primary: Node,
         replica: Option<Node>,
     },
@@ -119,6 +126,7 @@ impl Connection {
             Node::start(target.clone(), place, address, name)
         });
         Self(Kind::Single {
+            place: primary.clone(),
             primary: Node::start(target, primary, address, name),
             replica,
         })
@@ -129,6 +137,14 @@ impl Connection {
         match &self.0 {
             Kind::Single { primary, .. } => primary.outage(),
             Kind::Cluster(cluster) => cluster.outage(),
+        }
+    }
+
+    /// Where changes of keys are told: at the server, or at each primary of a cluster.
+    pub fn places(&self) -> Places {
+        match &self.0 {
+            Kind::Single { place, .. } => Places::One(place.clone()),
+            Kind::Cluster(cluster) => Places::Cluster(cluster.maps()),
         }
     }
 
@@ -145,7 +161,9 @@ impl Connection {
         patience: Patience,
     ) -> Result<Value, Error> {
         let (primary, replica) = match &self.0 {
-            Kind::Single { primary, replica } => (primary, replica),
+            Kind::Single {
+                primary, replica, ..
+            } => (primary, replica),
             Kind::Cluster(cluster) => {
                 // Boxed, because it is much larger than what single servers need.
                 return Box::pin(cluster.ask(request, retry, gate, patience)).await;

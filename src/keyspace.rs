@@ -103,18 +103,20 @@ impl Bucket<'_> {
 
     /// The glob pattern of the bucket's keys, or `None` where it is every key.
     pub fn pattern(&self) -> Option<String> {
-        if self.prefix.is_empty() {
-            return None;
-        }
-        let mut pattern = String::with_capacity(self.prefix.len() + 8);
+        (!self.prefix.is_empty()).then(|| self.pattern_of("*"))
+    }
+
+    /// The glob pattern in Redis for keys of the bucket that are given by a glob pattern.
+    pub fn pattern_of(&self, keys: &str) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + keys.len() + 8);
         for character in self.prefix.chars() {
             if matches!(character, '*' | '?' | '[' | ']' | '\\') {
                 pattern.push('\\');
             }
             pattern.push(character);
         }
-        pattern.push('*');
-        Some(pattern)
+        pattern.push_str(keys);
+        pattern
     }
 }
 

@@ -8,7 +8,14 @@
 //!      -> connection (one request in, one answer out) -> Redis
 //! ```
 //!
-//! Beside that way: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
+//! The other way, components are called when a key changes:
+//!
+//! ```text
+//! Redis -> connection::subscription -> watcher (whose change is this? in which order?)
+//!       -> serve::caller (wRPC out) -> NATS
+//! ```
+//!
+//! Beside these ways: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
 //! standard input), [`settings`] (text to typed settings), [`telemetry`], [`error`] and [`task`].
 
 pub mod atomics;
@@ -25,3 +32,4 @@ pub mod settings;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod watcher;

@@ -2,7 +2,7 @@
 //!
 //! The SDK's own loop ignores a link that is put twice, confuses the links of one component, and
 //! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
-//! are is in `messages`; what a link is, `links` knows; calls are taken by `serve`.
+//! are is in `messages`; what a link is, `links` and `watcher` know; calls are taken by `serve`.
 
 mod messages;
 mod missed;
@@ -24,12 +24,16 @@ use wasmcloud_provider_sdk::{
 use crate::host_data::Opener;
 use crate::links::{Definition, Links};
 use crate::serve::Server;
+use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
+use crate::watcher::Watchers;
 use messages::{FromHost, HostMessages};
 use nats::Nats;
 use signals::Signals;
 
+/// The interface of links from the provider to a component.
+const WATCHER: &str = "watcher";
 /// What is left of the host's time limit for the way of the answer.
 const WAY_BACK: Duration = Duration::from_millis(200);
 /// How long a link may be without its Redis before the provider calls itself unhealthy.
@@ -41,6 +45,7 @@ const LAST_MESSAGES: Duration = Duration::from_millis(500);
 struct Provider {
     id: String,
     links: Arc<Links>,
+    watchers: Watchers,
     opener: Opener,
     unhealthy: Occasionally,
 }
@@ -74,10 +79,23 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let secrets = Layer::secrets(Origin::ProviderSecrets, &host_data.secrets);
     let config = Layer::config(Origin::ProviderConfig, &host_data.config);
     let links = Arc::new(Links::new(secrets.clone(), config.clone()));
+    let caller = Caller::start(
+        &nats,
+        &host_data.lattice_rpc_prefix,
+        &host_data.provider_key,
+    )
+    .await
+    .context("failed to subscribe to the answers of components")?;
+    let watchers = Watchers::new(
+        Arc::clone(&links),
+        Arc::new(caller),
+        (secrets.clone(), config.clone()),
+    );
     let settings = provider_settings(&links, secrets, config);
     let provider = Provider {
         id: host_data.provider_key.clone(),
         links: Arc::clone(&links),
+        watchers,
         opener,
         unhealthy: Occasionally::default(),
     };
@@ -109,9 +127,16 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         &provider.id,
         &provider.links,
     );
+    let missed_watch = missed::watching_link(
+        &nats,
+        &host_data.lattice_rpc_prefix,
+        &provider.id,
+        &provider.watchers,
+    );
     let end = tokio::select! {
         end = provider.listen(&nats, &mut messages, &signals) => end,
         (component, name) = missed => End::MissedLink { component, name },
+        (component, name) = missed_watch => End::MissedLink { component, name },
         // Nobody can be answered any more, so that there is nothing to bring to an end.
         () = connection.stuck() => bail!(
             "an attempt to connect to NATS again does not end: ending, for the host to start \
@@ -119,6 +144,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         ),
     };
     stop.notify_one();
+    provider.watchers.stop().await;
     serving.await.context("serving calls failed")?;
     provider.links.clear();
     match end {
@@ -152,30 +178,42 @@ impl Provider {
                 Some(FromHost::Config(config)) => {
                     info!("the provider's configuration has changed");
                     let config = Layer::config(Origin::ProviderConfig, &config);
-                    self.links.reconfigure(config);
+                    self.links.reconfigure(config.clone());
+                    self.watchers.reconfigure(config);
                 }
             }
         }
     }
 
     fn put(&self, link: &InterfaceLinkDefinition) {
-        if link.target != self.id {
+        // Of a link from the provider, the provider's side is the source.
+        let (component, config, sealed) = if link.target == self.id {
+            (&link.source_id, &link.target_config, &link.target_secrets)
+        } else if link.interfaces.iter().any(|name| name == WATCHER) {
+            (&link.target, &link.source_config, &link.source_secrets)
+        } else {
             warn!(
-                target_component = link.target,
+                component = link.target,
                 link = link.name,
-                "a link from this provider to a component is ignored: this version calls none"
+                "a link from this provider to a component is ignored: it has not the interface \
+                 `{WATCHER}`"
             );
             return;
-        }
-        let secrets = match self.opener.open(link.target_secrets.as_deref()) {
+        };
+        let secrets = self.opener.open(sealed.as_deref()).inspect_err(|why| {
+            error!(
+                component,
+                link = link.name,
+                "the link's secrets cannot be opened: {why}"
+            );
+        });
+        let secrets = match secrets {
             Ok(secrets) => secrets,
+            Err(_) if link.target != self.id => {
+                self.watchers.put_wrong(component, &link.name);
+                return;
+            }
             Err(why) => {
-                let component = &link.source_id;
-                error!(
-                    component,
-                    link = link.name,
-                    "the link's secrets cannot be opened: {why}"
-                );
                 self.links.put_wrong(
                     component,
                     &link.name,
@@ -184,22 +222,30 @@ impl Provider {
                 return;
             }
         };
-        self.links.put(Definition {
-            component: link.source_id.clone(),
+        let definition = Definition {
+            component: component.clone(),
             name: link.name.clone(),
             secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
-            config: Layer::config(Origin::LinkConfig, &link.target_config),
-        });
+            config: Layer::config(Origin::LinkConfig, config),
+        };
+        if link.target == self.id {
+            self.links.put(definition);
+        } else {
+            self.watchers.put(definition);
+        }
     }
 
     fn delete(&self, link: &InterfaceLinkDefinition) {
         if link.target == self.id {
             self.links.delete(&link.source_id, &link.name);
+        } else if link.source_id == self.id {
+            self.watchers.delete(&link.target, &link.name);
         }
     }
 
     async fn answer_health(&self, nats: &Client, request: &Message) {
-        let outages = self.links.outages(TOLERATED_OUTAGE);
+        let mut outages = self.links.outages(TOLERATED_OUTAGE);
+        outages.extend(self.watchers.troubles(TOLERATED_OUTAGE));
         // The host drops the text of the answer, so that it has to be in the log.
         if self.unhealthy.happened(outages.len()).is_some() {
             error!("unhealthy: {}", outages.join("; "));

@@ -3,10 +3,12 @@
 //! One subscription takes the calls of all functions. A call is accepted (the handshake), its
 //! parameters are read, the room of its interface carries it out, and the result is published.
 //! This is the only room that knows the subjects of calls and wRPC's encoding (`wire`, `call`);
-//! `parcels` takes parameters that come in several messages, `budget` counts their bytes.
+//! `caller` calls components, `parcels` takes parameters that come in several messages, `budget`
+//! counts their bytes.
 
 mod budget;
 pub mod call;
+pub mod caller;
 mod parcels;
 pub mod wire;
 

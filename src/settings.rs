@@ -8,6 +8,7 @@ pub mod address;
 mod source;
 mod table;
 pub mod url;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use address::Address;
 pub use source::{Layer, Origin, Sources};
 pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS};
+pub use watch::Watched;
 
 use source::Found;
 
@@ -126,6 +128,14 @@ pub struct Settings {
     pub max_value_bytes: usize,
     /// `HEALTH`.
     pub health: Health,
+    /// `WATCH`.
+    pub watch: Vec<Watched>,
+    /// `WATCH_BUCKET`.
+    pub watch_bucket: String,
+    /// `WATCH_CONFIGURE_REDIS`.
+    pub watch_configure_redis: bool,
+    /// `WATCH_ONCE`.
+    pub watch_once: bool,
 }
 
 /// What a provider process can set for all its links.
@@ -311,7 +321,13 @@ impl<T> Definition<T> {
             wrong.hint = None;
             return format!("wrong setting {name} in {origin} (its value is secret): {wrong}");
         }
-        let shown: String = url::redacted(text).chars().take(100).collect();
+        // An `@` stands behind credentials in anything that may be meant as an address.
+        let shown = if name == "WATCH" {
+            text.to_owned()
+        } else {
+            url::redacted(text)
+        };
+        let shown: String = shown.chars().take(100).collect();
         format!("wrong setting {name}={shown:?} in {origin}: {wrong}")
     }
 }

@@ -2,8 +2,9 @@
 //! thousands.
 //!
 //! The SDK sets up logs, traces and their export; which events are worth a line is for the rooms.
-//! Traces and metrics of calls are in `signals`.
+//! Traces and metrics of calls are in `signals`, those of calls to components in `deliveries`.
 
+pub mod deliveries;
 pub mod signals;
 
 use std::future::Future;

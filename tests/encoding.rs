@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use kvredis::error::Error;
 use kvredis::serve::call::{self, Call, Function};
+use kvredis::serve::caller::Told;
 use kvredis::serve::wire::{Unreadable, Writer};
 use kvredis::store::{KeyResponse, Parts};
 use proptest::collection::vec;
@@ -104,6 +105,16 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
 }
 
 proptest! {
+    #[test]
+    fn what_components_are_told_is_read_by_the_bindings(key in ".{0,40}", value in vec(any::<u8>(), 0..300)) {
+        let told = Told::Set(&key, value.clone().into()).parameters();
+        let params: (String, String, Vec<u8>) = read_by_generated(&by_hand(told));
+        prop_assert_eq!(params, ("0".to_owned(), key.clone(), value));
+        let told = Told::Deleted(&key).parameters();
+        let params: (String, String) = read_by_generated(&by_hand(told));
+        prop_assert_eq!(params, ("0".to_owned(), key));
+    }
+
     #[test]
     fn parameters_of_single_keys(bucket in text(), key in text(), value in value(), delta: u64) {
         let (b, k) = (bucket.as_str(), key.as_str());

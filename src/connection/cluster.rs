@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use redis::{ServerError, Value};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::gate::Gate;
@@ -20,7 +21,7 @@ use super::request::{Patience, Request, Retry};
 use super::{Outage, Target};
 use crate::error::{Error, in_words};
 use crate::settings::address::Endpoint;
-use slots::Map;
+pub use slots::Map;
 use split::{Part, Plan};
 use topology::Topology;
 
@@ -56,6 +57,11 @@ impl Cluster {
     /// The earliest outage of a node that keys are on.
     pub fn outage(&self) -> Option<Outage> {
         self.topology.outage()
+    }
+
+    /// The map, as it changes.
+    pub fn maps(&self) -> watch::Receiver<Option<Arc<Map>>> {
+        self.topology.maps()
     }
 
     /// Sends a request to whichever nodes its keys are on.

@@ -79,6 +79,13 @@ impl NoLine {
         Self::Unreachable("the connection was closed during the log-in".to_owned())
     }
 
+    /// The reason alone.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Unreachable(words) | Self::Refused(words) | Self::Unusable(words) => words,
+        }
+    }
+
     /// The same, with the server in question.
     pub fn at(self, server: &str) -> Self {
         match self {
@@ -359,7 +366,11 @@ fn first_refusal(answer: Value) -> Value {
 }
 
 /// The password as it is now: that of the file, if there is one.
-fn password(target: &Target) -> Result<Option<Secret>, NoLine> {
+///
+/// # Errors
+///
+/// The file cannot be read, or is empty.
+pub fn password(target: &Target) -> Result<Option<Secret>, NoLine> {
     match &target.password_file {
         None => Ok(target.address.password.clone()),
         Some(path) => read_password(path).map(Some),

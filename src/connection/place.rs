@@ -4,14 +4,19 @@
 //! one that was cut off from the others may name a primary that is none any more.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Target;
+use super::cluster::Map;
 use super::dial::{Site, dial};
 use super::line::{Line, NoLine, Reply};
 use super::request::Request;
@@ -22,7 +27,7 @@ use crate::settings::address::{Endpoint, Sentinels};
 const SENTINEL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Which server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// This one.
     Server(Site),
@@ -59,6 +64,57 @@ impl Place {
     /// The role that the server must have, if there is one that it can lose.
     pub fn role(&self) -> Option<&'static str> {
         matches!(self, Self::Primary(_)).then_some("master")
+    }
+}
+
+/// Where the keys of a link are told of, now and later.
+#[derive(Clone, Debug)]
+pub enum Places {
+    /// One server.
+    One(Place),
+    /// The primaries of a cluster.
+    Cluster(watch::Receiver<Option<Arc<Map>>>),
+}
+
+impl Places {
+    /// Those of now.
+    pub fn now(&mut self) -> Vec<Place> {
+        match self {
+            Self::One(place) => vec![place.clone()],
+            Self::Cluster(map) => {
+                let map = map.borrow_and_update();
+                let shards = map.iter().flat_map(|map| map.shards());
+                let sites = shards.map(|shard| Site::Tcp(shard.endpoint.clone()));
+                sites.map(Place::Server).collect()
+            }
+        }
+    }
+
+    /// Waits until they are others.
+    pub async fn changed(&mut self) {
+        let stays = match self {
+            Self::One(_) => true,
+            Self::Cluster(map) => map.changed().await.is_err(),
+        };
+        if stays {
+            pending::<()>().await;
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(Site::Tcp(endpoint)) | Self::ClusterReplica(Site::Tcp(endpoint)) => {
+                write!(f, "redis://{endpoint}")
+            }
+            Self::Server(Site::Unix(path)) | Self::ClusterReplica(Site::Unix(path)) => {
+                write!(f, "redis+unix://{}", path.display())
+            }
+            Self::Primary(sentinels) | Self::Replica(sentinels) => {
+                write!(f, "the primary of {}", sentinels.service)
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{Outage, Target};
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
 
-const FIRST_DELAY: Duration = Duration::from_millis(10);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// How often it is asked whether the password is another one by now.
@@ -308,12 +308,12 @@ fn in_words(address: &str, latest: Option<&NoLine>) -> String {
 }
 
 /// Between half the delay and all of it, so that many links do not come back in step.
-fn jittered(delay: Duration) -> Duration {
+pub(super) fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
 }
 
 /// A name as Redis takes it: printable ASCII without spaces.
-fn client_name(name: &str) -> String {
+pub(super) fn client_name(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii_graphic() { c } else { '_' })
         .collect()

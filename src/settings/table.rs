@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::url;
 use super::{Address, BucketLayout, Health, Pem, ProviderSettings, Secret, Settings, Tls, Wrong};
+use super::{url, watch};
 
 /// One setting, that of a link or of the provider (`T`).
 pub struct Definition<T> {
@@ -59,6 +59,10 @@ impl Default for Settings {
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
             health: Health::Links,
+            watch: Vec::new(),
+            watch_bucket: "default".to_owned(),
+            watch_configure_redis: false,
+            watch_once: false,
         }
     }
 }
@@ -355,6 +359,43 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
                 "process" => Health::Process,
                 _ => return Err(Wrong::expected("links or process")),
             };
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH",
+        "none",
+        "SET@key and DEL@key, separated by commas: what the component at the other end of a link \
+         from the provider is told of",
+        |settings, text| {
+            settings.watch = watch::parse(text)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_BUCKET",
+        "default",
+        "the bucket that WATCH is about",
+        |settings, text| {
+            settings.watch_bucket = text.to_owned();
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_CONFIGURE_REDIS",
+        "false",
+        "the provider may add missing flags to notify-keyspace-events itself",
+        |settings, text| {
+            settings.watch_configure_redis = boolean(text)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "WATCH_ONCE",
+        "false",
+        "of several processes of the provider, one delivers, chosen by a lease in that Redis",
+        |settings, text| {
+            settings.watch_once = boolean(text)?;
             Ok(None)
         },
     ),

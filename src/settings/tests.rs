@@ -89,6 +89,10 @@ fn every_setting_is_read() {
         ("MAX_WAITING", "0"),
         ("MAX_VALUE_BYTES", "8"),
         ("HEALTH", "Process"),
+        ("WATCH", "set@a,DEL@b:*"),
+        ("WATCH_BUCKET", "a"),
+        ("WATCH_CONFIGURE_REDIS", "1"),
+        ("WATCH_ONCE", "true"),
     ])
     .settings
     .unwrap();
@@ -123,6 +127,21 @@ fn every_setting_is_read() {
         max_waiting: 0,
         max_value_bytes: 8,
         health: Health::Process,
+        watch: vec![
+            Watched {
+                pattern: "a".to_owned(),
+                on_set: true,
+                on_delete: false,
+            },
+            Watched {
+                pattern: "b:*".to_owned(),
+                on_set: false,
+                on_delete: true,
+            },
+        ],
+        watch_bucket: "a".to_owned(),
+        watch_configure_redis: true,
+        watch_once: true,
     };
     assert_eq!(settings, expected);
 }
@@ -160,7 +179,8 @@ fn a_key_is_not_shown_although_it_is_wrong() {
 #[test]
 fn a_wrong_value_is_named_with_what_was_expected() {
     for definition in LINK_SETTINGS {
-        if ["USERNAME", "PASSWORD", "PREFIX", "TLS_KEY"].contains(&definition.name) {
+        let any = ["USERNAME", "PASSWORD", "PREFIX", "TLS_KEY", "WATCH_BUCKET"];
+        if any.contains(&definition.name) {
             continue;
         }
         let value = if definition.name == "BUCKETS" {

@@ -39,6 +39,11 @@ pub(super) fn enable(config: &OtelConfig) {
     METRICS.store(config.metrics_enabled(), Ordering::Relaxed);
 }
 
+/// Whether the host has traces exported.
+pub(super) fn traces() -> bool {
+    TRACES.load(Ordering::Relaxed)
+}
+
 /// The span of a call: the child of the component's, if the call's headers say which that is.
 pub fn call_span(interface: &str, function: &str, headers: Option<&HeaderMap>) -> Span {
     if !TRACES.load(Ordering::Relaxed) {

@@ -16,4 +16,5 @@ mod sentinel;
 mod sentinel_servers;
 mod server;
 mod tls;
+mod watching;
 mod whole_suite;

@@ -10,3 +10,4 @@ mod manifests;
 mod secrets;
 mod setup;
 mod stop;
+mod watching;

@@ -31,6 +31,8 @@ pub struct Range {
 pub struct Shard {
     /// The lowest slot.
     pub lowest: u16,
+    /// Where the primary is.
+    pub endpoint: Endpoint,
     /// Who writes.
     pub primary: Arc<Node>,
     /// Who may be read from.

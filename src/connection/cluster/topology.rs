@@ -89,6 +89,11 @@ impl Topology {
         there.clone()
     }
 
+    /// The map, as it changes.
+    pub fn maps(&self) -> watch::Receiver<Option<Arc<Map>>> {
+        self.map.clone()
+    }
+
     /// Waits until the map is another one.
     pub async fn differs_from(&self, known: &Arc<Map>) {
         let mut map = self.map.clone();
@@ -251,6 +256,7 @@ impl Refresher {
                 }
                 shards.push(Shard {
                     lowest: range.first,
+                    endpoint: range.primary.clone(),
                     primary: self.nodes.get(&range.primary, false),
                     replicas,
                 });

@@ -156,6 +156,37 @@ impl Host {
         }
     }
 
+    /// The link in the other direction, from the provider to the component, which watches. The
+    /// link's settings are those of its source.
+    pub fn watch_definition(&self, link: &Link) -> InterfaceLinkDefinition {
+        let mut definition = self.definition(link);
+        InterfaceLinkDefinition {
+            source_id: self.provider_id.clone(),
+            target: link.component.clone(),
+            interfaces: vec!["watcher".to_owned()],
+            source_config: std::mem::take(&mut definition.target_config),
+            source_secrets: definition.target_secrets.take(),
+            name: link.name.clone(),
+            wit_namespace: "wasi".to_owned(),
+            wit_package: "keyvalue".to_owned(),
+            ..InterfaceLinkDefinition::default()
+        }
+    }
+
+    /// Puts a link from the provider to the component.
+    pub async fn put_watch(&self, link: &Link) {
+        self.put_definition(&self.watch_definition(link)).await;
+    }
+
+    /// Deletes a link from the provider to the component.
+    pub async fn delete_watch(&self, component: &str, name: &str) {
+        let bare = self.watch_definition(&Link::new(component, name));
+        let payload = serde_json::to_vec(&bare).expect("a link can be written as JSON");
+        self.publish(&self.provider_id, "linkdefs.del", payload.clone())
+            .await;
+        self.publish(component, "linkdefs.del", payload).await;
+    }
+
     /// Puts a link, for the first time or again. Like a real host, it is told nothing in return.
     pub async fn put(&self, link: &Link) {
         self.put_definition(&self.definition(link)).await;

@@ -13,11 +13,12 @@ use std::collections::HashMap;
 use wasmcloud_provider_sdk::HostData;
 
 use super::client::{Client, Error};
+use super::component::Component;
 use super::host::{Host, Link, secrets, texts};
 use super::nats::Nats;
 use super::provider::Provider;
 use super::redis::Redis;
-use super::wait::eventually;
+use super::wait::{eventually, eventually_eq};
 
 /// The component that is linked from the start.
 pub const COMPONENT: &str = "counter";
@@ -97,6 +98,36 @@ impl World {
         eventually("the link is gone", async || match client.probe().await {
             Err(Error::Other(text)) => text.contains(component) && text.contains(name),
             _ => false,
+        })
+        .await;
+    }
+
+    /// Runs a component on the host's side of the lattice.
+    pub async fn component(&self, id: &str) -> Component {
+        Component::start(self.host.nats(), self.host.lattice(), id).await
+    }
+
+    /// Puts a link from the provider to a component that watches this world's Redis, and waits
+    /// until it does.
+    pub async fn watch(&self, component: &str, name: &str, config: &[(&str, &str)]) {
+        let link = Link::new(component, name)
+            .config(&[("URL", &self.redis.url())])
+            .config(config);
+        self.host.put_watch(&link).await;
+        self.watching(component, name, 1).await;
+    }
+
+    /// Waits until so many processes watch for a component over its link.
+    pub async fn watching(&self, component: &str, name: &str, processes: usize) {
+        let client = format!("kvredis:{component}:{name}");
+        let what = format!("{processes} connections {client} subscribe");
+        eventually_eq(&what, processes, async || {
+            let clients = self.redis.kvredis_clients().await;
+            let subscribes = |client: &HashMap<String, String>| {
+                client.get("psub").is_some_and(|patterns| patterns != "0")
+            };
+            let ours = clients.iter().filter(|c| c.get("name") == Some(&client));
+            ours.filter(|c| subscribes(c)).count()
         })
         .await;
     }

@@ -1,0 +1,272 @@
+//! One place where Redis's notifications are subscribed to: connects, subscribes, sees that all
+//! flags are set that it takes, and does so again when the connection breaks.
+//!
+//! It never gives up. Which places there are is for `subscription`, what goes over a connection for
+//! `hearing`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::hearing::{self, BROKE, Hearing};
+use super::notifications;
+use super::place::Place;
+use super::subscription::{Listener, Wish};
+use super::supervisor::{FIRST_DELAY, jittered};
+use super::{Outage, Target};
+use crate::error::in_words;
+
+/// How often it is checked that somebody is there and that all flags are set.
+const CHECK: Duration = Duration::from_secs(5);
+/// The same while flags are missing, and somebody may be setting them.
+const CHECK_MISSING: Duration = Duration::from_secs(1);
+/// The same after flags were added: somebody else may have set them at the same time.
+const CHECK_ADDED: Duration = Duration::from_millis(300);
+/// How often a lasting outage is logged again.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// How many connections there have been, to tell them apart.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// How it is with one node.
+#[derive(Debug)]
+pub struct State {
+    /// `None` while the subscription stands.
+    pub outage: Option<Outage>,
+    /// Whether it has stood, so that there may be something missed.
+    stood_before: bool,
+    /// What has to be done so that Redis tells of all that is wished.
+    pub missing: Option<String>,
+}
+
+/// What the task of a node needs.
+pub struct Subscriber {
+    /// Where it is, without credentials.
+    pub shown: String,
+    /// How to connect.
+    pub target: Target,
+    /// To which server.
+    pub place: Place,
+    /// What Redis shows for the connection.
+    pub name: String,
+    /// What is to be heard.
+    pub wish: Wish,
+    /// Who hears it.
+    pub listener: Arc<dyn Listener>,
+    /// How it is, for those who ask.
+    pub state: Arc<Mutex<State>>,
+}
+
+/// What was found of the flags that are needed.
+enum Flags {
+    Complete,
+    /// Missing ones were added just now.
+    Added,
+    /// What has to be done, in words.
+    Missing(String),
+    /// Redis does not say, for this reason.
+    Unknown(String),
+}
+
+fn outage(reason: String) -> Outage {
+    Outage {
+        since: Instant::now(),
+        reason,
+    }
+}
+
+impl State {
+    /// That of a node to which no connection was made yet.
+    pub fn new(place: &Place) -> Self {
+        Self {
+            outage: Some(outage(format!("cannot watch {place}: not connected yet"))),
+            stood_before: false,
+            missing: None,
+        }
+    }
+}
+
+impl Subscriber {
+    /// Subscribes, and does so again when that breaks, for ever.
+    pub async fn run(self) {
+        let mut delay = FIRST_DELAY;
+        let mut logged: Option<(String, Instant)> = None;
+        loop {
+            let reason = self
+                .session(CONNECTIONS.fetch_add(1, Ordering::Relaxed))
+                .await;
+            let was_up = self.lost(&reason);
+            let worth_logging = was_up
+                || logged
+                    .as_ref()
+                    .is_none_or(|(earlier, at)| *earlier != reason || at.elapsed() >= REMIND);
+            if worth_logging {
+                warn!(
+                    client = self.name,
+                    redis = self.shown,
+                    "cannot watch: {reason}; trying again until it works"
+                );
+                logged = Some((reason, Instant::now()));
+            }
+            if was_up {
+                delay = FIRST_DELAY;
+            }
+            sleep(jittered(delay)).await;
+            delay = (delay * 2).min(self.target.reconnect_max_delay);
+        }
+    }
+
+    /// Connects and subscribes, and stays until that breaks; answers why it did.
+    async fn session(&self, connection: u64) -> String {
+        let limit = self.target.connection_timeout;
+        let heard = Arc::new(AtomicU64::new(0));
+        let listener = (Arc::clone(&self.listener), Arc::clone(&heard));
+        let login = match hearing::login(&self.target) {
+            Ok(login) => login,
+            Err(reason) => return reason,
+        };
+        let opened = hearing::open(&self.target, &self.place, &login, connection, listener);
+        let (commands, driver) = match timeout(limit, opened).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(reason)) => return reason,
+            Err(_) => return format!("no connection within {} ms", limit.as_millis()),
+        };
+        let hearing = Hearing {
+            commands,
+            heard,
+            limit: self.target.response_timeout,
+        };
+        tokio::select! {
+            () = driver => BROKE.to_owned(),
+            reason = self.stay(hearing) => reason,
+        }
+    }
+
+    /// Subscribes, and looks after the subscription until it is of no more use; answers why.
+    async fn stay(&self, mut hearing: Hearing) -> String {
+        let mut name = redis::cmd("CLIENT");
+        name.arg("SETNAME").arg(&self.name);
+        // For whoever looks at Redis only: a strict ACL may refuse it.
+        if let Err(reason) = hearing.ask(&name).await {
+            return reason;
+        }
+        if let Err(reason) = hearing.subscribe(&self.wish.patterns).await {
+            return reason;
+        }
+        self.stands();
+        let mut told_of_refusal = false;
+        loop {
+            let flags = match self.check_flags(&mut hearing).await {
+                Ok(flags) => flags,
+                Err(reason) => return reason,
+            };
+            let (missing, pause) = match flags {
+                Flags::Complete => (None, CHECK),
+                Flags::Added => (None, jittered(CHECK_ADDED)),
+                Flags::Missing(missing) => (Some(missing), CHECK_MISSING),
+                Flags::Unknown(refusal) => {
+                    if !std::mem::replace(&mut told_of_refusal, true) {
+                        info!(
+                            redis = self.shown,
+                            "whether Redis tells of changes cannot be seen ({refusal}); watching \
+                             all the same"
+                        );
+                    }
+                    (None, CHECK)
+                }
+            };
+            self.note_missing(missing);
+            sleep(pause).await;
+        }
+    }
+
+    /// Asks for the flags, and adds missing ones where that is allowed. An error is why the
+    /// connection is of no more use.
+    async fn check_flags(&self, hearing: &mut Hearing) -> Result<Flags, String> {
+        let mut get = redis::cmd("CONFIG");
+        get.arg("GET").arg(notifications::SETTING);
+        let answer = match hearing.ask(&get).await? {
+            Ok(answer) => answer,
+            Err(refusal) => return Ok(Flags::Unknown(in_words(&refusal))),
+        };
+        let Some(current) = notifications::current(answer) else {
+            return Ok(Flags::Unknown("there is no such setting".to_owned()));
+        };
+        let Some(to_set) = notifications::to_set(&current, self.wish.flags) else {
+            return Ok(Flags::Complete);
+        };
+        let missing = notifications::in_words(&self.shown, &to_set);
+        if !self.wish.may_configure {
+            return Ok(Flags::Missing(missing));
+        }
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(notifications::SETTING).arg(&to_set);
+        if let Err(refusal) = hearing.ask(&set).await? {
+            let refusal = in_words(&refusal);
+            return Ok(Flags::Missing(format!("{missing} (refused: {refusal})")));
+        }
+        info!(
+            redis = self.shown,
+            from = current,
+            to = to_set,
+            "{} was set, as WATCH_CONFIGURE_REDIS allows",
+            notifications::SETTING
+        );
+        Ok(Flags::Added)
+    }
+
+    /// The subscription stands from now on.
+    fn stands(&self) {
+        let mut state = self.state();
+        let outage = state.outage.take();
+        let missed = std::mem::replace(&mut state.stood_before, true);
+        drop(state);
+        info!(
+            redis = self.shown,
+            client = self.name,
+            "watching changes of keys"
+        );
+        if let Some(outage) = outage.filter(|_| missed) {
+            self.listener.missed(&self.shown, outage.since.elapsed());
+        }
+    }
+
+    /// It does not stand, for this reason; answers whether it did until now.
+    fn lost(&self, reason: &str) -> bool {
+        let mut state = self.state();
+        state.missing = None;
+        let reason = format!("cannot watch {}: {reason}", self.shown);
+        match &mut state.outage {
+            Some(outage) => {
+                outage.reason = reason;
+                false
+            }
+            none => {
+                *none = Some(outage(reason));
+                true
+            }
+        }
+    }
+
+    fn note_missing(&self, missing: Option<String>) {
+        let mut state = self.state();
+        if state.missing == missing {
+            return;
+        }
+        match &missing {
+            Some(what) => error!(client = self.name, "{what}"),
+            None => info!(
+                redis = self.shown,
+                "Redis tells of all changes that are watched"
+            ),
+        }
+        state.missing = missing;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

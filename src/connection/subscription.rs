@@ -1,0 +1,132 @@
+//! Hears of changes of keys: connections that subscribe to Redis's notifications and come back
+//! when they break.
+//!
+//! In a cluster each node tells of its own keys only, so that a subscription is at a list of
+//! places, which may change. Each has a connection of its own (RESP3, so that it can be asked
+//! other things meanwhile). What is heard goes to a [`Listener`] at once, in the order in which a
+//! node sends it. `subscriber` keeps one such connection. What it means is for `watcher`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::place::{Place, Places};
+use super::subscriber::{State, Subscriber};
+use super::supervisor::client_name;
+use super::{Outage, Target};
+use crate::task::AbortOnDrop;
+
+/// What is to be heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The glob patterns of the channels.
+    pub patterns: Vec<String>,
+    /// The flags of `notify-keyspace-events` that it takes.
+    pub flags: &'static str,
+    /// Whether missing flags may be added.
+    pub may_configure: bool,
+}
+
+/// A message, on its way from Redis.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Which connection it came over: the order holds within one.
+    pub connection: u64,
+    /// The pattern that the channel matches.
+    pub pattern: &'a [u8],
+    /// The channel.
+    pub channel: &'a [u8],
+    /// What was published.
+    pub payload: &'a [u8],
+}
+
+/// Who is told of messages. It must not wait.
+pub trait Listener: Send + Sync + 'static {
+    /// A message has come.
+    fn heard(&self, message: Message<'_>);
+
+    /// A connection that was lost is there again; what was published meanwhile was not heard.
+    fn missed(&self, address: &str, during: Duration);
+}
+
+/// Connections that subscribe as long as this is kept.
+#[derive(Debug)]
+pub struct Subscription {
+    nodes: Arc<Nodes>,
+    _reconciler: AbortOnDrop,
+}
+
+type Nodes = Mutex<HashMap<Place, Node>>;
+
+#[derive(Debug)]
+struct Node {
+    state: Arc<Mutex<State>>,
+    _task: AbortOnDrop,
+}
+
+impl Subscription {
+    /// Subscribes, in the background, at each of the places. `name` is what Redis shows for the
+    /// connections.
+    pub fn start(
+        mut places: Places,
+        target: Target,
+        name: &str,
+        wish: Wish,
+        listener: Arc<dyn Listener>,
+    ) -> Self {
+        let nodes = Arc::new(Nodes::default());
+        let name = client_name(name);
+        let reconciled = Arc::clone(&nodes);
+        let reconciler = AbortOnDrop::spawn(async move {
+            loop {
+                reconcile(&reconciled, &places.now(), |place| Subscriber {
+                    shown: place.to_string(),
+                    name: name.clone(),
+                    wish: wish.clone(),
+                    listener: Arc::clone(&listener),
+                    state: Arc::new(Mutex::new(State::new(&place))),
+                    target: target.clone(),
+                    place,
+                });
+                places.changed().await;
+            }
+        });
+        Self {
+            nodes,
+            _reconciler: reconciler,
+        }
+    }
+
+    /// The nodes that cannot be heard.
+    pub fn outages(&self) -> Vec<Outage> {
+        self.of_all(|state| state.outage.clone())
+    }
+
+    /// What has to be done so that Redis tells of all that is wished.
+    pub fn missing(&self) -> Vec<String> {
+        self.of_all(|state| state.missing.clone())
+    }
+
+    fn of_all<T>(&self, read: impl Fn(&State) -> Option<T>) -> Vec<T> {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes
+            .values()
+            .filter_map(|node| read(&node.state.lock().unwrap_or_else(PoisonError::into_inner)))
+            .collect()
+    }
+}
+
+/// Starts what is wanted and not there, and ends what is there and not wanted.
+fn reconcile(nodes: &Nodes, wanted: &[Place], subscriber: impl Fn(Place) -> Subscriber) {
+    let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+    nodes.retain(|place, _| wanted.contains(place));
+    for place in wanted {
+        nodes.entry(place.clone()).or_insert_with(|| {
+            let subscriber = subscriber(place.clone());
+            Node {
+                state: Arc::clone(&subscriber.state),
+                _task: AbortOnDrop::spawn(subscriber.run()),
+            }
+        });
+    }
+}

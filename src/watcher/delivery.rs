@@ -1,0 +1,173 @@
+//! Calls one component with the changes that wait for it, one lane after another change.
+//!
+//! The value is read when its turn has come, so that a slow component is called with what is
+//! stored then. A component that no host runs is called again until one does; a call that may have
+//! reached a host is not repeated, for it may have had its effect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument as _, debug, warn};
+
+use super::changes::Kind;
+use super::lease::Lease;
+use super::queue::{Change, Queue};
+use crate::connection::Retry;
+use crate::connection::answer::optional_bytes;
+use crate::error::Error;
+use crate::link::Link;
+use crate::serve::caller::{Caller, Failure, Told, WATCHER};
+use crate::telemetry::Occasionally;
+use crate::telemetry::deliveries::{self, Loss};
+
+/// Pauses before another attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How long one attempt to read a value may take.
+const READ: Duration = Duration::from_secs(2);
+/// How often a value is tried to be read while there is a connection.
+const READ_ATTEMPTS: u32 = 5;
+
+/// What it takes to deliver to one component over one link.
+pub struct Delivery {
+    /// The way to the component.
+    pub caller: Arc<Caller>,
+    /// The component.
+    pub component: String,
+    /// The link's name.
+    pub name: String,
+    /// The way to the values.
+    pub link: Arc<Link>,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// Without it this process does not deliver.
+    pub lease: Option<Arc<Lease>>,
+    /// Changes that were lost.
+    pub losses: Occasionally,
+    /// Attempts that found no host.
+    pub absences: Occasionally,
+}
+
+/// What came of reading a value.
+enum Stored {
+    Value(Bytes),
+    /// Nothing, or nothing that is a string.
+    Nothing,
+    Unreadable(Error),
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Over,
+    Again,
+}
+
+impl Delivery {
+    /// Delivers the changes of a lane, for ever.
+    pub async fn run(&self, lane: usize) {
+        loop {
+            let change = self.queue.next(lane).await;
+            let mut pause = FIRST_PAUSE;
+            let mut attempts = 0;
+            while let Attempt::Again = self.attempt(&change, &mut attempts).await {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Notes changes that the component is not told of.
+    pub fn lost(&self, changes: usize, loss: Loss, why: &str) {
+        if changes == 0 {
+            return;
+        }
+        deliveries::lost(changes, loss);
+        if let Some(changes) = self.losses.happened(changes) {
+            warn!(
+                component = self.component,
+                link = self.name,
+                changes,
+                "changes of keys that the component was not told of, the latest: {why}"
+            );
+        }
+    }
+
+    async fn attempt(&self, change: &Change, attempts: &mut u32) -> Attempt {
+        if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
+            return Attempt::Over;
+        }
+        let function = match change.kind {
+            Kind::Set => "on-set",
+            Kind::Deleted => "on-delete",
+        };
+        let span = deliveries::span(WATCHER, function);
+        self.tell(change, attempts).instrument(span).await
+    }
+
+    async fn tell(&self, change: &Change, attempts: &mut u32) -> Attempt {
+        let told = match change.kind {
+            Kind::Deleted => Told::Deleted(&change.key),
+            Kind::Set => match self.stored(&change.key).await {
+                Stored::Value(value) => Told::Set(&change.key, value),
+                Stored::Nothing => {
+                    debug!("a value was gone before the component could be told of it");
+                    return Attempt::Over;
+                }
+                Stored::Unreadable(error) => return self.unread(&error, attempts),
+            },
+        };
+        match self.caller.tell(&self.component, &self.name, told).await {
+            Ok(()) => {
+                deliveries::delivered();
+                Attempt::Over
+            }
+            Err(failure @ (Failure::Absent | Failure::Disconnected)) => {
+                if let Some(attempts) = self.absences.happened(1) {
+                    warn!(
+                        component = self.component,
+                        link = self.name,
+                        attempts,
+                        "changes wait for the component that watches: {failure}"
+                    );
+                }
+                Attempt::Again
+            }
+            Err(failure) => {
+                self.lost(1, Loss::Failed, &failure.to_string());
+                Attempt::Over
+            }
+        }
+    }
+
+    /// A value could not be read: without a connection that is no reason to give up.
+    fn unread(&self, error: &Error, attempts: &mut u32) -> Attempt {
+        if self.link.outage().is_none() {
+            *attempts += 1;
+        }
+        if *error == Error::AccessDenied || *attempts >= READ_ATTEMPTS {
+            let why = format!("the value cannot be read: {error}");
+            self.lost(1, Loss::Failed, &why);
+            return Attempt::Over;
+        }
+        Attempt::Again
+    }
+
+    /// The value of a key now. It is asked of Redis even where a cache or a replica might know.
+    async fn stored(&self, key: &str) -> Stored {
+        let link = &self.link;
+        let bucket = match link.bucket(&link.settings().watch_bucket) {
+            Ok(bucket) => bucket,
+            Err(error) => return Stored::Unreadable(error),
+        };
+        let get = redis::cmd("GET").arg(&*bucket.redis_key(key)).take();
+        let answer = link.ask(get, Retry::Safe, Instant::now() + READ).await;
+        match answer.and_then(|answer| optional_bytes("GET", answer)) {
+            Ok(Some(value)) => Stored::Value(value),
+            Ok(None) => Stored::Nothing,
+            Err(Error::Other(text)) if text.starts_with("WRONGTYPE") => Stored::Nothing,
+            Err(error) => Stored::Unreadable(error),
+        }
+    }
+}

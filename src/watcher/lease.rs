@@ -1,0 +1,141 @@
+//! `WATCH_ONCE`: of several processes of the provider, the one that holds a lease delivers.
+//!
+//! The lease is one key in the Redis that is watched, `kvredis:watch-lease:…` behind the link's
+//! `PREFIX`. It expires when its holder does not renew it, and holds nothing but a random number
+//! that tells the holder. Changes of such keys are reported to nobody.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::connection::Retry;
+use crate::error::Error;
+use crate::link::Link;
+use crate::telemetry::Occasionally;
+
+/// What tells the keys of leases from all others.
+const MARK: &str = "kvredis:watch-lease:";
+/// How long a lease lasts that is not renewed.
+const LASTS: Duration = Duration::from_secs(3);
+/// How long before that its holder stops to rely on it.
+const MARGIN: Duration = Duration::from_millis(500);
+/// How often it is renewed, or tried for.
+const EVERY: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Takes the lease, or renews it; answers 1 if the caller has it then.
+const TAKE: &str = "local holder = redis.call('GET', KEYS[1]) \
+     if holder and holder ~= ARGV[1] then return 0 end \
+     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
+/// Gives it up, if the caller has it.
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
+     return redis.call('DEL', KEYS[1]) end return 0";
+
+/// What tells this process from the others. A link that is put again keeps its lease.
+static HOLDER: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fastrand::u64(..)));
+
+/// A place among the processes that would deliver.
+#[derive(Debug)]
+pub struct Lease {
+    link: Arc<Link>,
+    key: String,
+    state: Mutex<State>,
+    failures: Occasionally,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Until when it is held for sure.
+    until: Option<Instant>,
+    /// Why it cannot even be tried for.
+    failure: Option<String>,
+}
+
+/// Whether a key of Redis is that of a lease.
+pub fn is_lease(redis_key: &str) -> bool {
+    redis_key.contains(MARK)
+}
+
+impl Lease {
+    /// The lease of this name in the link's Redis.
+    pub fn new(link: Arc<Link>, name: &str) -> Self {
+        Self {
+            key: format!("{}{MARK}{name}", link.settings().prefix),
+            link,
+            state: Mutex::default(),
+            failures: Occasionally::default(),
+        }
+    }
+
+    /// Whether this process delivers.
+    pub fn is_held(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Why no process delivers, as far as this one knows.
+    pub fn failure(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failure.clone()
+    }
+
+    /// Tries for the lease and keeps it; `lost` is told when another process has it.
+    pub async fn keep(&self, lost: impl Fn()) {
+        loop {
+            let started = Instant::now();
+            let held_before = self.is_held();
+            let outcome = self.run(TAKE, started + ANSWER).await;
+            let failure = self.note(started, outcome);
+            match (held_before, self.is_held()) {
+                (false, true) => info!(lease = self.key, "this process delivers (WATCH_ONCE)"),
+                (true, false) => {
+                    warn!(
+                        lease = self.key,
+                        "another process may deliver (WATCH_ONCE): this one has lost the lease"
+                    );
+                    lost();
+                }
+                _ => {}
+            }
+            if let Some(failure) = failure
+                && self.failures.happened(1).is_some()
+            {
+                warn!(lease = self.key, "cannot take the lease: {failure}");
+            }
+            sleep(EVERY).await;
+        }
+    }
+
+    /// Notes what came of an attempt; answers why there was none.
+    fn note(&self, started: Instant, outcome: Result<Value, Error>) -> Option<String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(answer) => {
+                let held = answer == Value::Int(1);
+                state.until = held.then(|| started + LASTS - MARGIN);
+                state.failure = None;
+            }
+            // It may still be held: until it expires nobody else has it.
+            Err(error) => state.failure = Some(error.to_string()),
+        }
+        state.failure.clone()
+    }
+
+    /// Lets another process have it at once.
+    pub async fn release(&self) {
+        if self.is_held() {
+            // Who cannot be told finds out when it expires.
+            let _ = self.run(RELEASE, Instant::now() + ANSWER / 2).await;
+        }
+    }
+
+    async fn run(&self, script: &str, deadline: Instant) -> Result<Value, Error> {
+        let mut eval = Cmd::new();
+        eval.arg("EVAL").arg(script).arg(1).arg(&self.key);
+        eval.arg(&*HOLDER).arg(LASTS.as_millis() as u64);
+        self.link.ask(eval, Retry::Safe, deadline).await
+    }
+}

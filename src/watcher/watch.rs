@@ -1,0 +1,263 @@
+//! One link that watches: what it subscribes to, and what becomes of what is heard.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::changes::{Kind, Repetitions};
+use super::delivery::Delivery;
+use super::lease::{Lease, is_lease};
+use super::queue::{Change, LANES, MOST_CHANGES, Queue};
+use crate::connection::subscription::{Listener, Message, Subscription, Wish};
+use crate::connection::{Connection, Target};
+use crate::link::Link;
+use crate::serve::caller::Caller;
+use crate::settings::{Health, Settings, Watched};
+use crate::task::AbortOnDrop;
+use crate::telemetry::Occasionally;
+use crate::telemetry::deliveries::{self, Loss};
+
+/// A watching link at work; it ends when dropped.
+pub struct Watch {
+    link: Arc<Link>,
+    subscription: Subscription,
+    lease: Option<Arc<Lease>>,
+    tasks: Vec<AbortOnDrop>,
+}
+
+/// Hears what Redis tells, and puts what the component is to be told into its queue.
+struct Ear {
+    /// What stands before the key in a channel.
+    channel: String,
+    /// By the pattern of the channel.
+    watched: HashMap<Vec<u8>, Watched>,
+    repetitions: Mutex<Repetitions>,
+    delivery: Arc<Delivery>,
+}
+
+impl Watch {
+    /// Starts watching, in the background.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the settings.
+    pub fn start(
+        component: &str,
+        name: &str,
+        mut settings: Settings,
+        caller: Arc<Caller>,
+    ) -> Result<Self, String> {
+        // A replica may not know yet of what the component is told of.
+        settings.read_from_replica = false;
+        if settings.watch.is_empty() {
+            return Err(
+                "wrong setting WATCH: it is missing; expected SET@key and DEL@key, separated by \
+                 commas, in the link's configuration"
+                    .to_owned(),
+            );
+        }
+        let client = format!("kvredis:{component}:{name}");
+        let target = Target::new(&settings);
+        let connection = Arc::new(Connection::start(target.clone(), &client));
+        let places = connection.places();
+        let link = Arc::new(Link::new(settings, connection));
+        let settings = link.settings();
+        let bucket = link.bucket(&settings.watch_bucket).map_err(|_| {
+            format!(
+                "wrong setting WATCH_BUCKET={:?}: expected the name of a bucket of this link \
+                 (BUCKETS, BUCKET_LAYOUT)",
+                settings.watch_bucket
+            )
+        })?;
+        let channel_start = format!("__keyspace@{}__:", settings.address.database);
+        let watched: HashMap<Vec<u8>, Watched> = settings
+            .watch
+            .iter()
+            .map(|watched| {
+                let pattern = format!("{channel_start}{}", bucket.pattern_of(&watched.pattern));
+                (pattern.into_bytes(), watched.clone())
+            })
+            .collect();
+        let wish = Wish {
+            patterns: watched
+                .keys()
+                .map(|pattern| String::from_utf8_lossy(pattern).into_owned())
+                .collect(),
+            flags: flags(&settings.watch),
+            may_configure: settings.watch_configure_redis,
+        };
+        let (lattice, provider) = caller.identity();
+        let lease_name = format!("{lattice}:{provider}:{component}:{name}");
+        let lease = settings
+            .watch_once
+            .then(|| Arc::new(Lease::new(Arc::clone(&link), &lease_name)));
+        let queue = Arc::new(Queue::new(MOST_CHANGES));
+        let delivery = Arc::new(Delivery {
+            caller,
+            component: component.to_owned(),
+            name: name.to_owned(),
+            link: Arc::clone(&link),
+            queue: Arc::clone(&queue),
+            lease: lease.clone(),
+            losses: Occasionally::default(),
+            absences: Occasionally::default(),
+        });
+        let mut tasks: Vec<AbortOnDrop> = (0..LANES)
+            .map(|lane| {
+                let delivery = Arc::clone(&delivery);
+                AbortOnDrop::spawn(async move { delivery.run(lane).await })
+            })
+            .collect();
+        if let Some(lease) = lease.clone() {
+            tasks.push(AbortOnDrop::spawn(async move {
+                lease.keep(|| queue.clear()).await;
+            }));
+        }
+        let ear = Arc::new(Ear {
+            channel: channel_start,
+            watched,
+            repetitions: Mutex::default(),
+            delivery,
+        });
+        let subscription = Subscription::start(places, target, &client, wish, ear);
+        Ok(Self {
+            link,
+            subscription,
+            lease,
+            tasks,
+        })
+    }
+
+    /// What was set.
+    pub fn settings(&self) -> &Settings {
+        self.link.settings()
+    }
+
+    /// The address of its Redis, without credentials.
+    pub fn address(&self) -> String {
+        self.link.address()
+    }
+
+    /// What keeps the component from being told, with outages only if they last longer.
+    pub fn troubles(&self, longer_than: Duration) -> Vec<String> {
+        if self.settings().health == Health::Process {
+            return Vec::new();
+        }
+        let mut troubles = self.subscription.missing();
+        let outages = self.subscription.outages().into_iter();
+        // The connection for the values says best what is wrong.
+        let outages = self.link.outage().into_iter().chain(outages);
+        let lasting = outages.filter(|outage| outage.since.elapsed() > longer_than);
+        troubles.extend(lasting.map(|outage| outage.reason).take(1));
+        if troubles.is_empty() {
+            let failure = self.lease.as_ref().and_then(|lease| lease.failure());
+            troubles.extend(failure.map(|why| format!("the lease cannot be taken: {why}")));
+        }
+        troubles
+    }
+
+    /// Tells the component of nothing more, and lets another process do so.
+    pub async fn stop(self) {
+        drop(self.subscription);
+        drop(self.tasks);
+        if let Some(lease) = self.lease {
+            lease.release().await;
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Listener for Ear {
+    fn heard(&self, message: Message<'_>) {
+        let Some(watched) = self.watched.get(message.pattern) else {
+            return;
+        };
+        let Some(kind) = Kind::of(message.payload) else {
+            return;
+        };
+        let wanted = match kind {
+            Kind::Set => watched.on_set,
+            Kind::Deleted => watched.on_delete,
+        };
+        let mut repetitions = self
+            .repetitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let first = repetitions.is_first(message, wanted);
+        drop(repetitions);
+        if first {
+            self.take(kind, message.channel);
+        }
+    }
+
+    fn missed(&self, address: &str, during: Duration) {
+        let mut repetitions = self
+            .repetitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        repetitions.start_over();
+        drop(repetitions);
+        deliveries::lost(1, Loss::Interrupted);
+        warn!(
+            component = self.delivery.component,
+            link = self.delivery.name,
+            redis = address,
+            "watching again after {} ms without a connection: changes of that time may have been \
+             missed",
+            during.as_millis()
+        );
+    }
+}
+
+impl Ear {
+    fn take(&self, kind: Kind, channel: &[u8]) {
+        let delivery = &self.delivery;
+        if delivery
+            .lease
+            .as_ref()
+            .is_some_and(|lease| !lease.is_held())
+        {
+            return;
+        }
+        let Some(redis_key) = channel.strip_prefix(self.channel.as_bytes()) else {
+            return;
+        };
+        let Ok(redis_key) = std::str::from_utf8(redis_key) else {
+            delivery.lost(1, Loss::Unnameable, "its key is no UTF-8");
+            return;
+        };
+        if is_lease(redis_key) {
+            return;
+        }
+        let link = &delivery.link;
+        let Ok(bucket) = link.bucket(&link.settings().watch_bucket) else {
+            return;
+        };
+        if let Some(key) = bucket.key_of(redis_key) {
+            let key = key.to_owned();
+            let dropped = delivery.queue.push(Change { key, kind });
+            delivery.lost(dropped, Loss::Dropped, "too many wait for the component");
+        }
+    }
+}
+
+/// The flags of `notify-keyspace-events` for all commands that set, or delete, a string.
+fn flags(watched: &[Watched]) -> &'static str {
+    let on_set = watched.iter().any(|watched| watched.on_set);
+    let on_delete = watched.iter().any(|watched| watched.on_delete);
+    match (on_set, on_delete) {
+        (true, false) => "K$g",
+        (false, true) => "Kgxe",
+        _ => "K$gxe",
+    }
+}

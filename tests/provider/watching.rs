@@ -1,0 +1,339 @@
+//! Contract §2 "Watching": which changes a component is told of, with which key and value.
+
+use redis::Cmd;
+
+use crate::common::component::Component;
+use crate::common::redis::Redis;
+use crate::common::wait::{eventually, eventually_eq};
+use crate::common::world::World;
+
+pub const WATCHER: &str = "watcher-component";
+const ALL: [(&str, &str); 1] = [("WATCH", "SET@*,DEL@*")];
+
+/// A world whose Redis tells of all changes, with a component that is told as `config` says.
+pub async fn watching(config: &[(&str, &str)]) -> (World, Component) {
+    let w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    let component = w.component(WATCHER).await;
+    w.watch(WATCHER, "default", config).await;
+    (w, component)
+}
+
+/// Has Redis tell of all changes.
+pub async fn notify(redis: &Redis) {
+    let () = redis
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "AKE"])
+        .await;
+}
+
+/// Runs commands given in words.
+pub async fn run(redis: &Redis, commands: &[&[&str]]) {
+    for words in commands {
+        let _: redis::Value = redis.ask(words).await;
+    }
+}
+
+/// Waits until the component has been told exactly this, in this order. A last change, of the key
+/// `end`, shows that nothing more comes: its lane may be another, but Redis tells of it last.
+async fn told(w: &World, component: &Component, expected: &[(&str, &str, &str)]) {
+    let () = w.redis.ask(&["SET", "end", "end"]).await;
+    component.told_of("end").await;
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(function, key, value)| {
+            let texts = [*function, *key, *value].map(str::to_owned);
+            let [function, key, value] = texts;
+            (function, key, value)
+        })
+        .collect();
+    eventually_eq("the component is told", expected, async || {
+        let mut told = component.told_in_short();
+        told.retain(|(_, key, _)| key != "end");
+        told
+    })
+    .await;
+    component.forget();
+}
+
+#[tokio::test]
+async fn every_command_that_sets_a_string_is_told() {
+    let (w, component) = watching(&[("WATCH", "SET@k,SET@end")]).await;
+    let dump = {
+        run(&w.redis, &[&["SET", "source", "dumped"]]).await;
+        let dump: Vec<u8> = w.redis.ask(&["DUMP", "source"]).await;
+        dump
+    };
+    for (before, command, value) in [
+        (None, &["SET", "k", "1"][..], "1"),
+        (None, &["SET", "k", "2", "EX", "100"], "2"),
+        (None, &["SET", "k", "3", "NX"], "3"),
+        (None, &["SETNX", "k", "4"], "4"),
+        (None, &["SETEX", "k", "100", "5"], "5"),
+        (None, &["PSETEX", "k", "100000", "6"], "6"),
+        (None, &["GETSET", "k", "7"], "7"),
+        (None, &["SET", "k", "8", "GET"], "8"),
+        (None, &["MSET", "other", "x", "k", "9"], "9"),
+        (None, &["MSETNX", "k", "10"], "10"),
+        (None, &["INCR", "k"], "1"),
+        (None, &["INCRBY", "k", "5"], "5"),
+        (None, &["DECR", "k"], "-1"),
+        (None, &["DECRBY", "k", "2"], "-2"),
+        (None, &["INCRBYFLOAT", "k", "1.5"], "1.5"),
+        (None, &["APPEND", "k", "appended"], "appended"),
+        (None, &["SETRANGE", "k", "0", "ranged"], "ranged"),
+        (None, &["SETBIT", "k", "1", "1"], "@"),
+        (None, &["BITFIELD", "k", "SET", "u8", "0", "65"], "A"),
+        (None, &["BITOP", "OR", "k", "source"], "dumped"),
+        (
+            Some(["SET", "from", "renamed"]),
+            &["RENAME", "from", "k"],
+            "renamed",
+        ),
+        (
+            Some(["SET", "from", "renamed"]),
+            &["RENAMENX", "from", "k"],
+            "renamed",
+        ),
+        (
+            Some(["SET", "from", "copied"]),
+            &["COPY", "from", "k"],
+            "copied",
+        ),
+    ] {
+        if let Some(before) = before {
+            run(&w.redis, &[&before]).await;
+        }
+        run(&w.redis, &[&["DEL", "k"], command]).await;
+        told(&w, &component, &[("on-set", "k", value)]).await;
+    }
+    let restore = Cmd::new()
+        .arg("RESTORE")
+        .arg("k")
+        .arg(0)
+        .arg(dump)
+        .arg("REPLACE")
+        .take();
+    let () = w.redis.run(&restore).await;
+    told(&w, &component, &[("on-set", "k", "dumped")]).await;
+}
+
+#[tokio::test]
+async fn whatever_makes_a_key_go_away_is_told() {
+    let (w, component) = watching(&[("WATCH", "DEL@k,SET@end")]).await;
+    for command in [
+        &["DEL", "k"][..],
+        &["UNLINK", "k"],
+        &["GETDEL", "k"],
+        &["RENAME", "k", "elsewhere"],
+        &["MOVE", "k", "1"],
+        &["PEXPIRE", "k", "1"],
+        &["EXPIREAT", "k", "1"],
+        &["GETEX", "k", "PX", "1"],
+    ] {
+        run(&w.redis, &[&["SET", "k", "v"], command]).await;
+        // Redis may take a while to notice what has expired; asking for it makes it notice.
+        eventually("the key is gone", async || {
+            !w.redis.ask::<bool>(&["EXISTS", "k"]).await
+        })
+        .await;
+        told(&w, &component, &[("on-delete", "k", "")]).await;
+    }
+    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    run(
+        &w.redis,
+        &[&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]],
+    )
+    .await;
+    run(&w.redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
+    eventually("the key is evicted", async || {
+        !w.redis.ask::<bool>(&["EXISTS", "k"]).await
+    })
+    .await;
+    run(&w.redis, &[&["CONFIG", "SET", "maxmemory", "0"]]).await;
+    told(&w, &component, &[("on-delete", "k", "")]).await;
+}
+
+#[tokio::test]
+async fn what_changes_no_value_is_not_told() {
+    let (w, component) = watching(&[("WATCH", "SET@k,DEL@k,SET@end")]).await;
+    run(
+        &w.redis,
+        &[
+            &["SET", "k", "v"],
+            &["GET", "k"],
+            &["EXPIRE", "k", "100"],
+            &["PERSIST", "k"],
+            &["SET", "k", "w", "NX"],
+            &["SET", "k2", "x"],
+        ],
+    )
+    .await;
+    told(&w, &component, &[("on-set", "k", "v")]).await;
+    // A list is no value, and its end is the end of its key.
+    run(
+        &w.redis,
+        &[&["DEL", "k"], &["RPUSH", "k", "a"], &["RPUSH", "l", "a"]],
+    )
+    .await;
+    run(&w.redis, &[&["RENAME", "l", "k"]]).await;
+    told(&w, &component, &[("on-delete", "k", "")]).await;
+}
+
+#[tokio::test]
+async fn keys_are_exact_or_patterns_and_hold_any_character() {
+    let patterns = r"SET@a:b, SET@user:*:name, SET@li\*teral, SET@com\,ma, SET@sp ace, SET@zeile,
+        SET@n[12], SET@q?, SET@back\\slash, SET@ünï, SET@me@home, SET@end";
+    let patterns = patterns.replace("zeile", "two\nlines");
+    let (w, component) = watching(&[("WATCH", &patterns)]).await;
+    let told_keys = [
+        "a:b",
+        "user:1:name",
+        "user:a:b:name",
+        "li*teral",
+        "com,ma",
+        "sp ace",
+        "two\nlines",
+        "n2",
+        "qq",
+        r"back\slash",
+        "ünï",
+        "me@home",
+    ];
+    let other_keys = [
+        "a:bc",
+        "xa:b",
+        "user:1",
+        "li1teral",
+        "com",
+        "n3",
+        "q",
+        "backslash",
+        "A:B",
+    ];
+    for key in other_keys.iter().chain(&told_keys) {
+        run(&w.redis, &[&["SET", key, key]]).await;
+        if told_keys.contains(key) {
+            told(&w, &component, &[("on-set", key, key)]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_told_once_however_many_patterns_match() {
+    let config = [("WATCH", "SET@ab,SET@a*,SET@*,DEL@*b,DEL@ab,SET@ab")];
+    let (w, component) = watching(&config).await;
+    let commands: [&[&str]; 4] = [
+        &["SET", "ab", "1"],
+        &["DEL", "ab"],
+        &["SET", "ab", "2"],
+        &["DEL", "a"],
+    ];
+    for command in commands {
+        run(&w.redis, &[command]).await;
+        eventually("the change is told, if it is one", async || {
+            component.count() >= 1 || command[1] == "a"
+        })
+        .await;
+        let expected = match command {
+            ["SET", key, value] => vec![("on-set", *key, *value)],
+            [_, "ab"] => vec![("on-delete", "ab", "")],
+            _ => Vec::new(),
+        };
+        told(&w, &component, &expected).await;
+    }
+}
+
+#[tokio::test]
+async fn the_bucket_is_that_of_the_link() {
+    let w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    // Settings, and what stands before the key in Redis, and in which database.
+    for (number, (config, prefix)) in [
+        (&[][..], ""),
+        (&[("WATCH_BUCKET", "b")], "b:"),
+        (&[("WATCH_BUCKET", "b"), ("BUCKET_LAYOUT", "flat")], ""),
+        (&[("BUCKET_LAYOUT", "prefix-all")], "default:"),
+        (
+            &[
+                ("WATCH_BUCKET", "b*"),
+                ("BUCKET_LAYOUT", "prefix-all"),
+                ("PREFIX", "[p]?\\"),
+            ],
+            "[p]?\\b*:",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let database = u32::try_from(number).unwrap() * 3;
+        let id = format!("component-{number}");
+        let component = w.component(&id).await;
+        let url = w.redis.url_of(database);
+        let config: Vec<_> = config
+            .iter()
+            .copied()
+            .chain(ALL)
+            .chain([("URL", &*url)])
+            .collect();
+        w.watch(&id, "default", &config).await;
+        let key = format!("{prefix}k:1");
+        for other in ["zzz", "bb:k:1", "p?\\b*:k", "[p]?\\bc:k"] {
+            if !prefix.is_empty() {
+                let () = w.redis.ask_in(database, &["SET", other, "no"]).await;
+            }
+            let () = w.redis.ask_in(database + 1, &["SET", &key, "no"]).await;
+        }
+        let () = w.redis.ask_in(database, &["SET", &key, "v"]).await;
+        let told = component.told_of("k:1").await;
+        assert_eq!(
+            (told.bucket.as_str(), told.value.as_deref()),
+            ("0", Some(&b"v"[..]))
+        );
+        let _: u64 = w.redis.ask_in(database, &["DEL", &key]).await;
+        eventually("the deletion is told", async || component.count() >= 2).await;
+        let told = component.told_of("k:1").await;
+        assert_eq!(
+            (told.bucket.as_str(), told.function.as_str()),
+            ("0", "on-delete")
+        );
+        assert_eq!(component.count(), 2, "{:?}", component.told_in_short());
+    }
+}
+
+#[tokio::test]
+async fn values_are_any_bytes_of_any_size() {
+    let (w, component) = watching(&[("WATCH", "SET@*")]).await;
+    for (number, size) in [0, 1, 40_000, 1 << 20, 5 << 20].into_iter().enumerate() {
+        let key = format!("k{number}");
+        let value: Vec<u8> = (0..size).map(|byte: u32| byte as u8).collect();
+        let set = Cmd::new().arg("SET").arg(&key).arg(&value).take();
+        let () = w.redis.run(&set).await;
+        let told = component.told_of(&key).await;
+        assert!(told.value.unwrap() == value, "{size} bytes");
+    }
+    component.forget();
+    // A key that is no text has no name to tell; those after it have.
+    let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
+    let () = w.redis.run(&set).await;
+    told(&w, &component, &[]).await;
+    w.provider.logged(&["changes=1", "no UTF-8"]).await;
+}
+
+#[tokio::test]
+async fn a_component_of_this_provider_writes_and_another_is_told() {
+    let (w, component) = watching(&ALL).await;
+    let client = w.link("writer", "default", &[]).await;
+    component.forget();
+    client.set("", "k", b"v").await.unwrap();
+    client.increment("", "n", 7).await.unwrap();
+    client.delete("", "k").await.unwrap();
+    eventually("three calls", async || component.count() == 3).await;
+    let mut told = component.told_in_short();
+    told.sort();
+    let gone_or_set = |told: &(String, String, String)| told.1 == "k";
+    assert!(
+        told.iter().filter(|t| gone_or_set(t)).count() == 2,
+        "{told:?}"
+    );
+    assert_eq!(component.told_of("n").await.value.unwrap(), b"7");
+}

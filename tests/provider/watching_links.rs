@@ -1,0 +1,212 @@
+//! Contract §2 "Watching": several links, links that change, wrong settings, traces.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::common::host::Link;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::watching::{WATCHER, notify, run, watching};
+
+#[tokio::test]
+async fn each_link_gets_its_own_and_ends_alone() {
+    let w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    let (one, two) = (w.component("one").await, w.component("two").await);
+    w.watch("one", "default", &[("WATCH", "SET@a")]).await;
+    w.watch("one", "more", &[("WATCH", "SET@b")]).await;
+    w.watch("two", "default", &[("WATCH", "SET@b,DEL@a")]).await;
+    run(&w.redis, &[&["SET", "a", "1"], &["SET", "b", "2"]]).await;
+    // What is gone again before its turn comes is not told of.
+    one.told_of("a").await;
+    run(&w.redis, &[&["DEL", "a"]]).await;
+    eventually("all are told", async || {
+        one.count() == 2 && two.count() == 2
+    })
+    .await;
+    let links: Vec<_> = one
+        .told()
+        .iter()
+        .map(|told| {
+            let link = told.headers.get("link-name").unwrap().to_string();
+            (told.key.clone(), link)
+        })
+        .collect();
+    assert!(
+        links.contains(&("a".to_owned(), "default".to_owned())),
+        "{links:?}"
+    );
+    assert!(
+        links.contains(&("b".to_owned(), "more".to_owned())),
+        "{links:?}"
+    );
+    assert_eq!(
+        one.told()[0].headers.get("source-id").unwrap().as_str(),
+        w.host.provider_id()
+    );
+
+    w.host.delete_watch("one", "more").await;
+    w.watching("one", "more", 0).await;
+    run(&w.redis, &[&["SET", "b", "3"], &["SET", "a", "4"]]).await;
+    eventually("the others are told", async || {
+        one.count() == 3 && two.count() == 3
+    })
+    .await;
+    assert_eq!(one.told_of("a").await.value.unwrap(), b"4");
+    w.host.delete_watch("one", "default").await;
+    w.host.delete_watch("two", "default").await;
+    w.no_connections().await;
+}
+
+#[tokio::test]
+async fn a_link_put_again_watches_what_it_says_now() {
+    let (w, component) = watching(&[("WATCH", "SET@a")]).await;
+    w.watch(WATCHER, "default", &[("WATCH", "SET@b,SET@end")])
+        .await;
+    run(&w.redis, &[&["SET", "end", "now"]]).await;
+    eventually("the new settings are in force", async || {
+        run(&w.redis, &[&["SET", "b", "1"]]).await;
+        component.count() > 0
+    })
+    .await;
+    w.watching(WATCHER, "default", 1).await;
+    component.forget();
+    run(&w.redis, &[&["SET", "a", "2"], &["SET", "b", "3"]]).await;
+    eventually("the change is told", async || {
+        component
+            .told_in_short()
+            .iter()
+            .any(|(_, _, value)| value == "3")
+    })
+    .await;
+    assert!(component.told().iter().all(|told| told.key != "a"));
+}
+
+#[tokio::test]
+async fn the_providers_configuration_counts_too() {
+    let w = World::builder()
+        .unlinked()
+        .provider_config(&[("WATCH", "SET@a")])
+        .start()
+        .await;
+    notify(&w.redis).await;
+    let component = w.component(WATCHER).await;
+    w.watch(WATCHER, "default", &[]).await;
+    run(&w.redis, &[&["SET", "a", "1"]]).await;
+    component.told_of("a").await;
+    w.host.update_config(&[("WATCH", "SET@b")]).await;
+    eventually("the new configuration is in force", async || {
+        run(&w.redis, &[&["SET", "b", "2"]]).await;
+        component.told().iter().any(|told| told.key == "b")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
+    let w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    let url = w.redis.url();
+    for (name, config) in [
+        ("none", &[][..]),
+        ("bad", &[("WATCH", "GET@k")]),
+        ("bucket", &[("WATCH", "SET@k"), ("WATCH_BUCKET", "a:b")]),
+        ("flag", &[("WATCH", "SET@k"), ("WATCH_ONCE", "maybe")]),
+    ] {
+        let link = Link::new(WATCHER, name)
+            .config(&[("URL", &url)])
+            .config(config);
+        w.host.put_watch(&link).await;
+    }
+    for (link, setting) in [
+        ("none", "WATCH"),
+        ("bad", "GET@k"),
+        ("bucket", "a:b"),
+        ("flag", "maybe"),
+    ] {
+        w.provider
+            .logged(&["ERROR", link, "wrong setting", setting])
+            .await;
+    }
+    let component = w.component(WATCHER).await;
+    w.watch(WATCHER, "good", &[("WATCH", "SET@k")]).await;
+    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    component.told_of("k").await;
+    assert_eq!(component.count(), 1);
+    assert!(w.host.health().await.unwrap().healthy);
+}
+
+#[tokio::test]
+async fn traces_go_on_in_the_component() {
+    let w = World::builder()
+        .unlinked()
+        .data(|data| {
+            // Nobody listens there: the context travels all the same.
+            data.otel_config.enable_observability = true;
+            data.otel_config.observability_endpoint = Some("http://127.0.0.1:9".to_owned());
+        })
+        .start()
+        .await;
+    notify(&w.redis).await;
+    let component = w.component(WATCHER).await;
+    w.watch(WATCHER, "default", &[("WATCH", "SET@k")]).await;
+    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    let told = component.told_of("k").await;
+    let parent = told
+        .headers
+        .get("traceparent")
+        .expect("a trace context")
+        .to_string();
+    let parts: Vec<_> = parent.split('-').collect();
+    assert_eq!(parts.len(), 4, "{parent}");
+    assert!(
+        parts[1].len() == 32 && parts[1] != "0".repeat(32),
+        "{parent}"
+    );
+    assert!(told.at.elapsed() < Duration::from_secs(60));
+}
+
+/// Answers as a host which links there are: those from the provider to these components. Ends with
+/// the second question.
+async fn answer_twice(w: &World, components: &[&str]) {
+    let link = |component: &&str| {
+        json!({
+            "source_id": w.host.provider_id(), "target": component, "name": "default",
+            "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["watcher"],
+        })
+    };
+    let links: Vec<_> = components.iter().map(link).collect();
+    let answer = json!({ "success": true, "message": "", "response": links }).to_string();
+    let nats = w.host.nats();
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
+    let questions = nats.subscribe(subject).await.unwrap();
+    let mut questions = questions.take(2);
+    while let Some(question) = questions.next().await {
+        let reply = question.reply.unwrap();
+        nats.publish(reply, answer.clone().into()).await.unwrap();
+    }
+}
+
+/// A host puts a link once: a process that did not listen yet must get it another way.
+#[tokio::test]
+async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() {
+    let mut w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&w, &["known"]).await;
+    // It has asked twice and, when it is asked for its health, has the second answer.
+    assert!(w.host.health().await.unwrap().healthy);
+    let missed = w.provider.count_logged(&["put while kvredis was starting"]);
+    assert_eq!(missed.await, 0);
+
+    let mut w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&w, &["known", "early"]).await;
+    assert_eq!(w.provider.end().await.code(), Some(1));
+    w.provider
+        .logged(&["early", "put while kvredis was starting"])
+        .await;
+}

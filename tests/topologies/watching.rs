@@ -1,0 +1,73 @@
+//! Watching where the keys are on several servers, or on one that is replaced.
+
+use std::collections::BTreeSet;
+
+use crate::cluster_servers::ClusterServers;
+use crate::common::host::Link;
+use crate::common::wait::eventually;
+use crate::common::world::World;
+use crate::sentinel_servers::SentinelServers;
+
+const WATCHER: &str = "watcher-component";
+
+#[tokio::test]
+async fn keys_of_every_node_of_a_cluster_are_told_of() {
+    let mut cluster = ClusterServers::start(0, &["--notify-keyspace-events", "AKE"]).await;
+    let w = World::builder().unlinked().start().await;
+    let component = w.component(WATCHER).await;
+    let url = cluster.url();
+    let link = Link::new(WATCHER, "default");
+    let link = link.config(&[("URL", &url), ("WATCH", "SET@key-*")]);
+    w.host.put_watch(&link).await;
+    let writer = w
+        .link("writer", "default", &[("URL", &cluster.url())])
+        .await;
+    let told = || -> BTreeSet<String> { component.told().into_iter().map(|t| t.key).collect() };
+    eventually("every node is heard", async || {
+        for n in 0..30 {
+            writer.set("", &format!("key-{n}"), b"v").await.unwrap();
+        }
+        told().len() == 30
+    })
+    .await;
+
+    // A node that is added is heard as soon as it has slots.
+    let new = cluster.meet().await;
+    cluster.move_slots(0, new, 2_000).await;
+    eventually("the new node is heard", async || {
+        component.forget();
+        for n in 0..200 {
+            writer.set("", &format!("key-{n}"), b"w").await.unwrap();
+        }
+        let on_new: Vec<String> = cluster.nodes[new].ask(&["KEYS", "key-*"]).await.unwrap();
+        !on_new.is_empty() && on_new.iter().all(|key| told().contains(key))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
+    let mut redis = SentinelServers::with(&["--notify-keyspace-events", "AKE"], "", None).await;
+    let w = World::builder().unlinked().start().await;
+    let component = w.component(WATCHER).await;
+    let url = redis.url("");
+    let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@k")]);
+    w.host.put_watch(&link).await;
+    let told = async |redis: &SentinelServers, value: &str| {
+        eventually("the component is told", async || {
+            let primary = redis.primary().await;
+            let set: redis::RedisResult<String> =
+                redis.servers[primary].ask(&["SET", "k", value]).await;
+            let values = component.told().into_iter().filter_map(|told| told.value);
+            set.is_ok() && values.last().is_some_and(|last| last == value.as_bytes())
+        })
+        .await;
+    };
+    told(&redis, "before").await;
+    redis.servers[0].kill();
+    eventually("there is another primary", async || {
+        redis.primary().await != 0
+    })
+    .await;
+    told(&redis, "after").await;
+}
