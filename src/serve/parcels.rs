@@ -20,6 +20,9 @@ use crate::task::AbortOnDrop;
 /// How long a caller may pause. A host sends the rest at once; who does not has gone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How much is reserved before it is there.
+const MOST_RESERVED: usize = 64 * 1024;
+
 /// Where the rest of parameters arrives.
 #[derive(Debug)]
 pub struct Parcels {
@@ -87,7 +90,8 @@ impl Parcels {
         table.open.insert(
             token,
             Parcel {
-                bytes: BytesMut::with_capacity(missing),
+                // A claim is only a claim: more than this is reserved as it comes.
+                bytes: BytesMut::with_capacity(missing.min(MOST_RESERVED)),
                 limit,
                 held,
                 latest: Instant::now(),
