@@ -41,7 +41,8 @@ pub enum Fault {
     None,
     /// Answers are held back; commands pass.
     HoldAnswers,
-    /// Nothing passes, either way, as when a network drops everything: late, it arrives.
+    /// Nothing passes, either way, as when a network drops everything: late, it arrives. An opaque
+    /// proxy takes no new connections meanwhile, as those would not come about.
     HoldAll,
     /// As before, but a connection on which something was to pass stays dead for ever, as when a
     /// router has forgotten it.
@@ -219,6 +220,9 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
 /// Serves one connection until either side closes it or it is cut.
 async fn serve(client: TcpStream, state: Arc<State>) {
     let mut generation = state.generation.subscribe();
+    if !state.reads_commands && *state.fault.borrow() == Fault::HoldAll {
+        return;
+    }
     // Without an upstream server the connection is taken and closed.
     let Ok(server) = TcpStream::connect(("127.0.0.1", state.upstream)).await else {
         return;
