@@ -27,8 +27,8 @@ const ATTEMPT: Duration = Duration::from_secs(6);
 /// How long later attempts may take: looking up a name may take seconds when a whole network is
 /// coming back.
 const STUCK: Duration = Duration::from_secs(15);
-/// A server that falls silent is given up after three of these.
-const PING: Duration = Duration::from_secs(5);
+/// A server that falls silent is given up when the fourth of these is due.
+const PING: Duration = Duration::from_secs(4);
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 

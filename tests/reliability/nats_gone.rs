@@ -88,7 +88,7 @@ async fn a_network_forgets_the_connection_to_nats() {
     let lost = w.client.timeout(Duration::from_millis(200));
     assert!(lost.get("", "k").await.is_err());
     proxy.release();
-    // Both ends believe in it, until three questions have not been answered, 5 s apart.
+    // Both ends believe in it, until three questions have not been answered, 4 s apart, and the next is due.
     let took = linked.serve_again().await;
     linked.are_untouched(&w).await;
     hears_its_host(&mut w).await;
