@@ -196,3 +196,29 @@ async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
     let error = other(client.get("", "foo").await);
     assert!(error.contains("redis-cluster://"), "{error}");
 }
+
+#[tokio::test]
+async fn a_batch_of_which_a_part_fails_is_an_error() {
+    let part = &["--cluster-require-full-coverage", "no"];
+    let mut cluster = ClusterServers::start(0, part).await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &cluster.url())]).await;
+    // `foo` is on the third node, `bar` on the first.
+    client
+        .set_many("", &[("foo", "1"), ("bar", "2")])
+        .await
+        .unwrap();
+    cluster.nodes[2].kill();
+    let client = client.timeout(std::time::Duration::from_secs(20));
+    let error = other(client.get_many("", &["foo", "bar"]).await);
+    assert!(error.contains("cannot reach"), "{error}");
+    let error = other(client.set_many("", &[("foo", "3"), ("bar", "4")]).await);
+    assert!(error.contains("cannot reach"), "{error}");
+    other(client.delete_many("", &["foo", "bar"]).await);
+    // What is on other nodes goes on.
+    client.set("", "bar", b"5").await.unwrap();
+    assert_eq!(
+        client.get("", "bar").await.unwrap().as_deref(),
+        Some(&b"5"[..])
+    );
+}

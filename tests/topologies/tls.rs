@@ -8,32 +8,31 @@ use crate::common::host::Link;
 use crate::common::ports;
 use crate::common::world::World;
 use crate::server::Server;
+use crate::whole_suite::whole_suite;
 
 struct Tls {
     port: u16,
-    _server: Server,
+    server: Server,
 }
 
 impl Tls {
-    /// A server that shows this certificate, and asks for one of `clients`' if that is given.
+    /// A server that shows this certificate, and asks for one of `authority`'s if it `asks`.
     async fn start(shown: &Certificate, authority: &Authority, asks: bool) -> Self {
+        let asks = if asks { "yes" } else { "no" };
+        Self::start_with(shown, authority, &["--tls-auth-clients", asks]).await
+    }
+
+    /// A server that shows this certificate, with more arguments.
+    async fn start_with(shown: &Certificate, authority: &Authority, more: &[&str]) -> Self {
         let port = ports::free();
-        let server = Server::start(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &shown.cert,
-            "--tls-key-file",
-            &shown.key,
-            "--tls-ca-cert-file",
-            &authority.file(),
-            "--tls-auth-clients",
-            if asks { "yes" } else { "no" },
-        ])
-        .await;
+        let (tls_port, ca) = (port.to_string(), authority.file());
+        let mut arguments = vec!["--tls-port", &tls_port, "--tls-ca-cert-file", &ca];
+        arguments.extend(["--tls-cert-file", &shown.cert, "--tls-key-file", &shown.key]);
+        arguments.extend(["--tls-auth-clients", "no"]);
+        arguments.extend(more);
         Self {
             port,
-            _server: server,
+            server: Server::start(&arguments).await,
         }
     }
 
@@ -173,4 +172,60 @@ async fn verification_cannot_be_switched_off() {
     let error = refusal(&w, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
     assert!(error.contains("wrong setting URL"), "{error}");
     assert!(error.contains("TLS is always verified"), "{error}");
+}
+
+#[tokio::test]
+async fn clusters_speak_tls() {
+    let authority = Authority::new();
+    let redis = Tls::start_with(
+        &authority.sign(&["127.0.0.1"]),
+        &authority,
+        &["--cluster-enabled", "yes", "--tls-cluster", "yes"],
+    )
+    .await;
+    // A cluster of one node.
+    let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+    let _: String = redis.server.ask(&all).await.unwrap();
+    let w = world().await;
+    let url = redis.url("127.0.0.1").replace("rediss", "rediss-cluster");
+    let client = link(&w, &[("URL", &url), ("TLS_CA", &authority.pem())]).await;
+    whole_suite(&client).await;
+    w.unlink("tls", "default").await;
+    let stranger = Authority::new().pem();
+    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    assert!(
+        error.contains("not from an authority that is trusted"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn sentinels_and_the_primary_speak_tls() {
+    let authority = Authority::new();
+    let own = authority.sign(&["127.0.0.1"]);
+    let redis = Tls::start(&own, &authority, false).await;
+    let (port, tls_port) = (ports::free(), ports::free());
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("sentinel.conf");
+    let (dir, ca) = (folder.path().display(), authority.file());
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\ndir {dir}\ntls-port {tls_port}\n\
+         tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {ca}\ntls-auth-clients no\n\
+         tls-replication yes\nsentinel monitor main 127.0.0.1 {} 1\n",
+        own.cert, own.key, redis.port
+    );
+    fs::write(&file, text).unwrap();
+    let _sentinel = Server::start_at(port, &[file.to_str().unwrap(), "--sentinel"]).await;
+    let w = world().await;
+    let url = format!("rediss-sentinel://127.0.0.1:{tls_port}?sentinelServiceName=main");
+    let client = link(&w, &[("URL", &url), ("TLS_CA", &ca)]).await;
+    whole_suite(&client).await;
+    w.unlink("tls", "default").await;
+    let stranger = Authority::new().pem();
+    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    assert!(
+        error.contains("the sentinel at 127.0.0.1")
+            && error.contains("not from an authority that is trusted"),
+        "{error}"
+    );
 }
