@@ -69,7 +69,7 @@ fuzz_target!(|input: &[u8]| {
         Some(_) => panic!("only `set` is read in parts"),
         None => {
             let in_value =
-                matches!(&whole, Ok(Call::Set { value, .. }) if value.len() >= rest.len());
+                matches!(&whole, Ok(Call::Set { value, .. }) if value.size() >= rest.len());
             assert!(!in_value, "cut within its value, it can be read in parts");
         }
     }
@@ -82,7 +82,7 @@ fn held(call: &Call<'_>) -> usize {
         | Call::Delete { bucket, key }
         | Call::Exists { bucket, key }
         | Call::Increment { bucket, key, .. } => bucket.len() + key.len(),
-        Call::Set { bucket, key, value } => bucket.len() + key.len() + value.len(),
+        Call::Set { bucket, key, value } => bucket.len() + key.len() + value.size(),
         Call::ListKeys { bucket, .. } => bucket.len(),
         Call::GetMany { bucket, keys } | Call::DeleteMany { bucket, keys } => {
             bucket.len() + keys.iter().map(|key| key.len()).sum::<usize>()
