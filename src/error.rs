@@ -3,7 +3,7 @@
 //! Every text made here may reach a component: one line, no secret, no stored data. Which errors
 //! are worth another attempt is for `connection` to know; how errors travel is for `serve`.
 
-use std::fmt;
+use std::{fmt, io};
 
 use redis::ServerError;
 
@@ -65,6 +65,13 @@ pub fn in_words(refusal: &ServerError) -> String {
         Some(details) => format!("{} {details}", refusal.code()),
         None => refusal.code().to_owned(),
     }
+}
+
+/// The operating system's words, without its error number.
+pub fn os_words(error: &io::Error) -> String {
+    let words = error.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    words.to_owned()
 }
 
 fn one_line(text: String) -> String {

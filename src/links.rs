@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::connection::{Connection, Target};
 use crate::error::Error;
 use crate::link::Link;
-use crate::settings::{Health, Layer, Origin, Settings, Sources};
+use crate::settings::{Health, Layer, Origin, Reading, Settings, Sources};
 
 /// A deletion that comes so soon after a link was put over another one is taken as the deletion of
 /// that other one: the two messages travel separately, and may overtake each other.
@@ -33,6 +33,18 @@ pub struct Definition {
     pub secrets: Layer,
     /// The link's named configuration.
     pub config: Layer,
+}
+
+impl Definition {
+    /// Its settings, with what it does not set from the provider's own secrets and configuration.
+    pub fn read(&self, provider_secrets: &Layer, provider_config: &Layer) -> Reading<Settings> {
+        Settings::read(&Sources::new(
+            self.secrets.clone(),
+            self.config.clone(),
+            provider_secrets.clone(),
+            provider_config.clone(),
+        ))
+    }
 }
 
 /// All links of this process.
@@ -240,12 +252,7 @@ impl Table {
 
     /// The link that a definition asks for: the one there is, if nothing changed.
     fn state_of(&mut self, definition: &Definition) -> Result<Arc<Link>, Error> {
-        let reading = Settings::read(&Sources::new(
-            definition.secrets.clone(),
-            definition.config.clone(),
-            self.provider_secrets.clone(),
-            self.provider_config.clone(),
-        ));
+        let reading = definition.read(&self.provider_secrets, &self.provider_config);
         self.warn_once(reading.warnings.iter().map(|warning| match warning.origin {
             Origin::LinkSecrets | Origin::LinkConfig => {
                 about_link(&definition.component, &definition.name) + &warning.text

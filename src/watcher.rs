@@ -23,7 +23,7 @@ use tracing::{error, info};
 
 use crate::links::{Definition, Links};
 use crate::serve::caller::Caller;
-use crate::settings::{Layer, Origin, Settings, Sources};
+use crate::settings::{Layer, Origin, Settings};
 use watch::Watch;
 
 /// A deletion that comes so soon after a link was put over another one is taken as the deletion of
@@ -202,12 +202,7 @@ impl Watchers {
     }
 
     fn settings(&self, table: &Table, definition: &Definition) -> Result<Settings, String> {
-        let reading = Settings::read(&Sources::new(
-            definition.secrets.clone(),
-            definition.config.clone(),
-            table.provider_secrets.clone(),
-            table.provider_config.clone(),
-        ));
+        let reading = definition.read(&table.provider_secrets, &table.provider_config);
         self.links
             .warn_once(reading.warnings.into_iter().map(|warning| {
                 let Definition {
@@ -220,7 +215,11 @@ impl Watchers {
                     Origin::ProviderSecrets | Origin::ProviderConfig => warning.text,
                 }
             }));
-        reading.settings
+        reading.settings.map(|settings| Settings {
+            // A replica may not know yet of what the component is told of.
+            read_from_replica: false,
+            ..settings
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

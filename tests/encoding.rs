@@ -239,17 +239,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let (first, rest) = junk.split_at(cut.index(junk.len() + 1));
-        for function in [
-            Function::Get,
-            Function::Set,
-            Function::Delete,
-            Function::Exists,
-            Function::ListKeys,
-            Function::Increment,
-            Function::GetMany,
-            Function::SetMany,
-            Function::DeleteMany,
-        ] {
+        for function in Function::ALL {
             // Whatever it is, it answers; a claimed length must not be believed.
             match (function.read(first), function.read(&junk)) {
                 (Err(Unreadable::Incomplete(missing)), Ok(_)) => {

@@ -12,24 +12,12 @@ use kvredis::serve::wire::Unreadable;
 use kvredis::store::Parts;
 use libfuzzer_sys::fuzz_target;
 
-const FUNCTIONS: [Function; 9] = [
-    Function::Get,
-    Function::Set,
-    Function::Delete,
-    Function::Exists,
-    Function::ListKeys,
-    Function::Increment,
-    Function::GetMany,
-    Function::SetMany,
-    Function::DeleteMany,
-];
-
 fuzz_target!(|input: &[u8]| {
     // Which function, and where the first message ends.
     let [function, low, high, params @ ..] = input else {
         return;
     };
-    let function = FUNCTIONS[usize::from(*function) % FUNCTIONS.len()];
+    let function = Function::ALL[usize::from(*function) % Function::ALL.len()];
     let cut = usize::from(u16::from_le_bytes([*low, *high])) % (params.len() + 1);
     let (first, rest) = params.split_at(cut);
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::line::NoLine;
 use super::tls;
+use crate::error::os_words;
 use crate::settings::Tls;
 use crate::settings::address::Endpoint;
 
@@ -93,9 +94,7 @@ async fn first_words(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Resu
         .map_err(|error| tls::in_words(error, "the server"))
 }
 
-/// The operating system's words, without its error number.
+/// There is no connection, for the reason that the operating system gives.
 pub fn unreachable(error: io::Error) -> NoLine {
-    let words = error.to_string();
-    let words = words.split(" (os error").next().unwrap_or_default();
-    NoLine::Unreachable(words.to_lowercase())
+    NoLine::Unreachable(os_words(&error).to_lowercase())
 }

@@ -22,7 +22,7 @@ use super::dial::{Duplex, dial};
 use super::node::passes;
 use super::place::Place;
 use super::request::Request;
-use crate::error::in_words;
+use crate::error::{in_words, os_words};
 use crate::settings::Secret;
 use crate::task::AbortOnDrop;
 
@@ -384,10 +384,7 @@ fn read_password(path: &Path) -> Result<Secret, NoLine> {
             path.display()
         ))
     };
-    let text = fs::read_to_string(path).map_err(|error| {
-        let words = error.to_string();
-        unusable(words.split(" (os error").next().unwrap_or_default())
-    })?;
+    let text = fs::read_to_string(path).map_err(|error| unusable(&os_words(&error)))?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(unusable("it is empty"));

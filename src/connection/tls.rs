@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::dial;
 use super::line::NoLine;
+use crate::error::os_words;
 use crate::settings::{Pem, Tls};
 
 /// Speaks TLS with the server at the other end, which must be `host`.
@@ -141,9 +142,11 @@ fn read(name: &str, pem: &Pem) -> Result<Vec<u8>, String> {
     match pem {
         Pem::Text(text) => Ok(text.reveal().as_bytes().to_vec()),
         Pem::File(path) => fs::read(path).map_err(|error| {
-            let words = error.to_string();
-            let words = words.split(" (os error").next().unwrap_or_default();
-            format!("{name}: cannot read {}: {words}", path.display())
+            format!(
+                "{name}: cannot read {}: {}",
+                path.display(),
+                os_words(&error)
+            )
         }),
     }
 }

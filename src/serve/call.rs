@@ -76,6 +76,19 @@ pub enum Call<'a> {
 }
 
 impl Function {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Set,
+        Self::Delete,
+        Self::Exists,
+        Self::ListKeys,
+        Self::Increment,
+        Self::GetMany,
+        Self::SetMany,
+        Self::DeleteMany,
+    ];
+
     /// The function of this name, as the last part of a subject has it.
     pub fn named(name: &str) -> Option<Self> {
         let name = name.strip_prefix("wrpc:keyvalue/")?;

@@ -47,11 +47,9 @@ impl Watch {
     pub fn start(
         component: &str,
         name: &str,
-        mut settings: Settings,
+        settings: Settings,
         caller: Arc<Caller>,
     ) -> Result<Self, String> {
-        // A replica may not know yet of what the component is told of.
-        settings.read_from_replica = false;
         if settings.watch.is_empty() {
             return Err(
                 "wrong setting WATCH: it is missing; expected SET@key and DEL@key, separated by \
