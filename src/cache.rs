@@ -3,9 +3,10 @@
 //! A slot holds a read that is under way, or what came of one. Whoever learns that a key changed
 //! takes its slot away, and a read fills only the slot that it opened itself: one that began
 //! before the change leaves nothing behind, however late its answer comes. Which slot goes first
-//! when there is no room is for `shelf`, whether a change may have been missed for `vouch`;
+//! when there is no room is for `shelf` and `door`, whether a change may have been missed for `vouch`;
 //! hearing of changes is for `connection`.
 
+mod door;
 mod shelf;
 mod vouch;
 
@@ -42,7 +43,7 @@ pub type Outcome = Result<Option<Bytes>, Error>;
 /// Values by their keys in Redis.
 #[derive(Debug)]
 pub struct Cache {
-    limits: Limits,
+    age: Duration,
     shelf: Mutex<Shelf>,
 }
 
@@ -55,6 +56,8 @@ pub enum Found<'a> {
     Underway(Arc<Reading>),
     /// Nothing: whoever looked is to ask Redis, and others wait for what comes of it.
     Nothing(Turn<'a>),
+    /// Nothing, and it is not worth a slot.
+    Unwanted,
 }
 
 /// A read that is under way.
@@ -94,42 +97,52 @@ enum Slot {
 struct Kept {
     value: Option<Bytes>,
     keep: Keep,
+    used: bool,
 }
 
 impl Cache {
     /// An empty cache.
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
-            shelf: Mutex::default(),
+            age: limits.age,
+            shelf: Mutex::new(Shelf::new(limits)),
         }
     }
 
     /// The longest that a value is used.
     pub fn age(&self) -> Duration {
-        self.limits.age
+        self.age
     }
 
     /// Looks for a key; opens a slot for it if there is nothing to go by.
     pub fn look<'a>(&'a self, key: &'a [u8], now: Instant) -> Found<'a> {
         let mut shelf = self.shelf();
-        match shelf.get(key) {
+        let has_slot = match shelf.get(key) {
             Some(Slot::Kept(kept)) if kept.serves(now) => {
                 telemetry::hit();
+                kept.used = true;
                 return Found::Kept(kept.value.clone());
             }
             Some(Slot::Reading(reading)) if reading.since + JOINABLE > now => {
                 telemetry::hit();
                 return Found::Underway(Arc::clone(reading));
             }
-            _ => telemetry::missed(),
+            slot => slot.is_some(),
+        };
+        telemetry::missed();
+        if !has_slot && !shelf.admits(key) {
+            return Found::Unwanted;
         }
         let reading = Arc::new(Reading {
             since: now,
             outcome: SetOnce::new(),
         });
-        shelf.put(key, Slot::Reading(Arc::clone(&reading)));
-        shelf.trim(&self.limits);
+        let slot = Slot::Reading(Arc::clone(&reading));
+        if has_slot {
+            shelf.fill(key, |_| true, Some(slot));
+        } else {
+            shelf.open(key, slot);
+        }
         Found::Nothing(Turn {
             cache: self,
             key,
@@ -143,6 +156,7 @@ impl Cache {
         match self.shelf().get(key) {
             Some(Slot::Kept(kept)) if kept.serves(now) => {
                 telemetry::hit();
+                kept.used = true;
                 Some(kept.value.clone())
             }
             _ => None,
@@ -161,9 +175,8 @@ impl Cache {
 
     /// Takes all slots away.
     pub fn forget_all(&self) {
-        let all = std::mem::take(&mut *self.shelf());
-        telemetry::invalidated(all.len());
-        all.discard();
+        let gone = self.shelf().clear();
+        telemetry::invalidated(gone);
     }
 
     /// Takes away what this one vouched for, and all reads that are under way.
@@ -183,7 +196,7 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        std::mem::take(&mut *self.shelf()).discard();
+        self.shelf().clear();
     }
 }
 
@@ -194,6 +207,14 @@ impl Kept {
 }
 
 impl Slot {
+    /// Whether it has been of use to anybody but who filled it.
+    fn was_used(&self) -> bool {
+        match self {
+            Self::Reading(reading) => Arc::strong_count(reading) > 2,
+            Self::Kept(kept) => kept.used,
+        }
+    }
+
     /// The bytes of the value.
     fn value_bytes(&self) -> usize {
         match self {
@@ -216,7 +237,11 @@ impl Turn<'_> {
     pub fn end(mut self, outcome: &Outcome, keep: Option<Keep>) {
         let kept = keep.and_then(|keep| {
             let value = outcome.as_ref().ok()?.clone();
-            Some(Kept { value, keep })
+            Some(Slot::Kept(Kept {
+                value,
+                keep,
+                used: false,
+            }))
         });
         self.close(kept);
         // Without a slot nobody can join any more.
@@ -225,25 +250,13 @@ impl Turn<'_> {
         }
     }
 
-    fn close(&mut self, kept: Option<Kept>) {
+    fn close(&mut self, slot: Option<Slot>) {
         self.ended = true;
-        let mut shelf = self.cache.shelf();
-        let is_ours = matches!(
-            shelf.get(self.key),
-            Some(Slot::Reading(reading)) if Arc::ptr_eq(reading, &self.reading)
-        );
-        if !is_ours {
-            return;
-        }
-        match kept.map(Slot::Kept) {
-            Some(slot) if Shelf::weight(self.key, &slot) <= self.cache.limits.bytes => {
-                shelf.put(self.key, slot);
-                shelf.trim(&self.cache.limits);
-            }
-            _ => {
-                shelf.remove(self.key);
-            }
-        }
+        let is_ours = |there: &Slot| match there {
+            Slot::Reading(reading) => Arc::ptr_eq(reading, &self.reading),
+            Slot::Kept(_) => false,
+        };
+        self.cache.shelf().fill(self.key, is_ours, slot);
     }
 }
 

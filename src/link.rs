@@ -159,25 +159,24 @@ impl Link {
     ///
     /// As [`Connection::ask`].
     pub async fn value(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
-        let get = || redis::cmd("GET").arg(key).take();
         let Some(cache) = self.cache() else {
-            let value = self.ask(get(), Retry::Safe, deadline).await?;
-            return answer::optional_bytes("GET", value);
+            return self.get(key, deadline).await;
         };
         let asked = Instant::now();
         let turn = match cache.look(key.as_bytes(), asked) {
             Found::Kept(value) => return Ok(value),
-            Found::Nothing(turn) => Some(turn),
+            Found::Nothing(turn) => turn,
+            Found::Unwanted => return self.get(key, deadline).await,
             Found::Underway(reading) => {
                 let _waiting = self.gate.wait()?;
                 match timeout_at(deadline, reading.outcome()).await {
                     Ok(Some(outcome)) => return outcome,
-                    Ok(None) | Err(_) => None,
+                    Ok(None) | Err(_) => return self.get(key, deadline).await,
                 }
             }
         };
         let mut both = Pipeline::with_capacity(2);
-        both.add_command(get());
+        both.cmd("GET").arg(key);
         both.cmd("PTTL").arg(key);
         let answered = self.send(&Request::Kept(both), Retry::Safe, deadline).await;
         let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
@@ -185,10 +184,15 @@ impl Link {
             Ok((value, keep)) => (Ok(value), keep),
             Err(error) => (Err(error), None),
         };
-        if let Some(turn) = turn {
-            turn.end(&outcome, keep);
-        }
+        turn.end(&outcome, keep);
         outcome
+    }
+
+    /// The value of a key as Redis has it.
+    async fn get(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
+        let get = redis::cmd("GET").arg(key).take();
+        let value = self.ask(get, Retry::Safe, deadline).await?;
+        answer::optional_bytes("GET", value)
     }
 
     /// Has Redis run several commands as one.

@@ -5,6 +5,7 @@
 
 use lru::LruCache;
 
+use super::door::Door;
 use super::{Limits, Slot};
 use crate::telemetry::cache as telemetry;
 
@@ -17,50 +18,66 @@ const MANY: usize = 10_000;
 /// Slots by key.
 #[derive(Debug)]
 pub struct Shelf {
-    slots: LruCache<Box<[u8]>, Slot>,
+    limits: Limits,
+    slots: LruCache<Vec<u8>, Slot>,
     bytes: usize,
-}
-
-impl Default for Shelf {
-    fn default() -> Self {
-        Self {
-            slots: LruCache::unbounded(),
-            bytes: 0,
-        }
-    }
+    door: Door,
 }
 
 impl Shelf {
+    /// An empty shelf.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            slots: LruCache::unbounded(),
+            bytes: 0,
+            door: Door::new(limits.entries),
+        }
+    }
+
     /// What a slot counts, in bytes.
-    pub fn weight(key: &[u8], slot: &Slot) -> usize {
+    fn weight(key: &[u8], slot: &Slot) -> usize {
         ADMINISTRATION + key.len() + slot.value_bytes()
     }
 
-    /// The number of slots.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     /// The slot of a key, which is the most recently used one now.
-    pub fn get(&mut self, key: &[u8]) -> Option<&Slot> {
-        self.slots.get(key)
+    pub fn get(&mut self, key: &[u8]) -> Option<&mut Slot> {
+        self.slots.get_mut(key)
     }
 
-    /// Puts a slot, over the earlier one of the key.
-    pub fn put(&mut self, key: &[u8], slot: Slot) {
+    /// Whether a key that has no slot is worth one.
+    pub fn admits(&mut self, key: &[u8]) -> bool {
+        let is_full = self.slots.len() >= self.limits.entries
+            || self.bytes + ADMINISTRATION + key.len() > self.limits.bytes;
+        !is_full || self.door.admits(key)
+    }
+
+    /// Puts a slot for a key that has none.
+    pub fn open(&mut self, key: &[u8], slot: Slot) {
         let weight = Self::weight(key, &slot);
-        let before = match self.slots.get_mut(key) {
-            Some(there) => {
-                let earlier = std::mem::replace(there, slot);
-                Self::weight(key, &earlier)
-            }
-            None => {
-                self.slots.put(key.into(), slot);
-                telemetry::entries(1);
-                0
-            }
+        self.slots.put(key.to_vec(), slot);
+        telemetry::entries(1);
+        self.count(0, weight);
+        self.trim();
+    }
+
+    /// Fills the slot of a key, if it is the one that is meant, and there is room for as much.
+    pub fn fill(&mut self, key: &[u8], is_meant: impl Fn(&Slot) -> bool, slot: Option<Slot>) {
+        let Some(there) = self.slots.peek_mut(key).filter(|there| is_meant(there)) else {
+            return;
         };
-        self.count(before, weight);
+        match slot {
+            Some(slot) if Self::weight(key, &slot) <= self.limits.bytes => {
+                let before = Self::weight(key, there);
+                let after = Self::weight(key, &slot);
+                *there = slot;
+                self.count(before, after);
+                self.trim();
+            }
+            _ => {
+                self.remove(key);
+            }
+        }
     }
 
     /// Takes a slot away; false if there was none.
@@ -74,13 +91,14 @@ impl Shelf {
     }
 
     /// Makes room, until the limits are kept.
-    pub fn trim(&mut self, limits: &Limits) {
-        while self.slots.len() > limits.entries || self.bytes > limits.bytes {
+    fn trim(&mut self) {
+        while self.slots.len() > self.limits.entries || self.bytes > self.limits.bytes {
             let Some((key, slot)) = self.slots.pop_lru() else {
                 return;
             };
             telemetry::entries(-1);
             telemetry::evicted();
+            self.door.left(slot.was_used());
             self.count(Self::weight(&key, &slot), 0);
         }
     }
@@ -101,15 +119,18 @@ impl Shelf {
         gone
     }
 
-    /// Gives everything back; a large shelf takes a while.
-    pub fn discard(self) {
-        telemetry::entries(-signed(self.slots.len()));
-        telemetry::bytes(-signed(self.bytes));
-        if self.slots.len() > MANY
+    /// Takes all slots away; answers how many. To give back a large shelf takes a while.
+    pub fn clear(&mut self) -> usize {
+        let slots = std::mem::replace(&mut self.slots, LruCache::unbounded());
+        let len = slots.len();
+        telemetry::entries(-signed(len));
+        self.count(self.bytes, 0);
+        if len > MANY
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn_blocking(move || drop(self.slots));
+            runtime.spawn_blocking(move || drop(slots));
         }
+        len
     }
 
     /// The number of slots, and what they count.

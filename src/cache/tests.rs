@@ -39,7 +39,7 @@ fn far() -> Instant {
 fn read(cache: &Cache, key: &[u8], text: &str) -> bool {
     match cache.look(key, Instant::now()) {
         Found::Kept(_) => true,
-        Found::Underway(_) => panic!("nobody reads"),
+        Found::Underway(_) | Found::Unwanted => panic!("nobody reads, and there is room"),
         Found::Nothing(turn) => {
             turn.end(&value(text), keep(far(), vouch()));
             false
@@ -84,6 +84,37 @@ fn bytes_are_limited_and_counted_back() {
     }
     cache.forget([&b"a"[..]]);
     assert_eq!(cache.shelf().weighed(), (0, 0));
+}
+
+#[test]
+fn what_is_read_once_does_not_push_out_what_is_read_again_and_again() {
+    let cache = Cache::new(limits(100, 1 << 20));
+    let hot: Vec<String> = (0..50).map(|n| format!("hot-{n}")).collect();
+    let read_once = |n: u32| match cache.look(&n.to_be_bytes(), Instant::now()) {
+        Found::Nothing(turn) => {
+            turn.end(&value("v"), keep(far(), vouch()));
+            true
+        }
+        Found::Unwanted => false,
+        other => panic!("nobody has read it: {other:?}"),
+    };
+    let kept = (0..5_000).filter(|n| read_once(*n)).count();
+    assert!((1_000..2_500).contains(&kept), "{kept} of 5,000 got a slot");
+    for key in &hot {
+        // Nearly always this one gets none.
+        drop(cache.look(key.as_bytes(), Instant::now()));
+        assert!(
+            !read(&cache, key.as_bytes(), "v"),
+            "the second time it gets a slot"
+        );
+    }
+    for n in 5_000..20_000 {
+        read_once(n);
+    }
+    let found = hot
+        .iter()
+        .filter(|key| cache.known(key.as_bytes(), Instant::now()).is_some());
+    assert_eq!(found.count(), hot.len());
 }
 
 #[test]
@@ -143,7 +174,7 @@ async fn values_are_used_as_long_as_they_may_be() {
     voucher.end();
     assert!(!known(b"b", now) && known(b"c", now));
     cache.forget_from(&voucher);
-    assert_eq!(cache.shelf().len(), 1);
+    assert_eq!(cache.shelf().weighed().0, 1);
 }
 
 /// What travels from the server to the client, in order.

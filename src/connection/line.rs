@@ -350,19 +350,24 @@ impl Line {
     /// Asks for a value and its time to live; the latter only if it may be kept.
     async fn kept(&self, commands: &Pipeline, asking: bool) -> RedisResult<Value> {
         let wanted = self.tracking().is_some_and(|t| t.vouch().is_some());
-        let mut all = Pipeline::with_capacity(4);
-        for command in commands.cmd_iter().take(if wanted { 2 } else { 1 }) {
-            if asking {
-                all.cmd("ASKING");
+        let changed;
+        let commands = if wanted && !asking {
+            commands
+        } else {
+            let mut all = Pipeline::with_capacity(4);
+            for command in commands.cmd_iter().take(if wanted { 2 } else { 1 }) {
+                if asking {
+                    all.cmd("ASKING");
+                }
+                all.add_command(command.clone());
             }
-            all.add_command(command.clone());
-        }
-        let commands = if wanted && !asking { commands } else { &all };
-        let answers = commands.len();
+            changed = all;
+            &changed
+        };
         let mut answers = self
             .commands
             .clone()
-            .send_packed_commands(commands, 0, answers)
+            .send_packed_commands(commands, 0, commands.len())
             .await?
             .into_iter()
             .skip(usize::from(asking))

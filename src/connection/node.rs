@@ -235,9 +235,7 @@ impl<'a> Attempts<'a> {
         };
         vouch.confirm(sent);
         if matches!(self.request, Request::Kept(_)) {
-            if let Some(key) = self.request.keys().first() {
-                tracking.has_key(key);
-            }
+            tracking.has_key(self.request);
             self.kept = Some(Kept {
                 vouch: Arc::clone(vouch),
                 missing_for: tracking.is_blind_to_new_keys().then_some(LEASE),

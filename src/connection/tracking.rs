@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
 
+use super::request::Request;
 use crate::cache::{Cache, Vouch};
 
 /// Tracking on one connection.
@@ -62,12 +63,12 @@ impl Tracking {
         self.in_cluster
     }
 
-    /// Notes a key that this connection's node answered for.
-    pub fn has_key(&self, key: &[u8]) {
+    /// Notes a request that this connection's node answered.
+    pub fn has_key(&self, request: &Request) {
         if self.in_cluster {
             let mut noted = self.noted();
             if noted.is_none() {
-                *noted = Some(key.to_owned());
+                *noted = request.keys().first().map(|key| key.to_vec());
             }
         }
     }
