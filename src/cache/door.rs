@@ -10,9 +10,11 @@ const SAMPLE: u32 = 1_024;
 /// The door closes when of ten that went nine were never used again.
 const USELESS_IN_TEN: u32 = 9;
 /// Bits of the note for each slot that there may be, and the most and least of them.
-const BITS_FOR_EACH: usize = 16;
-const MOST_BITS: usize = 1 << 23;
-const LEAST_BITS: usize = 1 << 10;
+const BITS_FOR_EACH: usize = 64;
+const MOST_BITS: usize = 1 << 26;
+const LEAST_BITS: usize = 1 << 12;
+/// So many bits for each key that is noted, so that few keys share one.
+const BITS_FOR_NOTED: usize = 32;
 
 /// The door of a cache.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ impl Door {
         if !self.closed {
             return true;
         }
-        if self.noted.is_empty() || self.count > self.bits / 8 {
-            // So few share a bit, and what was noted long ago is forgotten.
+        if self.noted.is_empty() || self.count > self.bits / BITS_FOR_NOTED {
+            // What was noted long ago is forgotten.
             self.noted = vec![0; self.bits / 64];
             self.count = 0;
         }
@@ -94,7 +96,7 @@ mod tests {
         let strangers = (0..10_000_u32).filter(|n| door.admits(&n.to_be_bytes()));
         let admitted = strangers.count();
         assert!(
-            admitted < 2_000,
+            admitted < 500,
             "{admitted} of 10,000 that never came before"
         );
         for _ in 0..SAMPLE {

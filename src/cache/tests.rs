@@ -101,20 +101,22 @@ fn what_is_read_once_does_not_push_out_what_is_read_again_and_again() {
     let kept = (0..5_000).filter(|n| read_once(*n)).count();
     assert!((1_000..2_500).contains(&kept), "{kept} of 5,000 got a slot");
     for key in &hot {
-        // Nearly always this one gets none.
-        drop(cache.look(key.as_bytes(), Instant::now()));
-        assert!(
-            !read(&cache, key.as_bytes(), "v"),
-            "the second time it gets a slot"
-        );
+        let looks = (1..).find(|_| match cache.look(key.as_bytes(), Instant::now()) {
+            Found::Nothing(turn) => {
+                turn.end(&value("v"), keep(far(), vouch()));
+                true
+            }
+            _ => false,
+        });
+        assert!(looks <= Some(4), "{looks:?} looks for a slot");
     }
+    let mut hits = 0;
     for n in 5_000..20_000 {
         read_once(n);
+        let key = hot[n as usize % hot.len()].as_bytes();
+        hits += u32::from(cache.known(key, Instant::now()).is_some());
     }
-    let found = hot
-        .iter()
-        .filter(|key| cache.known(key.as_bytes(), Instant::now()).is_some());
-    assert_eq!(found.count(), hot.len());
+    assert!(hits > 14_500, "{hits} of 15,000");
 }
 
 #[test]
