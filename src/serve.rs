@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_nats::header::HeaderName;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -190,8 +190,11 @@ impl Server {
         self.taken += 1;
         let shared = Arc::clone(&self.shared);
         // Boxed, because spawning moves the future several times, and it is large.
-        self.under_way
-            .spawn(Box::pin(async move { shared.serve(message).await }));
+        let mut call = Box::pin(async move { shared.serve(message).await });
+        // What is answered from memory is answered at once, and needs no task of its own.
+        if call.as_mut().now_or_never().is_none() {
+            self.under_way.spawn(call);
+        }
     }
 }
 
