@@ -78,7 +78,10 @@ async fn the_rights_that_the_documentation_names_are_enough() {
     assert!(denied.is_empty(), "{denied:?}");
     let page = fs::read_to_string("docs/topologies.md").unwrap();
     for right in RIGHTS.split_whitespace().filter(|right| *right != "~*") {
-        assert!(page.contains(right), "docs/topologies.md does not name {right}");
+        assert!(
+            page.contains(right),
+            "docs/topologies.md does not name {right}"
+        );
     }
 }
 
