@@ -19,7 +19,7 @@ pub struct Document {
     pub anchors: HashSet<String>,
     /// Text in code style, outside tables.
     pub codes: Vec<String>,
-    /// The first cell of each row of a table of settings.
+    /// The names in capitals in the first column of tables of settings.
     pub rows: Vec<String>,
     /// Text in code style in tables.
     pub cells: Vec<String>,
@@ -101,7 +101,7 @@ impl Document {
                 Event::End(TagEnd::TableCell) => {
                     if column == 0 && in_head {
                         of_settings = matches!(cell.as_str(), "name" | "setting");
-                    } else if column == 0 && of_settings {
+                    } else if column == 0 && of_settings && is_capitals(&cell) {
                         document.rows.push(cell.clone());
                     }
                     column += 1;
@@ -153,6 +153,12 @@ impl Document {
             lines.into_iter().map(|line| (line, block.untested))
         })
     }
+}
+
+/// Whether it is a name as settings have them.
+pub fn is_capitals(name: &str) -> bool {
+    let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(capitals)
 }
 
 /// The anchor that GitHub gives a heading.

@@ -18,8 +18,23 @@ use kvredis::settings::{LINK_SETTINGS, PROVIDER_SETTINGS};
 use document::Document;
 use repository::{Repository, root};
 
+/// The test that runs blocks of documents as they stand.
+const DOCUMENTED: &str = "tests/provider/documented.rs";
+
 /// Beginnings of commands that tests run: the file or folder with the test, and what it has in it.
 pub const RUN_BY_TESTS: &[(&str, &str, &str)] = &[
+    ("redis-cli --scan", DOCUMENTED, "docs/buckets.md"),
+    (
+        "while IFS= read -r key; do redis-cli RENAMENX",
+        DOCUMENTED,
+        "docs/buckets.md",
+    ),
+    (
+        "redis-cli ACL SETUSER orders",
+        DOCUMENTED,
+        "docs/topologies.md",
+    ),
+    ("redis-cli CONFIG SET", DOCUMENTED, "docs/watching.md"),
     (
         "make demo",
         "lattice/tests/lattice/demo.rs",

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use kvredis::settings::{LINK_SETTINGS, PROVIDER_SETTINGS};
 
 use crate::RUN_BY_TESTS;
-use crate::document::Document;
+use crate::document::{Document, is_capitals};
 
 /// Where manifests and other YAML are, of which documents show parts.
 const YAML: &[&str] = &[".", "examples", "deploy", ".github"];
@@ -176,7 +176,8 @@ fn make_targets(code: String) -> Vec<String> {
     match words.collect::<Vec<_>>().as_slice() {
         ["make", targets @ ..] => targets
             .iter()
-            .filter(|word| !word.contains(['=', '-', '…']))
+            .filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+            .filter(|word| !word.starts_with('-'))
             .map(|word| (*word).to_owned())
             .collect(),
         _ => Vec::new(),
@@ -186,17 +187,13 @@ fn make_targets(code: String) -> Vec<String> {
 /// The name in `LIKE_THIS` and `LIKE_THIS=value`, if it has an underscore as settings do.
 fn underscored(code: &str) -> Option<&str> {
     let name = code.split('=').next()?;
-    let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    let is_name = name.contains('_') && name.len() > 3 && name.chars().all(capitals);
-    is_name.then_some(name)
+    (name.contains('_') && is_capitals(name)).then_some(name)
 }
 
 /// The keys in capitals of YAML, and the names in capitals of its secrets.
 fn capital_keys(yaml: &str) -> Vec<String> {
     let words = yaml.split(|c: char| c.is_whitespace() || matches!(c, '{' | '}' | ','));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    let capitals =
-        |text: &str| text.len() > 2 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let keys = words.iter().filter_map(|word| word.strip_suffix(':'));
     let named = words
         .windows(2)
@@ -204,7 +201,7 @@ fn capital_keys(yaml: &str) -> Vec<String> {
         .map(|pair| pair[1]);
     let found = keys.chain(named.map(|name| name.split('.').next().unwrap_or(name)));
     found
-        .filter(|name| capitals(name))
+        .filter(|name| is_capitals(name) && name.len() > 2)
         .map(str::to_owned)
         .collect()
 }
