@@ -20,6 +20,7 @@
 
 pub mod atomics;
 pub mod batch;
+pub mod cache;
 pub mod connection;
 pub mod error;
 pub mod host_data;

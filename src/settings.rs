@@ -128,6 +128,12 @@ pub struct Settings {
     pub max_value_bytes: usize,
     /// `HEALTH`.
     pub health: Health,
+    /// `CACHE_MAX_ENTRIES`; 0 is off.
+    pub cache_max_entries: usize,
+    /// `CACHE_MAX_BYTES`.
+    pub cache_max_bytes: usize,
+    /// `CACHE_TTL_MS`.
+    pub cache_ttl: Duration,
     /// `WATCH`.
     pub watch: Vec<Watched>,
     /// `WATCH_BUCKET`.

@@ -35,6 +35,8 @@ const MAX_VALUE_BYTES: usize = 64 << 20;
 /// Redis's own limit for a string.
 const LARGEST_VALUE_BYTES: u64 = 512 << 20;
 const MAX_BYTES_IN_FLIGHT: usize = 256 << 20;
+const CACHE_MAX_BYTES: usize = 64 << 20;
+const CACHE_TTL_MS: u64 = 30_000;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -59,6 +61,9 @@ impl Default for Settings {
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
             health: Health::Links,
+            cache_max_entries: 0,
+            cache_max_bytes: CACHE_MAX_BYTES,
+            cache_ttl: Duration::from_millis(CACHE_TTL_MS),
             watch: Vec::new(),
             watch_bucket: "default".to_owned(),
             watch_configure_redis: false,
@@ -359,6 +364,33 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
                 "process" => Health::Process,
                 _ => return Err(Wrong::expected("links or process")),
             };
+            Ok(None)
+        },
+    ),
+    entry(
+        "CACHE_MAX_ENTRIES",
+        "0",
+        "how many reads are kept in memory; 0 keeps none; for example `10000`",
+        |settings, text| {
+            settings.cache_max_entries = number(text, 0, 100_000_000)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "CACHE_MAX_BYTES",
+        "67108864",
+        "how many bytes the reads kept in memory may take, keys and administration included",
+        |settings, text| {
+            settings.cache_max_bytes = number(text, 1 << 10, 1 << 40)?;
+            Ok(None)
+        },
+    ),
+    entry(
+        "CACHE_TTL_MS",
+        "30000",
+        "longest that a kept read is used",
+        |settings, text| {
+            settings.cache_ttl = milliseconds(text, LONGEST_TTL_MS)?;
             Ok(None)
         },
     ),
