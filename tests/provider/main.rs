@@ -15,6 +15,7 @@ mod availability;
 mod batch;
 mod buckets;
 mod connections;
+mod documented;
 mod errors;
 mod expiry;
 mod junk;

@@ -13,7 +13,7 @@ use crate::load::Load;
 use crate::server::Server;
 use crate::whole_suite::whole_suite;
 
-/// What the README says that a user needs. `+ping` and the names are for watching over the
+/// What docs/topologies.md says that a user needs. `+ping` and the names are for watching over the
 /// connection and for whoever looks at Redis.
 const RIGHTS: &str = "~* +ping +client|setname +get +set +del +exists +scan \
                       +evalsha +eval +incrby +pttl +pexpire +mget +mset +multi +exec";
@@ -45,7 +45,6 @@ const COMMANDS: &[&str] = &[
     "set",
     // Within the script of `increment`.
     "incrby",
-    "decrby",
     "pttl",
     "pexpire",
 ];
@@ -61,7 +60,7 @@ async fn set_user(server: &Server, rules: &str) {
 }
 
 #[tokio::test]
-async fn the_rights_that_the_readme_names_are_enough() {
+async fn the_rights_that_the_documentation_names_are_enough() {
     let redis = Server::start(&[]).await;
     set_user(&redis, &format!("on >pw {RIGHTS}")).await;
     let w = World::builder().unlinked().start().await;
@@ -77,10 +76,29 @@ async fn the_rights_that_the_readme_names_are_enough() {
     whole_suite(&client).await;
     let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await.unwrap();
     assert!(denied.is_empty(), "{denied:?}");
-    let readme = fs::read_to_string("README.md").unwrap();
+    let page = fs::read_to_string("docs/topologies.md").unwrap();
     for right in RIGHTS.split_whitespace().filter(|right| *right != "~*") {
-        assert!(readme.contains(right), "README.md does not name {right}");
+        assert!(
+            page.contains(right),
+            "docs/topologies.md does not name {right}"
+        );
     }
+}
+
+#[tokio::test]
+async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count() {
+    let redis = Server::start(&[]).await;
+    set_user(&redis, "on >pw ~* +ping +eval +evalsha +incrby").await;
+    let _: String = redis.ask(&["SET", "debt", "-10"]).await.unwrap();
+    let w = World::builder().unlinked().start().await;
+    let url = redis.url().replace("//", "//app:pw@");
+    let client = link(&w, &[("URL", &url)]).await;
+    for delta in [0, 3] {
+        let error = other(client.increment("", "debt", delta).await);
+        assert!(error.contains("negative"), "{error}");
+    }
+    let stored: String = redis.ask(&["GET", "debt"]).await.unwrap();
+    assert_eq!(stored, "-10");
 }
 
 #[tokio::test]

@@ -1,0 +1,87 @@
+//! The commands for operators that the documents show, run as they stand there against a test's
+//! Redis, and whether they bring about what the documents say.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::common::host::Link;
+use crate::common::world::World;
+
+/// Runs the commands of the block in a document that begins so; `redis-cli` is one that talks to
+/// the test's Redis.
+fn run(page: &str, beginning: &str, w: &World) {
+    let text = fs::read_to_string(page).unwrap();
+    let block = text
+        .split("```console\n")
+        .find(|block| block.starts_with(&format!("$ {beginning}")))
+        .unwrap_or_else(|| panic!("{page} has no block that begins with {beginning}"));
+    let block = block.split("\n```").next().unwrap();
+    let commands: Vec<&str> = block
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ "))
+        .collect();
+    let script = format!(
+        "set -euo pipefail\nredis-cli() {{ command redis-cli -e -p {} \"$@\"; }}\n{}",
+        w.redis.port(),
+        commands.join("\n")
+    );
+    let folder = TempDir::new().unwrap();
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}\n{output:?}");
+}
+
+#[tokio::test]
+async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
+    let w = World::builder().unlinked().start().await;
+    let flat = w.link("c", "flat", &[("BUCKET_LAYOUT", "flat")]).await;
+    let keys = ["a", "a b", "c:d", "default:e", "*", "\\"];
+    for key in keys {
+        flat.set("old", key, key.as_bytes()).await.unwrap();
+    }
+    run("docs/buckets.md", "redis-cli --scan", &w);
+    let all = w.link("c", "all", &[("BUCKET_LAYOUT", "prefix-all")]).await;
+    let mut expected = keys.map(str::to_owned);
+    expected.sort();
+    assert_eq!(all.keys("default").await.unwrap(), expected);
+    for key in keys {
+        let value = all.get("default", key).await.unwrap();
+        assert_eq!(value.as_deref(), Some(key.as_bytes()), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
+    let w = World::builder().unlinked().start().await;
+    run("docs/topologies.md", "redis-cli ACL SETUSER orders", &w);
+    let url = w.redis.url().replace("//", "//orders:secret@");
+    let config = [("URL", &*url), ("PREFIX", "orders/")];
+    let link = w.put_new(&Link::new("c", "default").config(&config)).await;
+    link.set("", "k", b"v").await.unwrap();
+    assert_eq!(link.get("", "k").await.unwrap().unwrap(), b"v");
+    assert!(link.exists("", "k").await.unwrap());
+    assert_eq!(link.keys("").await.unwrap(), ["k"]);
+    link.delete("", "k").await.unwrap();
+    let large = 1 << 60;
+    assert_eq!(link.increment("", "n", large).await.unwrap(), large);
+    let outside = [("URL", &*url), ("PREFIX", "carts/")];
+    let link = w.put_new(&Link::new("c", "outside").config(&outside)).await;
+    let denied = link.get("", "k").await;
+    assert_eq!(denied, Err(crate::common::client::Error::AccessDenied));
+}
+
+#[tokio::test]
+async fn redis_is_told_to_tell_of_changes() {
+    let w = World::builder().unlinked().start().await;
+    run("docs/watching.md", "redis-cli CONFIG SET", &w);
+    let flags: Vec<String> = w
+        .redis
+        .ask(&["CONFIG", "GET", "notify-keyspace-events"])
+        .await;
+    assert!("K$gxe".chars().all(|flag| flags[1].contains(flag)));
+}
