@@ -14,7 +14,8 @@ use crate::connection::{Connection, Gate, Outage, Patience, Request, Retry};
 use crate::error::Error;
 use crate::keyspace::{Bucket, Keyspace};
 use crate::settings::Settings;
-use crate::telemetry::{Occasionally, signals};
+use crate::telemetry::Occasionally;
+use crate::telemetry::commands::Command;
 
 /// A link that works, or will as soon as its Redis is there.
 #[derive(Debug)]
@@ -166,7 +167,7 @@ impl Link {
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
-        let command = signals::Command::started(request.name(), &self.settings.address);
+        let command = Command::started(request, &self.settings.address);
         let answer = self
             .connection
             .ask(request, retry, &self.gate, patience)

@@ -37,16 +37,21 @@ pub struct Patience {
 impl Request {
     /// The command's name, for those who watch.
     pub fn name(&self) -> &'static str {
+        match self {
+            Self::Transaction(_) => "MULTI",
+            Self::One(command) => Self::name_of(command),
+        }
+    }
+
+    /// The name of one command, if it is one that calls are made of.
+    pub fn name_of(command: &Cmd) -> &'static str {
         const NAMES: [&str; 9] = [
             "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
         ];
-        match self {
-            Self::Transaction(_) => "MULTI",
-            Self::One(command) => words(command)
-                .next()
-                .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
-                .unwrap_or("other"),
-        }
+        words(command)
+            .next()
+            .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
+            .unwrap_or("other")
     }
 
     /// Whether a replica may answer it. `SCAN` is not among them: its cursor is of one server.

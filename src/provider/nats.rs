@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 use wasmcloud_provider_sdk::{HostData, with_connection_event_logging};
 
+use crate::telemetry::Occasionally;
+
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// How long the first connection is tried for; then the host may start the provider anew.
 const FIRST_CONNECT: Duration = Duration::from_secs(30);
@@ -52,6 +54,7 @@ impl Nats {
             .filter(|url| !url.is_empty())
             .unwrap_or(DEFAULT_URL);
         let give_up = Instant::now() + FIRST_CONNECT;
+        let failures = Occasionally::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
             let connecting = options(host_data, Arc::clone(&latest_attempt))?.connect(url);
@@ -69,7 +72,9 @@ impl Nats {
             if Instant::now() >= give_up {
                 return Err(error);
             }
-            warn!("cannot connect to NATS yet: {error:#}");
+            if let Some(attempts) = failures.happened(1) {
+                warn!(attempts, reason = %format!("{error:#}"), "cannot connect to NATS yet");
+            }
             sleep(LONGEST_PAUSE).await;
         }
     }
