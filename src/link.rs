@@ -77,7 +77,7 @@ impl Link {
         let bucket = self.keyspace.bucket(name)?;
         if self.keyspace.sets_apart(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
             info!(
-                bucket = name,
+                redis = self.address(),
                 "keys of named buckets are stored as `bucket:key`; who comes from wasmCloud's own \
                  provider, which ignored the names, sets BUCKET_LAYOUT=flat"
             );

@@ -24,7 +24,7 @@ use wasmcloud_provider_sdk::core::logging::Level;
 use super::Occasionally;
 use super::export::Export;
 
-/// What other crates say below this is of no use to an operator.
+/// What other crates say below this is of no use, also to who looks for a fault of kvredis.
 const OTHERS: &str = "async_nats=info,h2=info,hyper=info,hyper_util=info,reqwest=info,tonic=info,\
                       tower=info,rustls=info";
 
@@ -125,12 +125,13 @@ fn level_filter(host_data: &HostData) -> EnvFilter {
         .log_level
         .as_ref()
         .map_or(LevelFilter::INFO, level);
+    let others = if most > LevelFilter::INFO { OTHERS } else { "" };
     let own = std::env::var("RUST_LOG").unwrap_or_default();
     EnvFilter::builder()
-        .parse(format!("{most},{OTHERS},{own}"))
+        .parse(format!("{most},{others},{own}"))
         .unwrap_or_else(|error| {
             eprintln!("kvredis: wrong RUST_LOG, which is ignored: {error}");
-            EnvFilter::builder().parse_lossy(format!("{most},{OTHERS}"))
+            EnvFilter::builder().parse_lossy(format!("{most},{others}"))
         })
 }
 

@@ -15,18 +15,23 @@ use crate::observed::observed;
 
 /// The cells of a table's rows that begin with a name in backquotes, below a heading.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
-    let page = read(page);
-    let (_, after) = page
-        .split_once(&format!("\n## {heading}\n"))
-        .unwrap_or_else(|| panic!("the page has no heading {heading}"));
-    let part = after.split("\n## ").next().unwrap();
-    part.lines()
+    section(page, heading)
+        .lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| {
             let cells = line.trim_matches('|').split('|');
             cells.map(|cell| cell.trim().to_owned()).collect()
         })
         .collect()
+}
+
+/// What stands below a heading.
+fn section(page: &str, heading: &str) -> String {
+    let page = read(page);
+    let (_, after) = page
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("the page has no heading {heading}"));
+    after.split("\n## ").next().unwrap_or_default().to_owned()
 }
 
 /// The names in backquotes of a cell.
@@ -139,7 +144,7 @@ async fn the_page_lists_the_attributes_of_spans() {
 }
 
 #[test]
-fn the_dashboard_asks_for_metrics_that_the_page_lists() {
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
     let mut known = BTreeSet::new();
     for row in rows("docs/telemetry.md", "Metrics") {
         let series = names(&row[4]);
@@ -156,6 +161,12 @@ fn the_dashboard_asks_for_metrics_that_the_page_lists() {
     let mut queries = Vec::new();
     expressions(&dashboard, &mut queries);
     assert!(queries.len() > 10, "{} queries", queries.len());
+    let alerts = section("docs/operations.md", "What to alert on");
+    let alerts = alerts.lines().filter(|line| line.starts_with("| "));
+    let alerts = alerts.filter_map(|line| names(line).into_iter().find(|name| name.contains('_')));
+    let before = queries.len();
+    queries.extend(alerts);
+    assert!(queries.len() > before + 5, "{queries:#?}");
     let mut asked = BTreeSet::new();
     for query in &queries {
         let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
