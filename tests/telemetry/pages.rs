@@ -163,7 +163,7 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
     assert!(queries.len() > 10, "{} queries", queries.len());
     let alerts = section("docs/operations.md", "What to alert on");
     let alerts = alerts.lines().filter(|line| line.starts_with("| "));
-    let alerts = alerts.filter_map(|line| names(line).into_iter().find(|name| name.contains('_')));
+    let alerts = alerts.filter_map(|line| names(line.split('|').nth(2)?).into_iter().next());
     let before = queries.len();
     queries.extend(alerts);
     assert!(queries.len() > before + 5, "{queries:#?}");
