@@ -139,7 +139,10 @@ impl Export {
             // There is nobody left to hear of an error.
             let _ = self.traces.map(|traces| traces.shutdown());
             let _ = self.metrics.map(|metrics| metrics.shutdown());
-            let _ = self.logs.map(|logs| logs.shutdown());
+            // Unlike the others, that of logs does not export when it is shut down.
+            let _ = self
+                .logs
+                .map(|logs| logs.force_flush().and_then(|()| logs.shutdown()));
             let _ = done.send(());
         });
         let _ = timeout(LAST_EXPORTS, all_done).await;

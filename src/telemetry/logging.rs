@@ -24,8 +24,8 @@ use wasmcloud_provider_sdk::core::logging::Level;
 use super::Occasionally;
 use super::export::Export;
 
-/// What other crates say below this is of no use, also to who looks for a fault of kvredis.
-const OTHERS: &str = "async_nats=info,h2=info,hyper=info,hyper_util=info,reqwest=info,tonic=info,\
+/// What other crates say below this is of no use, or said by kvredis itself.
+const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,reqwest=info,tonic=info,\
                       tower=info,rustls=info";
 
 /// Who sends logs must not send what it says about that.
@@ -125,7 +125,11 @@ fn level_filter(host_data: &HostData) -> EnvFilter {
         .log_level
         .as_ref()
         .map_or(LevelFilter::INFO, level);
-    let others = if most > LevelFilter::INFO { OTHERS } else { "" };
+    let others = if most >= LevelFilter::INFO {
+        OTHERS
+    } else {
+        ""
+    };
     let own = std::env::var("RUST_LOG").unwrap_or_default();
     EnvFilter::builder()
         .parse(format!("{most},{others},{own}"))

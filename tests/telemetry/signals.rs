@@ -1,6 +1,6 @@
 //! What a collector has taken, as the tests look at it: spans, and the latest points of metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -98,12 +98,6 @@ impl Collector {
             .filter(|point| with.iter().all(|attribute| has(point, attribute)))
             .map(|point| point.value)
             .sum()
-    }
-
-    /// The names of all metrics.
-    pub fn metric_names(&self) -> BTreeSet<String> {
-        let metrics = self.metrics();
-        metrics.into_iter().map(|metric| metric.name).collect()
     }
 
     /// The attributes of who exports, which are the same for all signals.
