@@ -25,8 +25,8 @@ use super::Occasionally;
 use super::export::Export;
 
 /// What other crates say below this is of no use, or said by kvredis itself.
-const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,reqwest=info,tonic=info,\
-                      tower=info,rustls=info";
+const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,opentelemetry=warn,\
+                      reqwest=info,rustls=info,tonic=info,tower=info";
 
 /// Who sends logs must not send what it says about that.
 const EXPORTERS: [&str; 7] = [

@@ -13,7 +13,7 @@ use crate::common::host::Link;
 use crate::common::redis::Redis;
 use crate::common::wait::eventually;
 use crate::common::world::World;
-use crate::observed::{SOON, observed};
+use crate::observed::{SOON, Trace, observed};
 
 #[tokio::test]
 async fn structured_logs_are_one_json_object_a_line() {
@@ -71,6 +71,19 @@ async fn exported_logs_have_the_fields_of_the_lines() {
     for part in ["component", "link", "reason", "SCAN_COUNT"] {
         assert!(collector.holds(part), "{part}");
     }
+}
+
+#[tokio::test]
+async fn a_line_about_a_call_belongs_to_its_trace() {
+    let collector = collector::start();
+    let mut w = observed(&collector).start().await;
+    let trace = Trace::new();
+    trace.of(&w).set("named", "k", "v").await.unwrap();
+    assert!(w.host.shutdown().await.is_some());
+    w.provider.end().await;
+    let logs = collector.logs();
+    let about_bucket = logs.iter().find(|(text, _)| text.contains("BUCKET_LAYOUT"));
+    assert_eq!(about_bucket.expect("it is exported").1, trace.id);
 }
 
 #[tokio::test]

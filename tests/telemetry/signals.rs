@@ -118,15 +118,21 @@ impl Collector {
         first
     }
 
-    /// The texts of all logs.
-    pub fn log_texts(&self) -> Vec<String> {
+    /// The texts of all logs, each with the trace that it belongs to.
+    pub fn logs(&self) -> Vec<(String, String)> {
         let taken = self.taken();
         let resources = taken.logs.iter().flat_map(|all| &all.resource_logs);
         let scopes = resources.flat_map(|resource| &resource.scope_logs);
         scopes
             .flat_map(|scope| &scope.log_records)
-            .map(|record| text(record.body.as_ref()))
+            .map(|record| (text(record.body.as_ref()), hex(&record.trace_id)))
             .collect()
+    }
+
+    /// The texts of all logs.
+    pub fn log_texts(&self) -> Vec<String> {
+        let logs = self.logs().into_iter();
+        logs.map(|(text, _)| text).collect()
     }
 
     fn metrics(&self) -> Vec<Metric> {
