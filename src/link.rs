@@ -17,7 +17,8 @@ use crate::connection::{Answered, Connection, Gate, Outage, Patience, Request, R
 use crate::error::Error;
 use crate::keyspace::{Bucket, Keyspace};
 use crate::settings::Settings;
-use crate::telemetry::{Occasionally, signals};
+use crate::telemetry::Occasionally;
+use crate::telemetry::commands::Command;
 
 /// A link that works, or will as soon as its Redis is there.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Link {
         let bucket = self.keyspace.bucket(name)?;
         if self.keyspace.sets_apart(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
             info!(
-                bucket = name,
+                redis = self.address(),
                 "keys of named buckets are stored as `bucket:key`; who comes from wasmCloud's own \
                  provider, which ignored the names, sets BUCKET_LAYOUT=flat"
             );
@@ -224,7 +225,7 @@ impl Link {
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
-        let command = signals::Command::started(request.name(), &self.settings.address);
+        let command = Command::started(request, &self.settings.address);
         let answer = self
             .connection
             .ask(request, retry, &self.gate, patience)

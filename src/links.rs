@@ -263,7 +263,8 @@ impl Table {
             error!(
                 component = definition.component,
                 link = definition.name,
-                "the link cannot work: {wrong}"
+                reason = %wrong,
+                "the link cannot work"
             );
             Error::other(wrong)
         })?;
@@ -323,7 +324,7 @@ impl Table {
     fn warn_once(&mut self, warnings: impl IntoIterator<Item = String>) {
         for warning in warnings {
             if !self.warned.contains(&warning) {
-                warn!("{warning}");
+                warn!(reason = %warning, "a setting deserves a look");
                 self.warned.insert(warning);
             }
         }

@@ -195,8 +195,8 @@ impl Provider {
             warn!(
                 component = link.target,
                 link = link.name,
-                "a link from this provider to a component is ignored: it has not the interface \
-                 `{WATCHER}`"
+                interface = WATCHER,
+                "a link from this provider to a component is ignored: it lacks the interface"
             );
             return;
         };
@@ -204,7 +204,8 @@ impl Provider {
             error!(
                 component,
                 link = link.name,
-                "the link's secrets cannot be opened: {why}"
+                reason = %why,
+                "the link's secrets cannot be opened"
             );
         });
         let secrets = match secrets {
@@ -248,7 +249,7 @@ impl Provider {
         outages.extend(self.watchers.troubles(TOLERATED_OUTAGE));
         // The host drops the text of the answer, so that it has to be in the log.
         if self.unhealthy.happened(outages.len()).is_some() {
-            error!("unhealthy: {}", outages.join("; "));
+            error!(reason = %outages.join("; "), "unhealthy");
         }
         let health = HealthCheckResponse {
             healthy: outages.is_empty(),
@@ -256,7 +257,7 @@ impl Provider {
         };
         match serde_json::to_vec(&health) {
             Ok(health) => reply(nats, request, health.into()).await,
-            Err(error) => error!(%error, "failed to encode the health"),
+            Err(error) => error!(reason = %error, "failed to encode the health"),
         }
     }
 }
@@ -266,7 +267,7 @@ async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
         return;
     };
     if let Err(error) = nats.publish(subject, payload).await {
-        warn!(%error, "failed to answer the host");
+        warn!(reason = %error, "failed to answer the host");
     }
 }
 
@@ -280,7 +281,7 @@ fn provider_settings(links: &Links, secrets: Layer, config: Layer) -> ProviderSe
     ));
     links.warn_once(reading.warnings.into_iter().map(|warning| warning.text));
     reading.settings.unwrap_or_else(|wrong| {
-        error!("{wrong}; the default is used");
+        error!(reason = %wrong, "a setting of the provider is wrong; the default is used");
         ProviderSettings::default()
     })
 }

@@ -3,13 +3,14 @@
 //! One subscription takes the calls of all functions. A call is accepted (the handshake), its
 //! parameters are read, the room of its interface carries it out, and the result is published.
 //! This is the only room that knows the subjects of calls and wRPC's encoding (`wire`, `call`);
-//! `caller` calls components, `parcels` takes parameters that come in several messages, `budget`
-//! counts their bytes.
+//! `rooms` is the way to those that carry calls out, `caller` calls components, `parcels` takes
+//! parameters that come in several messages, `budget` counts their bytes.
 
 mod budget;
 pub mod call;
 pub mod caller;
 mod parcels;
+mod rooms;
 pub mod wire;
 
 use std::future::Future;
@@ -30,8 +31,8 @@ use crate::error::Error;
 use crate::link::Link;
 use crate::links::Links;
 use crate::settings::ProviderSettings;
-use crate::telemetry::{Occasionally, signals};
-use crate::{atomics, batch, store};
+use crate::telemetry::Occasionally;
+use crate::telemetry::calls::Noted;
 use budget::{Budget, Held, NoRoom};
 use call::{Call, Function};
 use parcels::{Parcels, Undelivered};
@@ -135,7 +136,7 @@ impl Server {
             }
         }
         if timeout(DRAIN, self.drain()).await.is_err() {
-            warn!("stopping with calls under way: they take longer than {DRAIN:?}");
+            warn!(limit = ?DRAIN, "stopping with calls under way: they take too long");
             self.shared.give_up.cancel();
             // Without NATS nobody is waiting for the answers either.
             let _ = timeout(LAST_WORDS, self.answered()).await;
@@ -211,7 +212,23 @@ impl Shared {
             return;
         };
         let headers = message.headers.as_ref();
-        let first = message.payload;
+        let noted = Noted::arrived(function.interface(), function.name(), headers);
+        let response = self.respond(
+            (function, reply),
+            (headers, message.payload),
+            &noted,
+            deadline,
+        );
+        response.instrument(noted.span()).await;
+    }
+
+    async fn respond(
+        &self,
+        (function, reply): (Function, Subject),
+        (headers, first): (Option<&HeaderMap>, Bytes),
+        noted: &Noted,
+        deadline: Instant,
+    ) {
         let result = match function.read(&first) {
             Err(Unreadable::Incomplete(missing)) => {
                 match self.gather(&reply, first.len(), missing, deadline).await {
@@ -224,19 +241,15 @@ impl Shared {
                                 function.read(&whole)
                             }
                         };
-                        self.carry_out(function, call, headers, held, deadline)
-                            .await
+                        self.carry_out(call, headers, held, (noted, deadline)).await
                     }
-                    Err(error) => failed(error),
+                    Err(error) => failed(noted, error),
                 }
             }
             call => {
                 let result = match self.budget.hold(first.len(), deadline).await {
-                    Ok(held) => {
-                        self.carry_out(function, call, headers, held, deadline)
-                            .await
-                    }
-                    Err(why) => failed(no_room(why)),
+                    Ok(held) => self.carry_out(call, headers, held, (noted, deadline)).await,
+                    Err(why) => failed(noted, no_room(why)),
                 };
                 // All parameters are here, so that nobody waits for the handshake alone: it goes
                 // with the result, which spares everybody a wake-up.
@@ -301,28 +314,28 @@ impl Shared {
 
     async fn carry_out(
         &self,
-        function: Function,
         call: Result<Call<'_>, Unreadable>,
         headers: Option<&HeaderMap>,
         held: Held,
-        deadline: Instant,
+        (noted, deadline): (&Noted, Instant),
     ) -> Answer {
         let call = match call {
             Ok(call) => call,
-            Err(unreadable) => return failed(self.unreadable(unreadable)),
+            Err(unreadable) => return failed(noted, self.unreadable(unreadable)),
         };
         let link = match self.link(headers) {
             Ok(link) => link,
-            Err(error) => return failed(error),
+            Err(error) => return failed(noted, error),
         };
-        let span = signals::call_span(function.interface(), function.name(), headers);
-        let work = pin!(carry_out(&link, call, deadline).instrument(span));
+        let work = pin!(rooms::carry_out(&link, call, noted, deadline));
         tokio::select! {
             result = work => Answer {
                 result,
                 held: Some(held),
             },
-            () = self.give_up.cancelled() => failed(Error::other("the provider is stopping")),
+            () = self.give_up.cancelled() => {
+                failed(noted, Error::other("the provider is stopping"))
+            }
         }
     }
 
@@ -371,55 +384,17 @@ impl Shared {
         if let Some(messages) = self.junk.happened(1) {
             warn!(
                 messages,
-                "messages that are no proper calls, the latest one: {what}"
+                reason = what,
+                "messages that are no proper calls; the reason is the latest one's"
             );
         }
     }
 }
 
-/// Hands a call to the room of its interface, and writes its result.
-async fn carry_out(link: &Link, call: Call<'_>, deadline: Instant) -> Writer {
-    match call {
-        Call::Get { bucket, key } => {
-            call::result(store::get(link, bucket, key, deadline).await, call::value)
-        }
-        Call::Set { bucket, key, value } => call::result(
-            store::set(link, bucket, key, value, deadline).await,
-            call::unit,
-        ),
-        Call::Delete { bucket, key } => {
-            call::result(store::delete(link, bucket, key, deadline).await, call::unit)
-        }
-        Call::Exists { bucket, key } => {
-            call::result(store::exists(link, bucket, key, deadline).await, call::bool)
-        }
-        Call::ListKeys { bucket, cursor } => call::result(
-            store::list_keys(link, bucket, cursor, deadline).await,
-            call::key_response,
-        ),
-        Call::Increment { bucket, key, delta } => call::result(
-            atomics::increment(link, bucket, key, delta, deadline).await,
-            Writer::number,
-        ),
-        Call::GetMany { bucket, keys } => call::result(
-            batch::get_many(link, bucket, &keys, deadline).await,
-            |writer, values| call::entries(writer, &keys, values),
-        ),
-        Call::SetMany { bucket, pairs } => call::result(
-            batch::set_many(link, bucket, &pairs, deadline).await,
-            call::unit,
-        ),
-        Call::DeleteMany { bucket, keys } => call::result(
-            batch::delete_many(link, bucket, &keys, deadline).await,
-            call::unit,
-        ),
-    }
-}
-
 /// The answer to a call that was not carried out.
-fn failed(error: Error) -> Answer {
+fn failed(noted: &Noted, error: Error) -> Answer {
     Answer {
-        result: call::result(Err(error), call::unit),
+        result: rooms::result(noted, Err(error), call::unit),
         held: None,
     }
 }

@@ -1,27 +1,40 @@
-//! What an operator sees: logging as the host configures it, and a brake for events that come in
-//! thousands.
+//! What an operator sees: logs, traces and metrics as the host configures them, and a brake for
+//! events that come in thousands.
 //!
-//! The SDK sets up logs, traces and their export; which events are worth a line is for the rooms.
-//! Traces and metrics of calls are in `signals`, those of calls to components in `deliveries`.
+//! Which events are worth a line is for the rooms. The signals are in `calls`, `commands`,
+//! `connections`, `cache`, `watching` and `process`, all of them listed in docs/telemetry.md; `logging` and
+//! `export` say where they go. Nothing is computed for a signal unless the host has it exported,
+//! and no key, no bucket and no value is ever part of one.
 
 pub mod cache;
-pub mod deliveries;
-pub mod signals;
+pub mod calls;
+pub mod commands;
+pub mod connections;
+mod export;
+mod failure;
+mod logging;
+mod process;
+pub mod watching;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use opentelemetry::global;
+use opentelemetry::metrics::Meter;
 use wasmcloud_provider_sdk::HostData;
-use wasmcloud_provider_sdk::initialize_observability;
-use wasmcloud_provider_sdk::provider::initialize_host_data;
+
+use export::Export;
 
 /// How often an event that comes again and again is logged.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Does the work with logging and tracing as the host data says; what is buffered is written at
-/// the end.
+static TRACES: AtomicBool = AtomicBool::new(false);
+static METRICS: AtomicBool = AtomicBool::new(false);
+
+/// Does the work with logs, traces and metrics as the host data says; what is buffered is written
+/// and exported at the end.
 ///
 /// # Errors
 ///
@@ -30,16 +43,32 @@ pub async fn during<T>(
     host_data: &HostData,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    // The SDK's macro reads the host data from where the SDK keeps it.
-    initialize_host_data(host_data.clone()).context("failed to keep the host data")?;
-    let flamegraph = host_data
-        .config
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("FLAMEGRAPH_PATH"))
-        .map(|(_, path)| path.clone());
-    initialize_observability!("kvredis", flamegraph);
-    signals::enable(&host_data.otel_config);
-    work.await
+    let export = Export::start(host_data)?;
+    let _log = logging::start(host_data, &export)?;
+    TRACES.store(export.tracer().is_some(), Ordering::Relaxed);
+    METRICS.store(export.has_metrics(), Ordering::Relaxed);
+    if metrics() {
+        process::observe();
+        cache::observe();
+    }
+    let outcome = work.await;
+    export.finish().await;
+    outcome
+}
+
+/// Whether the host has traces exported.
+fn traces() -> bool {
+    TRACES.load(Ordering::Relaxed)
+}
+
+/// Whether the host has metrics exported.
+fn metrics() -> bool {
+    METRICS.load(Ordering::Relaxed)
+}
+
+/// What makes the instruments.
+fn meter() -> Meter {
+    global::meter("kvredis")
 }
 
 /// Counts an event and says when a line about it is due: at its first time, then once a minute.

@@ -190,7 +190,8 @@ impl Watchers {
                 error!(
                     component,
                     link = name,
-                    "the watching link cannot work: {wrong}"
+                    reason = %wrong,
+                    "the watching link cannot work"
                 );
             });
         let kept = Kept {

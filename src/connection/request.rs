@@ -40,17 +40,22 @@ pub struct Patience {
 impl Request {
     /// The command's name, for those who watch.
     pub fn name(&self) -> &'static str {
-        const NAMES: [&str; 9] = [
-            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
-        ];
         match self {
             Self::Transaction(_) => "MULTI",
             Self::Kept(_) => "GET",
-            Self::One(command) => words(command)
-                .next()
-                .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
-                .unwrap_or("other"),
+            Self::One(command) => Self::name_of(command),
         }
+    }
+
+    /// The name of one command, if it is one that calls are made of.
+    pub fn name_of(command: &Cmd) -> &'static str {
+        const NAMES: [&str; 9] = [
+            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
+        ];
+        words(command)
+            .next()
+            .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
+            .unwrap_or("other")
     }
 
     /// The keys that it is about; a listing is about none.

@@ -18,6 +18,7 @@ use super::subscription::{Listener, Wish};
 use super::supervisor::{FIRST_DELAY, jittered};
 use super::{Outage, Target};
 use crate::error::in_words;
+use crate::telemetry::connections::{Up, Use};
 
 /// How often it is checked that somebody is there and that all flags are set.
 const CHECK: Duration = Duration::from_secs(5);
@@ -105,9 +106,10 @@ impl Subscriber {
                     .is_none_or(|(earlier, at)| *earlier != reason || at.elapsed() >= REMIND);
             if worth_logging {
                 warn!(
-                    client = self.name,
                     redis = self.shown,
-                    "cannot watch: {reason}; trying again until it works"
+                    client = self.name,
+                    reason,
+                    "cannot watch; trying again until it works"
                 );
                 logged = Some((reason, Instant::now()));
             }
@@ -156,7 +158,8 @@ impl Subscriber {
         if let Err(reason) = hearing.subscribe(&self.wish.patterns).await {
             return reason;
         }
-        self.stands();
+        let again = self.stands();
+        let _up = Up::new(&self.target.address, Use::Notifications, again);
         let mut told_of_refusal = false;
         loop {
             let flags = match self.check_flags(&mut hearing).await {
@@ -218,8 +221,8 @@ impl Subscriber {
         Ok(Flags::Added)
     }
 
-    /// The subscription stands from now on.
-    fn stands(&self) {
+    /// The subscription stands from now on; answers whether it has before.
+    fn stands(&self) -> bool {
         let mut state = self.state();
         let outage = state.outage.take();
         let missed = std::mem::replace(&mut state.stood_before, true);
@@ -232,6 +235,7 @@ impl Subscriber {
         if let Some(outage) = outage.filter(|_| missed) {
             self.listener.missed(&self.shown, outage.since.elapsed());
         }
+        missed
     }
 
     /// It does not stand, for this reason; answers whether it did until now.
@@ -257,7 +261,12 @@ impl Subscriber {
             return;
         }
         match &missing {
-            Some(what) => error!(client = self.name, "{what}"),
+            Some(what) => error!(
+                redis = self.shown,
+                client = self.name,
+                reason = %what,
+                "Redis does not tell of all changes that are watched"
+            ),
             None => info!(
                 redis = self.shown,
                 "Redis tells of all changes that are watched"

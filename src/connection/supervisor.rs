@@ -16,6 +16,7 @@ use super::{Outage, Target};
 use crate::cache::Cache;
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
+use crate::telemetry::connections::{Up, Use};
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
@@ -160,6 +161,7 @@ impl Supervisor {
     async fn run(self, mut down: Down) {
         let mut trouble = Trouble::new();
         let mut told = true;
+        let mut again = false;
         loop {
             let line = self.connect(down, &mut trouble).await;
             if told {
@@ -171,8 +173,11 @@ impl Supervisor {
             }
             let connected = Instant::now();
             self.state.send_replace(State::Up(Arc::clone(&line)));
+            let up = Up::new(&self.target.address, Use::Commands, again);
             let end = self.watch(&line, &mut trouble).await;
             line.retire();
+            drop(up);
+            again = true;
             let reason = match end {
                 End::Broke => "the connection broke".to_owned(),
                 End::Hung => format!(
@@ -218,9 +223,10 @@ impl Supervisor {
             };
             if trouble.is_news(&failure) {
                 warn!(
+                    redis = self.address,
                     client = self.name,
-                    "{}; trying again until it works",
-                    in_words(&self.address, Some(&failure))
+                    reason = %in_words(&self.address, Some(&failure)),
+                    "no connection to Redis; trying again until it works"
                 );
             }
             down.latest = Some(failure);
@@ -278,9 +284,10 @@ impl Supervisor {
                     let failure = self.keep_logged_in(line).await.err();
                     if let Some(failure) = failure.as_ref().filter(|new| refused.as_ref() != Some(new)) {
                         warn!(
+                            redis = self.address,
                             client = self.name,
-                            "{}; the connection goes on with the old password",
-                            in_words(&self.address, Some(failure))
+                            reason = %in_words(&self.address, Some(failure)),
+                            "the new password does not work; the connection goes on with the old one"
                         );
                     }
                     refused = failure;

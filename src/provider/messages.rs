@@ -4,6 +4,7 @@
 //! one queue as they arrive, so that a link that was deleted and put again is seen so.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use async_nats::{Client, Message, SubscribeError, Subscriber};
 use futures_util::StreamExt;
@@ -18,9 +19,13 @@ use wasmcloud_provider_sdk::core::rpc::{
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
 use crate::task::AbortOnDrop;
+use crate::telemetry::Occasionally;
 
 /// Messages that may wait; the provider handles each within microseconds.
 const QUEUE: usize = 256;
+
+/// Messages that cannot be read.
+static UNREADABLE: LazyLock<Occasionally> = LazyLock::new(Occasionally::default);
 
 /// What a host says to its provider.
 pub enum FromHost {
@@ -123,10 +128,14 @@ fn forward(
 fn parse<T: DeserializeOwned>(what: &str, message: &Message) -> Option<T> {
     serde_json::from_slice(&message.payload)
         .inspect_err(|_| {
-            error!(
-                bytes = message.payload.len(),
-                "the host sent a {what} that cannot be read"
-            );
+            if let Some(messages) = UNREADABLE.happened(1) {
+                error!(
+                    what,
+                    bytes = message.payload.len(),
+                    messages,
+                    "the host sent a message that cannot be read"
+                );
+            }
         })
         .ok()
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::warn;
-use wasmcloud_provider_sdk::{HostData, with_connection_event_logging};
+use tracing::{debug, info, warn};
+use wasmcloud_provider_sdk::HostData;
+
+use crate::telemetry::Occasionally;
 
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// How long the first connection is tried for; then the host may start the provider anew.
@@ -52,6 +54,7 @@ impl Nats {
             .filter(|url| !url.is_empty())
             .unwrap_or(DEFAULT_URL);
         let give_up = Instant::now() + FIRST_CONNECT;
+        let failures = Occasionally::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
             let connecting = options(host_data, Arc::clone(&latest_attempt))?.connect(url);
@@ -69,7 +72,9 @@ impl Nats {
             if Instant::now() >= give_up {
                 return Err(error);
             }
-            warn!("cannot connect to NATS yet: {error:#}");
+            if let Some(attempts) = failures.happened(1) {
+                warn!(attempts, reason = %format!("{error:#}"), "cannot connect to NATS yet");
+            }
             sleep(LONGEST_PAUSE).await;
         }
     }
@@ -113,7 +118,12 @@ fn options(host_data: &HostData, latest_attempt: Attempt) -> anyhow::Result<Conn
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         })
     };
-    Ok(with_connection_event_logging(options)
+    let slow = Arc::new(Occasionally::default());
+    Ok(options
+        .event_callback(move |event| {
+            tell(event, &slow);
+            std::future::ready(())
+        })
         .name(format!("kvredis {}", host_data.provider_key))
         .ping_interval(PING)
         .connection_timeout(TCP_CONNECT)
@@ -124,6 +134,26 @@ fn options(host_data: &HostData, latest_attempt: Attempt) -> anyhow::Result<Conn
                 .unwrap_or_else(PoisonError::into_inner) = Instant::now();
             pause(attempts)
         }))
+}
+
+/// Has in the log what happens to the connection.
+fn tell(event: Event, slow: &Occasionally) {
+    match event {
+        Event::Connected => info!("connected to NATS"),
+        Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
+        Event::LameDuckMode => info!("the NATS server is about to stop"),
+        Event::SlowConsumer(_) => {
+            if let Some(messages) = slow.happened(1) {
+                warn!(
+                    messages,
+                    "NATS sends more than is taken: messages were dropped"
+                );
+            }
+        }
+        Event::ServerError(error) => warn!(reason = %error, "the NATS server reports an error"),
+        Event::ClientError(error) => warn!(reason = %error, "the NATS client reports an error"),
+        Event::Draining | Event::Closed => debug!("the connection to NATS is closed"),
+    }
 }
 
 /// None before the first attempt: a start waits for it. Then between half and all of what is

@@ -4,12 +4,10 @@
 //! How bytes are laid out is for `wire`, how they travel for `serve`.
 
 use bytes::Bytes;
-use tracing::Span;
 
 use super::wire::{Reader, Unreadable, Writer};
 use crate::error::Error;
 use crate::store::{KeyResponse, Parts};
-use crate::telemetry::signals;
 
 /// A function of the interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +206,6 @@ pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> 
             ok(&mut writer, value);
         }
         Err(error) => {
-            signals::failed(&Span::current(), &error);
             writer.byte(1);
             match error {
                 Error::NoSuchStore => writer.byte(0),

@@ -5,6 +5,7 @@
 //! it is published, so that no answer can come too early for it, as it can with
 //! wrpc-transport-nats 0.29.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +18,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use super::wire::Writer;
 use super::{COMPONENT, LINK_NAME, PROTOCOL};
 use crate::task::AbortOnDrop;
-use crate::telemetry::deliveries;
+use crate::telemetry::calls::Noted;
 
 /// The interface that components export to be told of changes.
 pub const WATCHER: &str = "wrpc:keyvalue/watcher";
@@ -189,14 +191,22 @@ impl Caller {
     ///
     /// It was not told, or may not have been.
     pub async fn tell(&self, component: &str, link: &str, told: Told<'_>) -> Result<(), Failure> {
-        let outcome = self.call(component, link, told).await;
+        let noted = Noted::made(WATCHER, told.function());
+        let call = self.call(component, link, told, &noted);
+        let outcome = call.instrument(noted.span()).await;
         if let Err(failure) = outcome {
-            deliveries::failed(failure.kind());
+            noted.failed_as(Cow::Borrowed(failure.kind()));
         }
         outcome
     }
 
-    async fn call(&self, component: &str, link: &str, told: Told<'_>) -> Result<(), Failure> {
+    async fn call(
+        &self,
+        component: &str,
+        link: &str,
+        told: Told<'_>,
+        noted: &Noted,
+    ) -> Result<(), Failure> {
         if self.nats.connection_state() != State::Connected {
             return Err(Failure::Disconnected);
         }
@@ -210,7 +220,7 @@ impl Caller {
         let mut headers = HeaderMap::new();
         headers.insert(COMPONENT, self.provider.as_str());
         headers.insert(LINK_NAME, link);
-        deliveries::add_context(&mut headers);
+        noted.add_context(&mut headers);
 
         let most = self.nats.server_info().max_payload.max(2 * OVERHEAD);
         let room = most - OVERHEAD.min(most - 1);

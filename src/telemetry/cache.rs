@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use opentelemetry::global;
+use super::meter;
 
 static HITS: AtomicU64 = AtomicU64::new(0);
 static MISSES: AtomicU64 = AtomicU64::new(0);
@@ -14,9 +14,9 @@ static EVICTIONS: AtomicU64 = AtomicU64::new(0);
 static ENTRIES: AtomicI64 = AtomicI64::new(0);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// Has the numbers exported.
-pub(super) fn enable() {
-    let meter = global::meter("kvredis");
+/// Has them observed for as long as metrics are exported.
+pub(super) fn observe() {
+    let meter = meter();
     for (name, description, unit, count) in [
         (
             "kvredis.cache.hits",

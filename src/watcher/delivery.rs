@@ -18,9 +18,9 @@ use crate::connection::Retry;
 use crate::connection::answer::optional_bytes;
 use crate::error::Error;
 use crate::link::Link;
-use crate::serve::caller::{Caller, Failure, Told, WATCHER};
+use crate::serve::caller::{Caller, Failure, Told};
 use crate::telemetry::Occasionally;
-use crate::telemetry::deliveries::{self, Loss};
+use crate::telemetry::watching::{self, Loss};
 
 /// Pauses before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -83,13 +83,14 @@ impl Delivery {
         if changes == 0 {
             return;
         }
-        deliveries::lost(changes, loss);
+        watching::lost(changes, loss);
         if let Some(changes) = self.losses.happened(changes) {
             warn!(
                 component = self.component,
                 link = self.name,
                 changes,
-                "changes of keys that the component was not told of, the latest: {why}"
+                reason = why,
+                "changes of keys that the component was not told of; the reason is the latest one's"
             );
         }
     }
@@ -98,11 +99,7 @@ impl Delivery {
         if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
             return Attempt::Over;
         }
-        let function = match change.kind {
-            Kind::Set => "on-set",
-            Kind::Deleted => "on-delete",
-        };
-        let span = deliveries::span(WATCHER, function);
+        let span = watching::span();
         self.tell(change, attempts).instrument(span).await
     }
 
@@ -120,7 +117,7 @@ impl Delivery {
         };
         match self.caller.tell(&self.component, &self.name, told).await {
             Ok(()) => {
-                deliveries::delivered();
+                watching::delivered();
                 Attempt::Over
             }
             Err(failure @ (Failure::Absent | Failure::Disconnected)) => {
@@ -129,7 +126,8 @@ impl Delivery {
                         component = self.component,
                         link = self.name,
                         attempts,
-                        "changes wait for the component that watches: {failure}"
+                        reason = %failure,
+                        "changes wait for the component that watches"
                     );
                 }
                 Attempt::Again

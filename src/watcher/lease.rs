@@ -103,7 +103,7 @@ impl Lease {
             if let Some(failure) = failure
                 && self.failures.happened(1).is_some()
             {
-                warn!(lease = self.key, "cannot take the lease: {failure}");
+                warn!(lease = self.key, reason = %failure, "cannot take the lease");
             }
             sleep(EVERY).await;
         }

@@ -18,7 +18,7 @@ use crate::serve::caller::Caller;
 use crate::settings::{Health, Settings, Watched};
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
-use crate::telemetry::deliveries::{self, Loss};
+use crate::telemetry::watching::{self, Loss};
 
 /// A watching link at work; it ends when dropped.
 pub struct Watch {
@@ -205,14 +205,14 @@ impl Listener for Ear {
             .unwrap_or_else(PoisonError::into_inner);
         repetitions.start_over();
         drop(repetitions);
-        deliveries::lost(1, Loss::Interrupted);
+        watching::lost(1, Loss::Interrupted);
         warn!(
             component = self.delivery.component,
             link = self.delivery.name,
             redis = address,
-            "watching again after {} ms without a connection: changes of that time may have been \
-             missed",
-            during.as_millis()
+            ms = u64::try_from(during.as_millis()).unwrap_or(u64::MAX),
+            "watching again after a time without a connection: changes of that time may have been \
+             missed"
         );
     }
 }

@@ -171,7 +171,7 @@ async fn changes_wait_for_nats() {
     set(&w.redis, "before", "v").await;
     component.told_of("before").await;
     w.nats.stop();
-    w.provider.logged(&["disconnected"]).await;
+    w.provider.logged(&["lost the connection to NATS"]).await;
     for number in 0..20 {
         set(&w.redis, &format!("k{number}"), "v").await;
     }

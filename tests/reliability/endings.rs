@@ -175,7 +175,7 @@ async fn a_signal_ends_it_without_nats() {
     let mut w = World::start().await;
     w.client.set("", "k", b"v").await.unwrap();
     w.nats.stop();
-    w.provider.logged(&["disconnected"]).await;
+    w.provider.logged(&["lost the connection to NATS"]).await;
     let begun = Instant::now();
     w.provider.signal(Signal::TERM);
     assert_eq!(w.provider.end().await.code(), Some(0));

@@ -1,0 +1,161 @@
+//! Traces and metrics of what Redis is asked, by OpenTelemetry's conventions for Redis clients.
+//!
+//! One span and one measurement for each request of a room, retries and waiting included.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Histogram;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
+
+use super::{failure, meter, metrics, traces};
+use crate::connection::Request;
+use crate::error::Error;
+use crate::settings::Address;
+use crate::settings::address::Server;
+
+/// Boundaries in seconds, as the conventions give them.
+const SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+    meter()
+        .f64_histogram("db.client.operation.duration")
+        .with_description("Duration of database client operations.")
+        .with_unit("s")
+        .with_boundaries(SECONDS.to_vec())
+        .build()
+});
+
+/// What is noted of one request, from its start to [`Command::ended`].
+#[derive(Debug)]
+pub struct Command {
+    span: Span,
+    measured: Option<Measured>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    started: Instant,
+    operation: Cow<'static, str>,
+    server: Vec<KeyValue>,
+}
+
+impl Command {
+    /// A request that goes to the server of this address.
+    pub fn started(request: &Request, address: &Address) -> Self {
+        let (traces, metrics) = (traces(), metrics());
+        if !traces && !metrics {
+            return Self {
+                span: Span::none(),
+                measured: None,
+            };
+        }
+        let (operation, batch_size) = operation(request);
+        let span = if traces {
+            span(&operation, batch_size, address)
+        } else {
+            Span::none()
+        };
+        let measured = metrics.then(|| Measured {
+            started: Instant::now(),
+            operation,
+            server: server(address),
+        });
+        Self { span, measured }
+    }
+
+    /// Its span.
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Notes what came of it.
+    pub fn ended<T>(self, outcome: &Result<T, Error>) {
+        let error = outcome.as_ref().err();
+        if let Some(error) = error.filter(|_| !self.span.is_none()) {
+            self.span.record("otel.status_code", "ERROR");
+            self.span.record("error.type", kind(error));
+            if let Some(code) = failure::redis_code(error) {
+                self.span.record("db.response.status_code", code);
+            }
+        }
+        let Some(measured) = self.measured else {
+            return;
+        };
+        let mut attributes = measured.server;
+        attributes.push(KeyValue::new("db.system.name", "redis"));
+        attributes.push(KeyValue::new("db.operation.name", measured.operation));
+        if let Some(error) = error {
+            attributes.push(KeyValue::new("error.type", kind(error).to_owned()));
+            if let Some(code) = failure::redis_code(error) {
+                attributes.push(KeyValue::new("db.response.status_code", code.to_owned()));
+            }
+        }
+        DURATION.record(measured.started.elapsed().as_secs_f64(), &attributes);
+    }
+}
+
+fn span(operation: &str, batch_size: Option<usize>, address: &Address) -> Span {
+    let endpoint = address.first_endpoint();
+    let name = match endpoint {
+        Some(endpoint) => format!("{operation} {endpoint}"),
+        None => operation.to_owned(),
+    };
+    let span = info_span!(
+        "command",
+        otel.name = name,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "redis",
+        db.operation.name = operation,
+        db.operation.batch.size = batch_size,
+        db.namespace = address.database.to_string(),
+        db.response.status_code = Empty,
+        server.address = endpoint.map(|endpoint| &endpoint.host),
+        server.port = endpoint.map(|endpoint| endpoint.port),
+        error.type = Empty,
+    );
+    if let Server::Unix { path } = &address.server {
+        span.record("server.address", tracing::field::display(path.display()));
+    }
+    span
+}
+
+/// The name of the operation, and how many it is if that is more than one.
+fn operation(request: &Request) -> (Cow<'static, str>, Option<usize>) {
+    let Request::Transaction(commands) = request else {
+        return (Cow::Borrowed(request.name()), None);
+    };
+    // Those that are made here are all of the same command.
+    let of = commands.cmd_iter().next().map(Request::name_of);
+    let name = of.map_or(Cow::Borrowed("MULTI"), |of| {
+        Cow::Owned(format!("MULTI {of}"))
+    });
+    let batch_size = Some(commands.len()).filter(|&size| size > 1);
+    (name, batch_size)
+}
+
+/// The attributes of a server.
+pub(super) fn server(address: &Address) -> Vec<KeyValue> {
+    // Room for what is measured of it.
+    let mut attributes = Vec::with_capacity(6);
+    match (&address.server, address.first_endpoint()) {
+        (Server::Unix { path }, _) => {
+            attributes.push(KeyValue::new("server.address", path.display().to_string()));
+        }
+        (_, Some(endpoint)) => {
+            attributes.push(KeyValue::new("server.address", endpoint.host.clone()));
+            attributes.push(KeyValue::new("server.port", i64::from(endpoint.port)));
+        }
+        (_, None) => {}
+    }
+    attributes
+}
+
+/// The kind of failure: Redis's code, if it is Redis's.
+fn kind(error: &Error) -> &str {
+    failure::redis_code(error).unwrap_or_else(|| failure::kind(error))
+}

@@ -1,0 +1,77 @@
+//! Traces and metrics of what components that watch are told, and of what they are not.
+
+use std::sync::LazyLock;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
+use tracing::{Span, info_span};
+
+use super::{meter, metrics, traces};
+
+static DELIVERIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    meter()
+        .u64_counter("kvredis.watch.deliveries")
+        .with_description("Changes of keys that a component was called with.")
+        .with_unit("{change}")
+        .build()
+});
+
+static LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    meter()
+        .u64_counter("kvredis.watch.losses")
+        .with_description(
+            "Changes of keys that a component was not called with, and interruptions in which \
+             some may have been missed.",
+        )
+        .with_unit("{change}")
+        .build()
+});
+
+/// Why a component was not called with a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// More changes were waiting for the component than are kept.
+    Dropped,
+    /// The component's host did not take or end the call, or the value could not be read.
+    Failed,
+    /// The key is no UTF-8.
+    Unnameable,
+    /// The connection to Redis was lost for a while; counted once, whatever was missed.
+    Interrupted,
+}
+
+/// The span of one attempt to tell a component of a change: reading the value, and the call.
+pub fn span() -> Span {
+    if !traces() {
+        return Span::none();
+    }
+    info_span!(
+        "watch delivery",
+        otel.name = "watch delivery",
+        otel.kind = "internal",
+    )
+}
+
+/// A component was called.
+pub fn delivered() {
+    if metrics() {
+        DELIVERIES.add(1, &[]);
+    }
+}
+
+/// Components were not called.
+pub fn lost(changes: usize, why: Loss) {
+    if !metrics() {
+        return;
+    }
+    let reason = match why {
+        Loss::Dropped => "dropped",
+        Loss::Failed => "failed",
+        Loss::Unnameable => "unnameable",
+        Loss::Interrupted => "interrupted",
+    };
+    LOSSES.add(
+        changes as u64,
+        &[KeyValue::new("kvredis.watch.loss.reason", reason)],
+    );
+}

@@ -1,0 +1,120 @@
+//! Takes what a provider exports (OTLP), over HTTP and gRPC, and keeps it decoded and as bytes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+
+/// A collector, for as long as the test process lives.
+pub struct Collector {
+    /// Where it listens for HTTP.
+    pub url: String,
+    /// What it has taken.
+    pub taken: Arc<Mutex<Taken>>,
+}
+
+/// What a collector has taken, in the order in which it came.
+#[derive(Default)]
+pub struct Taken {
+    /// Heads and bodies, one request after another: texts are in them as they are.
+    pub bytes: Vec<u8>,
+    pub traces: Vec<ExportTraceServiceRequest>,
+    pub metrics: Vec<ExportMetricsServiceRequest>,
+    pub logs: Vec<ExportLogsServiceRequest>,
+}
+
+/// Starts a collector on a free port.
+pub fn start() -> Collector {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("a listener has an address");
+    let taken: Arc<Mutex<Taken>> = Arc::default();
+    let keeping = Arc::clone(&taken);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let keeping = Arc::clone(&keeping);
+            thread::spawn(move || serve(&stream, &keeping));
+        }
+    });
+    Collector {
+        url: format!("http://{address}/"),
+        taken,
+    }
+}
+
+impl Collector {
+    /// What it has taken so far.
+    pub fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().expect("nobody panics with the lock")
+    }
+
+    /// All that has been exported, one request after another.
+    pub fn exported(&self) -> Vec<u8> {
+        self.taken().bytes.clone()
+    }
+
+    /// Whether a text has been exported.
+    pub fn holds(&self, text: &str) -> bool {
+        let taken = self.taken();
+        let mut windows = taken.bytes.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    }
+}
+
+impl Taken {
+    /// Takes a request that came over HTTP.
+    fn take(&mut self, head: &str, body: &[u8]) {
+        self.bytes.extend_from_slice(head.as_bytes());
+        self.bytes.extend_from_slice(body);
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        match path {
+            "/v1/traces" => self.traces.push(decoded(body)),
+            "/v1/metrics" => self.metrics.push(decoded(body)),
+            "/v1/logs" => self.logs.push(decoded(body)),
+            _ => panic!("nobody exports to {path}"),
+        }
+    }
+}
+
+fn decoded<T: Message + Default>(body: &[u8]) -> T {
+    T::decode(body).expect("exports are protobuf of OTLP")
+}
+
+/// Answers every request of a connection with success.
+fn serve(stream: &TcpStream, taken: &Mutex<Taken>) -> Option<()> {
+    let mut input = BufReader::new(stream);
+    let mut output = stream;
+    loop {
+        let mut length = 0;
+        let mut head = String::new();
+        loop {
+            let mut line = String::new();
+            if input.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            head.push_str(&line);
+            let line = line.trim_end().to_ascii_lowercase();
+            // Otherwise a search of the bytes would prove nothing.
+            assert!(!line.starts_with("content-encoding"), "{line}");
+            if let Some(bytes) = line.strip_prefix("content-length:") {
+                length = bytes.trim().parse().ok()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = Vec::new();
+        input.by_ref().take(length).read_to_end(&mut body).ok()?;
+        taken
+            .lock()
+            .expect("nobody panics with the lock")
+            .take(&head, &body);
+        output
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .ok()?;
+    }
+}

@@ -1,0 +1,103 @@
+//! What is exported at the end, and that nothing is where the host says nothing.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wasmcloud_provider_sdk::core::otel::OtelConfig;
+
+use crate::collector;
+use crate::common::world::World;
+use crate::observed::{Trace, observed, to};
+
+/// The SDK's exports come every 5 s and 60 s: these come at the end.
+#[tokio::test]
+async fn the_last_spans_metrics_and_logs_are_exported_before_the_process_ends() {
+    let collector = collector::start();
+    let config = to(&collector);
+    let mut w = World::builder()
+        .data(move |data| data.otel_config = config)
+        .start()
+        .await;
+    let trace = Trace::new();
+    trace.of(&w).set("", "k", "v").await.unwrap();
+    assert!(w.host.shutdown().await.is_some());
+    assert!(w.provider.end().await.success());
+    assert_eq!(collector.trace(&trace.id).len(), 2);
+    let sets = [("db.operation.name", "SET")];
+    assert_eq!(collector.sum("db.client.operation.duration", &sets), 1.0);
+    assert_eq!(collector.sum("kvredis.connections.up", &[]), 0.0);
+    let logs = collector.log_texts();
+    assert!(
+        logs.iter().any(|text| text == "kvredis has stopped"),
+        "{logs:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_collector_that_says_nothing_does_not_hold_up_the_end() {
+    // It takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut w = World::builder()
+        .data(move |data| {
+            data.otel_config.enable_observability = true;
+            data.otel_config.observability_endpoint = Some(url);
+        })
+        .start()
+        .await;
+    w.client.set("", "k", "v").await.unwrap();
+    assert!(w.host.shutdown().await.is_some());
+    let answered = Instant::now();
+    assert!(w.provider.end().await.success());
+    // The exports' own time limit is 10 s.
+    assert!(answered.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn nothing_is_exported_that_the_host_does_not_want() {
+    let collector = collector::start();
+    for wanted in [None, Some(false)] {
+        let endpoint = collector.url.clone();
+        let mut w = World::builder()
+            .data(move |data| {
+                data.otel_config = OtelConfig {
+                    enable_traces: wanted,
+                    enable_metrics: wanted,
+                    enable_logs: wanted,
+                    // It says where to, not that it should be.
+                    observability_endpoint: Some(endpoint),
+                    ..OtelConfig::default()
+                };
+            })
+            .start()
+            .await;
+        Trace::new().of(&w).set("", "k", "v").await.unwrap();
+        assert!(w.host.shutdown().await.is_some());
+        w.provider.end().await;
+    }
+    assert!(collector.exported().is_empty());
+}
+
+#[tokio::test]
+async fn one_signal_alone_can_be_wanted() {
+    let collector = collector::start();
+    for signal in ["traces", "metrics", "logs"] {
+        let mut w = observed(&collector)
+            .data(move |data| {
+                data.otel_config.enable_observability = false;
+                data.otel_config.enable_traces = Some(signal == "traces");
+                data.otel_config.enable_metrics = Some(signal == "metrics");
+                data.otel_config.enable_logs = Some(signal == "logs");
+            })
+            .start()
+            .await;
+        Trace::new().of(&w).set("", "k", "v").await.unwrap();
+        assert!(w.host.shutdown().await.is_some());
+        w.provider.end().await;
+        let taken = std::mem::take(&mut *collector.taken());
+        assert_eq!(!taken.traces.is_empty(), signal == "traces", "{signal}");
+        assert_eq!(!taken.metrics.is_empty(), signal == "metrics", "{signal}");
+        assert_eq!(!taken.logs.is_empty(), signal == "logs", "{signal}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Failures: both spans are marked and say of which kind, the metrics count them by it, and none
+//! repeats the error's text.
+
+use crate::collector;
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually_eq;
+use crate::observed::{Trace, observed};
+
+#[tokio::test]
+async fn an_error_of_redis_is_on_both_spans_with_its_code() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let () = w.redis.ask(&["RPUSH", "list", "v"]).await;
+    let trace = Trace::new();
+    trace.of(&w).get("", "list").await.unwrap_err();
+    let spans = trace.spans(&collector, 2).await;
+    for span in &spans {
+        assert!(span.failed, "{span:#?}");
+        assert_eq!(span.attribute("error.type"), "WRONGTYPE");
+    }
+    assert_eq!(spans[0].attribute("db.response.status_code"), "");
+    assert_eq!(spans[1].attribute("db.response.status_code"), "WRONGTYPE");
+    eventually_eq("both metrics have it", (1.0, 1.0), async || {
+        let failed = ("error.type", "WRONGTYPE");
+        let method = ("rpc.method", "wrpc:keyvalue/store/get");
+        (
+            collector.sum(
+                "db.client.operation.duration",
+                &[failed, ("db.response.status_code", "WRONGTYPE")],
+            ),
+            collector.sum("rpc.server.call.duration", &[failed, method]),
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_acl_forbids_is_noperm_for_the_command() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let rules = ["ACL", "SETUSER", "default", "-del"];
+    let () = w.redis.ask(&rules).await;
+    let trace = Trace::new();
+    trace.of(&w).delete("", "k").await.unwrap_err();
+    let spans = trace.spans(&collector, 2).await;
+    assert_eq!(spans[0].attribute("error.type"), "access-denied");
+    assert_eq!(spans[1].attribute("error.type"), "NOPERM");
+    assert_eq!(spans[1].attribute("db.response.status_code"), "NOPERM");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_away_or_hangs_is_told_apart() {
+    let collector = collector::start();
+    let down = Redis::stopped();
+    let w = observed(&collector)
+        .config(&[
+            ("BACKEND_RESPONSE_TIMEOUT_MS", "100"),
+            ("BACKEND_RECONNECT_NUM_RETRIES", "0"),
+        ])
+        .rpc_timeout_ms(Some(1_000))
+        .start()
+        .await;
+    w.link("c", "down", &[("URL", &down.url())]).await;
+    let [away, hung] = [Trace::new(), Trace::new()];
+    let client = away.client(&w.client, "c", "down");
+    client.get("", "k").await.unwrap_err();
+    w.redis.pause();
+    hung.of(&w).get("", "k").await.unwrap_err();
+    w.redis.resume();
+    for (trace, kind) in [(away, "unreachable"), (hung, "timeout")] {
+        for span in trace.spans(&collector, 2).await {
+            assert!(span.failed, "{span:#?}");
+            assert_eq!(span.attribute("error.type"), kind);
+            assert_eq!(span.attribute("db.response.status_code"), "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_that_ask_redis_nothing_are_a_failed_span_alone() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let read_only = Link::new("c", "reads").config(&[
+        ("URL", &w.redis.url()),
+        ("READ_ONLY", "true"),
+        ("BUCKET_LAYOUT", "prefix-all"),
+    ]);
+    w.put_new(&read_only).await;
+    let [nobody, denied, no_bucket, junk] = std::array::from_fn(|_| Trace::new());
+    let client = nobody.client(&w.client, "nobody", "none");
+    client.get("", "k").await.unwrap_err();
+    let client = denied.client(&w.client, "c", "reads");
+    client.set("", "k", "v").await.unwrap_err();
+    let client = no_bucket.client(&w.client, "c", "reads");
+    client.get("a:b", "k").await.unwrap_err();
+    let client = junk.of(&w);
+    let answer: Result<(), _> = client.ask("store", "get", vec![0, 1, b'k', b'k']).await;
+    answer.unwrap_err();
+    for (trace, kind) in [
+        (nobody, "no_link"),
+        (denied, "access-denied"),
+        (no_bucket, "no-such-store"),
+        (junk, "bad_parameters"),
+    ] {
+        let spans = trace.spans(&collector, 1).await;
+        assert!(spans[0].failed, "{spans:#?}");
+        assert_eq!(spans[0].attribute("error.type"), kind);
+    }
+}

@@ -1,0 +1,224 @@
+//! Metrics are what happened: as many calls and commands as there were, connections that are up,
+//! changes that were delivered and lost.
+
+use rustix::process::Signal;
+
+use crate::collector::{self, Collector};
+use crate::common::component::Manner;
+use crate::common::wait::{eventually, eventually_eq};
+use crate::observed::observed;
+
+const CALLS: &str = "rpc.server.call.duration";
+const COMMANDS: &str = "db.client.operation.duration";
+
+/// How often a function was called, and a command was sent, without a failure.
+fn counted(collector: &Collector, function: &str, command: &str) -> (f64, f64) {
+    let method = format!("wrpc:keyvalue/{function}");
+    (
+        collector.sum(CALLS, &[("rpc.method", &method), ("error.type", "")]),
+        collector.sum(
+            COMMANDS,
+            &[("db.operation.name", command), ("error.type", "")],
+        ),
+    )
+}
+
+#[tokio::test]
+async fn calls_and_commands_are_counted_one_by_one() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let c = &w.client;
+    for number in 0..7 {
+        c.set("", &number.to_string(), "v").await.unwrap();
+    }
+    for _ in 0..5 {
+        c.get("", "0").await.unwrap();
+    }
+    for _ in 0..3 {
+        c.exists("", "0").await.unwrap();
+    }
+    c.increment("", "n", 1).await.unwrap();
+    c.increment("", "n", 1).await.unwrap();
+    c.set_many("", &[("a", "1"), ("b", "2")]).await.unwrap();
+    for (function, command, expected) in [
+        ("store/set", "SET", (7.0, 7.0)),
+        ("store/get", "GET", (5.0, 5.0)),
+        ("store/exists", "EXISTS", (3.0, 3.0)),
+        // Redis does not know the script at first.
+        ("atomics/increment", "EVALSHA", (2.0, 1.0)),
+        ("atomics/increment", "EVAL", (2.0, 1.0)),
+        ("batch/set-many", "MSET", (1.0, 1.0)),
+        ("store/delete", "DEL", (0.0, 0.0)),
+    ] {
+        eventually_eq(function, expected, async || {
+            counted(&collector, function, command)
+        })
+        .await;
+    }
+    let port = w.redis.port().to_string();
+    let of_server = [("server.address", "127.0.0.1"), ("server.port", &*port)];
+    assert_eq!(
+        collector.sum(COMMANDS, &of_server),
+        collector.sum(COMMANDS, &[("db.system.name", "redis")])
+    );
+    let all = |name| {
+        collector
+            .points()
+            .into_iter()
+            .filter(move |p| p.metric == name)
+    };
+    assert!(
+        all(CALLS)
+            .chain(all(COMMANDS))
+            .all(|point| point.unit == "s")
+    );
+}
+
+#[tokio::test]
+async fn calls_in_flight_are_those_that_are_not_answered_yet() {
+    let collector = collector::start();
+    let w = observed(&collector)
+        .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "60000")])
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let in_flight = async || collector.sum("kvredis.calls.in_flight", &[]);
+    w.redis.pause();
+    let calls: Vec<_> = (0..9)
+        .map(|_| {
+            let client = w.client.clone();
+            tokio::spawn(async move { client.get("", "k").await })
+        })
+        .collect();
+    eventually_eq("the calls are in flight", 9.0, in_flight).await;
+    w.redis.resume();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    eventually_eq("no call is in flight", 0.0, in_flight).await;
+    eventually_eq("they were counted", 9.0, async || {
+        counted(&collector, "store/get", "GET").0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_are_up_until_the_last_link_is_gone() {
+    let collector = collector::start();
+    let mut w = observed(&collector).start().await;
+    let port = w.redis.port().to_string();
+    let of = |of_use: &'static str| {
+        let (collector, port) = (&collector, &port);
+        move |metric: &str| {
+            collector.sum(
+                &format!("kvredis.connections.{metric}"),
+                &[("server.port", port), ("kvredis.connection.use", of_use)],
+            )
+        }
+    };
+    let commands = of("commands");
+    eventually_eq("a connection is up", (1.0, 0.0), async || {
+        (commands("up"), commands("reconnects"))
+    })
+    .await;
+
+    w.redis.stop();
+    eventually_eq("it is lost", 0.0, async || commands("up")).await;
+    w.redis.restart().await;
+    eventually_eq("it is back", (1.0, 1.0), async || {
+        (commands("up"), commands("reconnects"))
+    })
+    .await;
+
+    let () = w
+        .redis
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    let notifications = of("notifications");
+    eventually_eq("a watching link has two", (2.0, 1.0), async || {
+        (commands("up"), notifications("up"))
+    })
+    .await;
+
+    w.host.delete_watch("watcher", "default").await;
+    w.host.delete("counter", "default").await;
+    w.no_connections().await;
+    eventually_eq("none is up", (0.0, 0.0), async || {
+        (commands("up"), notifications("up"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deliveries_and_losses_are_counted() {
+    let collector = collector::start();
+    let mut w = observed(&collector).start().await;
+    let notify = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
+    let () = w.redis.ask(&notify).await;
+    let component = w.component("watcher").await;
+    w.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
+        .await;
+    for number in 0..4 {
+        w.client.set("", &format!("k{number}"), "v").await.unwrap();
+    }
+    w.client.delete("", "k0").await.unwrap();
+    let delivered = async || collector.sum("kvredis.watch.deliveries", &[]);
+    eventually_eq("all changes are delivered", 5.0, delivered).await;
+    assert_eq!(component.count(), 5);
+    let calls = |function: &str| {
+        let method = format!("wrpc:keyvalue/watcher/{function}");
+        collector.sum("rpc.client.call.duration", &[("rpc.method", &method)])
+    };
+    eventually_eq(
+        "calls to the component are measured",
+        (4.0, 1.0),
+        async || (calls("on-set"), calls("on-delete")),
+    )
+    .await;
+    let lost = |reason: &str| {
+        collector.sum(
+            "kvredis.watch.losses",
+            &[("kvredis.watch.loss.reason", reason)],
+        )
+    };
+    assert_eq!(collector.sum("kvredis.watch.losses", &[]), 0.0);
+
+    let not_utf8 = ::redis::cmd("SET").arg(b"k\xff").arg("v").take();
+    let () = w.redis.run(&not_utf8).await;
+    eventually_eq("a key without a name is lost", 1.0, async || {
+        lost("unnameable")
+    })
+    .await;
+    component.behave(Manner::Deaf);
+    w.client.set("", "k9", "v").await.unwrap();
+    eventually_eq("a call that nobody takes is lost", 1.0, async || {
+        lost("failed")
+    })
+    .await;
+    w.redis.restart().await;
+    eventually_eq("an interruption is counted", 1.0, async || {
+        lost("interrupted")
+    })
+    .await;
+    assert_eq!(delivered().await, 5.0);
+}
+
+#[tokio::test]
+async fn the_process_says_what_it_takes() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    eventually("the process has metrics", async || {
+        collector.sum("process.uptime", &[]) > 0.0
+            && collector.sum("process.memory.usage", &[]) > 1e6
+            && collector.sum("process.thread.count", &[]) >= 1.0
+            && collector.sum("process.unix.file_descriptor.count", &[]) >= 3.0
+            && collector.sum("process.cpu.time", &[("cpu.mode", "user")]) > 0.0
+    })
+    .await;
+    let resource = collector.resource();
+    assert_eq!(resource["service.name"], "kvredis");
+    assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(resource["service.instance.id"], w.host.data().instance_id);
+    w.provider.signal(Signal::TERM);
+}

@@ -1,0 +1,77 @@
+//! No key, no bucket, no value and no password in anything exported, whatever goes wrong. (All ways
+//! of going wrong, and the log, are in tests/reliability/leaks.rs.)
+
+use wasmcloud_provider_sdk::core::logging::Level;
+
+use crate::collector;
+use crate::common::host::Link;
+use crate::common::redis::Redis;
+use crate::observed::observed;
+
+const PASSWORD: &str = "hunter2-the-password";
+const KEY: &str = "some-secret-key";
+const BUCKET: &str = "some-secret-bucket";
+const VALUE: &str = "some-secret-value";
+
+#[tokio::test]
+async fn names_and_data_stay_here() {
+    let collector = collector::start();
+    let redis = Redis::with_password(PASSWORD).await;
+    let url = redis.url();
+    let mut w = observed(&collector)
+        .redis(redis)
+        .unlinked()
+        .data(|data| {
+            data.log_level = Some(Level::Trace);
+            data.otel_config.trace_level = Level::Trace;
+        })
+        .start()
+        .await;
+    let with_password = url.replace("redis://", &format!("redis://:{PASSWORD}@"));
+    let works = Link::new("c", "works").secrets(&[("URL", &with_password)]);
+    let wrong = Link::new("c", "wrong")
+        .config(&[("URL", &url)])
+        .secrets(&[("PASSWORD", "hunter2-the-other-one")]);
+    let c = w.put_new(&works).await;
+    let refused = w.put_new(&wrong).await;
+    let list = format!("{KEY}-list");
+    for bucket in ["", BUCKET] {
+        c.set(bucket, KEY, VALUE).await.unwrap();
+        c.get(bucket, KEY).await.unwrap();
+        c.set_many(bucket, &[(KEY, VALUE)]).await.unwrap();
+        c.get_many(bucket, &[KEY]).await.unwrap();
+        c.exists(bucket, KEY).await.unwrap();
+        c.increment(bucket, KEY, 1).await.unwrap_err();
+        c.list_keys(bucket, None).await.unwrap();
+        c.delete(bucket, KEY).await.unwrap();
+        refused.get(bucket, KEY).await.unwrap_err();
+        c.get(&format!("{BUCKET}:x"), KEY).await.unwrap_err();
+    }
+    let () = w
+        .redis
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    let component = w.component("watcher").await;
+    let watch = Link::new("watcher", "default")
+        .config(&[("WATCH", &format!("SET@{KEY}"))])
+        .secrets(&[("URL", &with_password)]);
+    w.host.put_watch(&watch).await;
+    w.watching("watcher", "default", 1).await;
+    c.set("", KEY, VALUE).await.unwrap();
+    component.told_of(KEY).await;
+    let () = w.redis.ask(&["RPUSH", &list, VALUE]).await;
+    c.get("", &list).await.unwrap_err();
+    assert!(w.host.shutdown().await.is_some());
+    w.provider.end().await;
+
+    assert!(collector.holds("wrpc:keyvalue/store/list-keys"));
+    assert!(collector.holds("db.client.operation.duration"));
+    assert!(collector.holds("kvredis has stopped"));
+    for secret in ["hunter2", KEY, BUCKET, VALUE] {
+        assert!(!collector.holds(secret), "{secret} was exported");
+    }
+    let decoded = format!("{:?}{:?}", collector.spans(), collector.points());
+    for secret in ["hunter2", "some-secret"] {
+        assert!(!decoded.contains(secret), "{secret} was exported");
+    }
+}

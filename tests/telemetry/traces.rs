@@ -1,0 +1,211 @@
+//! A component's trace goes on through the provider: the call, and what Redis was asked for it.
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+
+use crate::collector;
+use crate::common::wait::{eventually, eventually_some};
+use crate::common::world::COMPONENT;
+use crate::observed::{Trace, observed};
+use crate::signals::Attributes;
+
+fn attributes(pairs: &[(&str, &str)]) -> Attributes {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_call_and_its_command_are_in_the_components_trace() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let port = w.redis.port().to_string();
+    let trace = Trace::new();
+    trace.of(&w).set("", "k", "v").await.unwrap();
+    let spans = trace.spans(&collector, 2).await;
+    let [call, command] = spans.as_slice() else {
+        panic!("{spans:#?}")
+    };
+
+    assert_eq!(call.parent, trace.span);
+    assert_eq!(call.kind, SpanKind::Server);
+    assert_eq!(call.name, "wrpc:keyvalue/store/set");
+    let expected = [
+        ("rpc.method", "wrpc:keyvalue/store/set"),
+        ("rpc.system.name", "wrpc"),
+    ];
+    assert_eq!(call.attributes, attributes(&expected));
+
+    assert_eq!(command.parent, call.id);
+    assert_eq!(command.kind, SpanKind::Client);
+    assert_eq!(command.name, format!("SET 127.0.0.1:{port}"));
+    let expected = [
+        ("db.namespace", "0"),
+        ("db.operation.name", "SET"),
+        ("db.system.name", "redis"),
+        ("server.address", "127.0.0.1"),
+        ("server.port", &port),
+    ];
+    assert_eq!(command.attributes, attributes(&expected));
+    for span in &spans {
+        assert!(!span.failed && span.events == 0, "{span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn every_function_is_a_span_with_the_commands_that_it_needs() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    w.client.set("", "n", "1").await.unwrap();
+    // Redis knows the script from here on.
+    w.client.increment("", "n", 1).await.unwrap();
+    let mut expected = Vec::new();
+    let mut call = |method: &'static str, command: &'static str| {
+        let trace = Trace::new();
+        let client = trace.of(&w);
+        expected.push((trace, method, command));
+        client
+    };
+    let client = call("store/get", "GET");
+    client.get("", "n").await.unwrap();
+    let client = call("store/exists", "EXISTS");
+    client.exists("", "n").await.unwrap();
+    let client = call("store/list-keys", "SCAN");
+    client.list_keys("", None).await.unwrap();
+    let client = call("atomics/increment", "EVALSHA");
+    client.increment("", "n", 1).await.unwrap();
+    let client = call("batch/set-many", "MSET");
+    client
+        .set_many("", &[("a", "1"), ("b", "2")])
+        .await
+        .unwrap();
+    let client = call("batch/get-many", "MGET");
+    client.get_many("", &["a", "b"]).await.unwrap();
+    let client = call("batch/delete-many", "DEL");
+    client.delete_many("", &["a", "b"]).await.unwrap();
+    let client = call("store/delete", "DEL");
+    client.delete("", "n").await.unwrap();
+    for (trace, method, command) in expected {
+        let spans = trace.spans(&collector, 2).await;
+        assert_eq!(spans[0].name, format!("wrpc:keyvalue/{method}"));
+        assert_eq!(spans[1].attribute("db.operation.name"), command);
+        // One command with several keys is no batch.
+        assert_eq!(spans[1].attribute("db.operation.batch.size"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_says_how_many_commands_it_has() {
+    let collector = collector::start();
+    let config = [("TTL_MS", "60000")];
+    let w = observed(&collector).config(&config).start().await;
+    let trace = Trace::new();
+    let pairs = [("a", "1"), ("b", "2"), ("c", "3")];
+    trace.of(&w).set_many("", &pairs).await.unwrap();
+    let spans = trace.spans(&collector, 2).await;
+    assert_eq!(spans[1].attribute("db.operation.name"), "MULTI SET");
+    assert_eq!(spans[1].attribute("db.operation.batch.size"), "3");
+}
+
+#[tokio::test]
+async fn the_database_and_a_socket_are_named() {
+    let collector = collector::start();
+    let w = observed(&collector).unlinked().start().await;
+    let socket = w.redis.socket();
+    let url = format!("redis+unix://{}?db=3", socket.display());
+    w.link("c", "socket", &[("URL", &url)]).await;
+    let trace = Trace::new();
+    let client = trace.client(&w.client, "c", "socket");
+    client.get("", "k").await.unwrap();
+    let spans = trace.spans(&collector, 2).await;
+    assert_eq!(spans[1].name, "GET");
+    assert_eq!(spans[1].attribute("db.namespace"), "3");
+    assert_eq!(
+        spans[1].attribute("server.address"),
+        socket.display().to_string()
+    );
+    assert_eq!(spans[1].attribute("server.port"), "");
+}
+
+#[tokio::test]
+async fn a_call_without_a_trace_begins_one() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    w.client.get("", "k").await.unwrap();
+    let command = eventually_some("the command is exported", async || {
+        let mut spans = collector.spans().into_iter();
+        spans.find(|span| span.attribute("db.operation.name") == "GET")
+    })
+    .await;
+    let spans = Trace {
+        id: command.trace,
+        span: String::new(),
+    }
+    .spans(&collector, 2)
+    .await;
+    assert_eq!(spans[0].parent, "");
+    assert_eq!(spans[1].parent, spans[0].id);
+}
+
+#[tokio::test]
+async fn what_is_not_sampled_is_not_exported() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let [not, sampled] = [Trace::new(), Trace::new()];
+    let header = format!("00-{}-{}-00", not.id, not.span);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("source-id", COMPONENT);
+    headers.insert("traceparent", header);
+    w.client.headers(headers).get("", "k").await.unwrap();
+    sampled.of(&w).get("", "k").await.unwrap();
+    sampled.spans(&collector, 2).await;
+    assert!(collector.trace(&not.id).is_empty());
+}
+
+#[tokio::test]
+async fn a_component_that_watches_is_called_within_a_trace() {
+    let collector = collector::start();
+    let w = observed(&collector).start().await;
+    let arguments = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
+    let () = w.redis.ask(&arguments).await;
+    let component = w.component("watcher").await;
+    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    w.client.set("", "k", "v").await.unwrap();
+    let told = component.told_of("k").await;
+    let header = told.headers.get("traceparent").expect("a trace goes along");
+    let fields: Vec<&str> = header.as_str().split('-').collect();
+    let trace = Trace {
+        id: fields[1].to_owned(),
+        span: fields[2].to_owned(),
+    };
+    let spans = trace.spans(&collector, 3).await;
+    let [delivery, call, value] = spans.as_slice() else {
+        panic!("{spans:#?}")
+    };
+    assert_eq!(delivery.name, "watch delivery");
+    assert_eq!(delivery.kind, SpanKind::Internal);
+    assert_eq!(value.attribute("db.operation.name"), "GET");
+    assert_eq!(value.parent, delivery.id);
+    assert_eq!(call.parent, delivery.id);
+    assert_eq!(call.id, trace.span);
+    assert_eq!(call.kind, SpanKind::Client);
+    assert_eq!(call.name, "wrpc:keyvalue/watcher/on-set");
+}
+
+#[tokio::test]
+async fn traces_do_not_depend_on_the_level_of_the_log() {
+    use wasmcloud_provider_sdk::core::logging::Level;
+
+    let collector = collector::start();
+    let w = observed(&collector)
+        .data(|data| data.log_level = Some(Level::Error))
+        .start()
+        .await;
+    let trace = Trace::new();
+    trace.of(&w).get("", "k").await.unwrap();
+    trace.spans(&collector, 2).await;
+    eventually("metrics are exported, too", async || {
+        !collector.points().is_empty()
+    })
+    .await;
+}
