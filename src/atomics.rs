@@ -12,14 +12,15 @@ use crate::connection::{Retry, answer};
 use crate::error::Error;
 use crate::link::Link;
 
-/// Adds, takes it back if the sum is negative, and gives a key that does not expire yet the time
+/// Adds, takes it back if the sum is negative (by `INCRBY` as well: no other command that an ACL
+/// would have to allow), and gives a key that does not expire yet the time
 /// to live, if there is one. Lua's numbers are exact up to 2^53 only: beyond, the sum is read back
 /// as text.
 const INCREMENT: &str = r"
 local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
 if type(sum) == 'table' then return sum end
 if sum < 0 then
-  redis.call('DECRBY', KEYS[1], ARGV[1])
+  if ARGV[1] ~= '0' then redis.call('INCRBY', KEYS[1], '-' .. ARGV[1]) end
   return false
 end
 if ARGV[2] and redis.call('PTTL', KEYS[1]) < 0 then

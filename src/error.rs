@@ -59,9 +59,13 @@ impl From<&ServerError> for Error {
     }
 }
 
-/// Redis's error as Redis wrote it: its code, and what follows.
+/// Redis's error as Redis wrote it: its code, and what follows. Of a command that it does not know
+/// it repeats the arguments, a password perhaps, or data: these are left out.
 pub fn in_words(refusal: &ServerError) -> String {
-    match refusal.details() {
+    let details = refusal
+        .details()
+        .and_then(|details| details.split(", with args beginning with").next());
+    match details {
         Some(details) => format!("{} {details}", refusal.code()),
         None => refusal.code().to_owned(),
     }
@@ -93,5 +97,15 @@ mod tests {
             Error::Other("a  b c".to_owned()),
             "control characters become spaces"
         );
+    }
+
+    #[test]
+    fn arguments_that_redis_repeats_are_left_out() {
+        let refusal = "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n";
+        let refusal = redis::parse_redis_value(refusal.as_bytes()).unwrap();
+        let redis::Value::ServerError(refusal) = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert_eq!(in_words(&refusal), "ERR unknown command 'AUTH'");
     }
 }

@@ -1,13 +1,18 @@
 //! The settings of a link: from the names and texts that a host passes on to typed values, and the
 //! words for everything that can be wrong with them.
 //!
-//! `table` defines each setting in one entry, `source` says whose value counts, `url` reads
-//! addresses. Nothing here does I/O or logs: warnings are handed back with the settings.
+//! `table` defines each setting in one entry, `value` how texts of its kind are read, `source` says
+//! whose value counts, `url` reads addresses. `listing` and `schema` show the table to people and
+//! to programs. Nothing here does I/O or logs: warnings are handed back with the settings.
 
 pub mod address;
+mod defaults;
+pub mod listing;
+pub mod schema;
 mod source;
 mod table;
 pub mod url;
+mod value;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -17,7 +22,7 @@ use std::time::Duration;
 
 pub use address::Address;
 pub use source::{Layer, Origin, Sources};
-pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS};
+pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS, Secrecy};
 pub use watch::Watched;
 
 use source::Found;
@@ -297,7 +302,9 @@ impl<T> Definition<T> {
                 self.name, found.origin
             ));
         };
-        let noticed = (self.read)(settings, text)
+        let noticed = self
+            .value
+            .read(settings, text)
             .map_err(|wrong| self.in_words(found.origin, text, wrong))?;
         let plain_password = !found.origin.is_secret() && (self.holds_password)(text);
         let text = if plain_password {

@@ -21,7 +21,7 @@ use super::request::{Patience, Request, Retry};
 use super::{Outage, Target};
 use crate::error::{Error, in_words};
 use crate::settings::address::Endpoint;
-pub use slots::Map;
+pub use slots::{Map, Range, ranges};
 use split::{Part, Plan};
 use topology::Topology;
 
