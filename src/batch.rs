@@ -28,10 +28,14 @@ pub async fn get_many(
         return Ok(Vec::new());
     }
     let bucket = link.bucket(bucket)?;
+    let keys: Vec<_> = keys.iter().map(|key| bucket.redis_key(key)).collect();
+    if let Some(values) = keys.iter().map(|key| link.known(key)).collect() {
+        return Ok(values);
+    }
     let mut mget = redis::Cmd::with_capacity(keys.len() + 1, keys.len() * 16);
     mget.arg("MGET");
-    for key in keys {
-        mget.arg(bucket.redis_key(key).as_ref());
+    for key in &keys {
+        mget.arg(key.as_ref());
     }
     let values = link.ask(mget, Retry::Safe, deadline).await?;
     answer::array("MGET", values, keys.len())?

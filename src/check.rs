@@ -1,11 +1,13 @@
 //! `kvredis check`: tries a connection as a link would, and says what it found.
 //!
 //! It goes the link's way step by step (`reach`), asks each server what it is (`server`), whether
-//! it allows all that this link needs (`rights`), whether it tells of changes (`watching`) and how
-//! fast it answers (`latency`). `arguments` reads the command line, `report` is what is shown. The
-//! steps themselves are `connection::probe`'s. Nothing in Redis is changed.
+//! it allows all that this link needs (`rights`), whether reads may be kept (`caching`), whether it
+//! tells of changes (`watching`) and how fast it answers (`latency`). `arguments` reads the command
+//! line, `report` is what is shown. The steps themselves are `connection::probe`'s. Nothing in Redis
+//! is changed.
 
 pub mod arguments;
+mod caching;
 mod latency;
 mod reach;
 pub mod report;
@@ -52,6 +54,7 @@ pub async fn check(sources: &Sources) -> Report {
     }
     server::check(&settings, &nodes, &mut report).await;
     rights::check(&settings, &nodes, &mut report).await;
+    caching::check(&target, &nodes, &mut report).await;
     watching::check(&settings, &target, &nodes, &mut report).await;
     latency::check(&nodes, &mut report).await;
     report

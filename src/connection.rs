@@ -22,18 +22,21 @@ mod subscriber;
 pub mod subscription;
 mod supervisor;
 mod tls;
+mod tracking;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
 use tokio::time::Instant;
 
+use crate::cache::{self, Cache};
 use crate::error::{Error, in_words};
 use crate::settings::address::Server;
 use crate::settings::{Address, Settings, Tls};
 
 pub use gate::Gate;
+pub use node::Answered;
 pub use request::{Patience, Request, Retry};
 
 use cluster::Cluster;
@@ -59,6 +62,8 @@ pub struct Target {
     pub response_timeout: Duration,
     /// Longest pause between attempts to connect.
     pub reconnect_max_delay: Duration,
+    /// How much of what was read is kept, if anything.
+    pub cache: Option<cache::Limits>,
 }
 
 /// Why a connection is not there.
@@ -72,7 +77,10 @@ pub struct Outage {
 
 /// A connection that is kept up as long as somebody holds it.
 #[derive(Debug)]
-pub struct Connection(Kind);
+pub struct Connection {
+    kind: Kind,
+    cache: Option<Arc<Cache>>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -96,6 +104,11 @@ impl Target {
             connection_timeout: settings.connection_timeout,
             response_timeout: settings.response_timeout,
             reconnect_max_delay: settings.reconnect_max_delay,
+            cache: (settings.cache_max_entries > 0).then_some(cache::Limits {
+                entries: settings.cache_max_entries,
+                bytes: settings.cache_max_bytes,
+                age: settings.cache_ttl,
+            }),
         }
     }
 
@@ -108,34 +121,19 @@ impl Target {
 impl Connection {
     /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`).
     pub fn start(target: Target, name: &str) -> Self {
-        let address = target.address.to_string();
-        let replica_wanted = target.read_from_replica;
-        let (primary, replica) = match &target.address.server {
-            Server::Tcp(endpoint) => (Place::Server(Site::Tcp(endpoint.clone())), None),
-            Server::Unix { path } => (Place::Server(Site::Unix(path.clone())), None),
-            Server::Sentinel(sentinels) => (
-                Place::Primary(sentinels.clone()),
-                replica_wanted.then(|| Place::Replica(sentinels.clone())),
-            ),
-            Server::Cluster { seeds } => {
-                let seeds = seeds.clone();
-                return Self(Kind::Cluster(Cluster::start(target, seeds, name)));
-            }
-        };
-        let replica = replica.map(|place| {
-            let address = format!("a replica of {address}");
-            Node::start(target.clone(), place, address, name)
-        });
-        Self(Kind::Single {
-            place: primary.clone(),
-            primary: Node::start(target, primary, address, name),
-            replica,
-        })
+        let cache = target.cache.map(Cache::new).map(Arc::new);
+        let kind = Kind::start(target, name, cache.as_ref());
+        Self { kind, cache }
+    }
+
+    /// What has been read over it and is kept.
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
     }
 
     /// Since when and why there is no connection; `None` while there is one.
     pub fn outage(&self) -> Option<Outage> {
-        match &self.0 {
+        match &self.kind {
             Kind::Single { primary, .. } => primary.outage(),
             Kind::Cluster(cluster) => cluster.outage(),
         }
@@ -143,7 +141,7 @@ impl Connection {
 
     /// Where changes of keys are told: at the server, or at each primary of a cluster.
     pub fn places(&self) -> Places {
-        match &self.0 {
+        match &self.kind {
             Kind::Single { place, .. } => Places::One(place.clone()),
             Kind::Cluster(cluster) => Places::Cluster(cluster.maps()),
         }
@@ -160,8 +158,8 @@ impl Connection {
         retry: Retry,
         gate: &Gate,
         patience: Patience,
-    ) -> Result<Value, Error> {
-        let (primary, replica) = match &self.0 {
+    ) -> Result<Answered, Error> {
+        let (primary, replica) = match &self.kind {
             Kind::Single {
                 primary, replica, ..
             } => (primary, replica),
@@ -178,7 +176,7 @@ impl Connection {
             };
             let line = node.line(gate, patience).await?;
             match attempts.once(node, &line, false).await {
-                Outcome::Done(result) => return result,
+                Outcome::Done(result) => return attempts.answered(result),
                 Outcome::Again => {}
                 Outcome::Elsewhere(refusal) => {
                     return Err(Error::other(format!(
@@ -188,6 +186,34 @@ impl Connection {
                     )));
                 }
             }
+        }
+    }
+}
+
+impl Kind {
+    fn start(target: Target, name: &str, cache: Option<&Arc<Cache>>) -> Self {
+        let address = target.address.to_string();
+        let replica_wanted = target.read_from_replica;
+        let (primary, replica) = match &target.address.server {
+            Server::Tcp(endpoint) => (Place::Server(Site::Tcp(endpoint.clone())), None),
+            Server::Unix { path } => (Place::Server(Site::Unix(path.clone())), None),
+            Server::Sentinel(sentinels) => (
+                Place::Primary(sentinels.clone()),
+                replica_wanted.then(|| Place::Replica(sentinels.clone())),
+            ),
+            Server::Cluster { seeds } => {
+                let seeds = seeds.clone();
+                return Self::Cluster(Cluster::start(target, seeds, name, cache));
+            }
+        };
+        let replica = replica.map(|place| {
+            let address = format!("a replica of {address}");
+            Node::start(target.clone(), place, address, name, cache)
+        });
+        Self::Single {
+            place: primary.clone(),
+            primary: Node::start(target, primary, address, name, cache),
+            replica,
         }
     }
 }

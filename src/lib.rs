@@ -21,6 +21,7 @@
 
 pub mod atomics;
 pub mod batch;
+pub mod cache;
 pub mod check;
 pub mod connection;
 pub mod error;

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, info};
 
-use crate::connection::{Connection, Gate, Outage, Patience, Request, Retry};
+use crate::cache::{Cache, Found, Keep};
+use crate::connection::{Answered, Connection, Gate, Outage, Patience, Request, Retry, answer};
 use crate::error::Error;
 use crate::keyspace::{Bucket, Keyspace};
 use crate::settings::Settings;
@@ -136,7 +139,56 @@ impl Link {
     ///
     /// As [`Connection::ask`].
     pub async fn ask(&self, command: Cmd, retry: Retry, deadline: Instant) -> Result<Value, Error> {
-        self.send(&Request::One(command), retry, deadline).await
+        let answered = self.send(&Request::One(command), retry, deadline).await?;
+        Ok(answered.value)
+    }
+
+    /// What has been read over the link and is kept, if anything is.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.connection.cache().map(Arc::as_ref)
+    }
+
+    /// The value of a key of Redis, if it is in memory; that the key is missing may be, too.
+    pub fn known(&self, key: &str) -> Option<Option<Bytes>> {
+        self.cache()?.known(key.as_bytes(), Instant::now())
+    }
+
+    /// The value of a key of Redis; from memory, where the link keeps what it has read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::ask`].
+    pub async fn value(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
+        let get = || redis::cmd("GET").arg(key).take();
+        let Some(cache) = self.cache() else {
+            let value = self.ask(get(), Retry::Safe, deadline).await?;
+            return answer::optional_bytes("GET", value);
+        };
+        let asked = Instant::now();
+        let turn = match cache.look(key.as_bytes(), asked) {
+            Found::Kept(value) => return Ok(value),
+            Found::Nothing(turn) => Some(turn),
+            Found::Underway(reading) => {
+                let _waiting = self.gate.wait()?;
+                match timeout_at(deadline, reading.outcome()).await {
+                    Ok(Some(outcome)) => return outcome,
+                    Ok(None) | Err(_) => None,
+                }
+            }
+        };
+        let mut both = Pipeline::with_capacity(2);
+        both.add_command(get());
+        both.cmd("PTTL").arg(key);
+        let answered = self.send(&Request::Kept(both), Retry::Safe, deadline).await;
+        let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
+        {
+            Ok((value, keep)) => (Ok(value), keep),
+            Err(error) => (Err(error), None),
+        };
+        if let Some(turn) = turn {
+            turn.end(&outcome, keep);
+        }
+        outcome
     }
 
     /// Has Redis run several commands as one.
@@ -151,8 +203,9 @@ impl Link {
         deadline: Instant,
     ) -> Result<Value, Error> {
         commands.atomic();
-        self.send(&Request::Transaction(commands), retry, deadline)
-            .await
+        let together = Request::Transaction(commands);
+        let answered = self.send(&together, retry, deadline).await?;
+        Ok(answered.value)
     }
 
     async fn send(
@@ -160,7 +213,8 @@ impl Link {
         request: &Request,
         retry: Retry,
         deadline: Instant,
-    ) -> Result<Value, Error> {
+    ) -> Result<Answered, Error> {
+        let _changing = self.cache().and_then(|cache| Changing::new(cache, request));
         let patience = Patience {
             deadline,
             response_timeout: self.settings.response_timeout,
@@ -178,4 +232,63 @@ impl Link {
         }
         answer
     }
+}
+
+/// Keys that are being written: whatever comes of it, what was read of them before is forgotten
+/// when it is over.
+struct Changing<'a> {
+    cache: &'a Cache,
+    keys: Vec<&'a [u8]>,
+}
+
+impl<'a> Changing<'a> {
+    /// Nothing, if the request changes nothing.
+    fn new(cache: &'a Cache, request: &'a Request) -> Option<Self> {
+        let keys = if request.is_read() {
+            Vec::new()
+        } else {
+            request.keys()
+        };
+        (!keys.is_empty()).then_some(Self { cache, keys })
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.cache.forget(self.keys.drain(..));
+    }
+}
+
+/// The value that a [`Request::Kept`] answered, and how long it may be kept.
+///
+/// # Errors
+///
+/// The answer is of another kind.
+fn read(
+    answered: Answered,
+    asked: Instant,
+    age: Duration,
+) -> Result<(Option<Bytes>, Option<Keep>), Error> {
+    let both = answer::array("GET", answered.value, 2)?;
+    let [value, time_to_live] =
+        <[Value; 2]>::try_from(both).map_err(|_| Error::unexpected_answer("GET"))?;
+    let value = answer::optional_bytes("GET", value)?;
+    let Some(by) = answered.kept else {
+        return Ok((value, None));
+    };
+    let longest = match (&value, time_to_live) {
+        (None, _) => by.missing_for.map_or(age, |limit| limit.min(age)),
+        // It does not expire.
+        (Some(_), Value::Int(-1)) => age,
+        // Counted from before the question, so that it is over here before it is there.
+        (Some(_), Value::Int(left)) => {
+            age.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        }
+        _ => return Ok((value, None)),
+    };
+    let keep = Keep {
+        until: asked + longest,
+        vouch: by.vouch,
+    };
+    Ok((value, Some(keep)))
 }

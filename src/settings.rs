@@ -7,6 +7,7 @@
 
 pub mod address;
 mod defaults;
+mod definition;
 pub mod listing;
 pub mod schema;
 mod source;
@@ -21,8 +22,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::Address;
+pub use definition::{Definition, Secrecy};
 pub use source::{Layer, Origin, Sources};
-pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS, Secrecy};
+pub use table::{LINK_SETTINGS, PROVIDER_SETTINGS};
 pub use watch::Watched;
 
 use source::Found;
@@ -133,6 +135,12 @@ pub struct Settings {
     pub max_value_bytes: usize,
     /// `HEALTH`.
     pub health: Health,
+    /// `CACHE_MAX_ENTRIES`; 0 is off.
+    pub cache_max_entries: usize,
+    /// `CACHE_MAX_BYTES`.
+    pub cache_max_bytes: usize,
+    /// `CACHE_TTL_MS`.
+    pub cache_ttl: Duration,
     /// `WATCH`.
     pub watch: Vec<Watched>,
     /// `WATCH_BUCKET`.

@@ -37,10 +37,7 @@ pub async fn get(
     deadline: Instant,
 ) -> Result<Option<Bytes>, Error> {
     let bucket = link.bucket(bucket)?;
-    let mut get = redis::cmd("GET");
-    get.arg(bucket.redis_key(key).as_ref());
-    let value = link.ask(get, Retry::Safe, deadline).await?;
-    answer::optional_bytes("GET", value)
+    link.value(&bucket.redis_key(key), deadline).await
 }
 
 /// Sets the value of a key.
@@ -87,8 +84,12 @@ pub async fn exists(
     deadline: Instant,
 ) -> Result<bool, Error> {
     let bucket = link.bucket(bucket)?;
+    let key = bucket.redis_key(key);
+    if let Some(value) = link.known(&key) {
+        return Ok(value.is_some());
+    }
     let mut exists = redis::cmd("EXISTS");
-    exists.arg(bucket.redis_key(key).as_ref());
+    exists.arg(key.as_ref());
     let count = link.ask(exists, Retry::Safe, deadline).await?;
     Ok(answer::integer("EXISTS", &count)? > 0)
 }

@@ -4,6 +4,7 @@
 //! The SDK sets up logs, traces and their export; which events are worth a line is for the rooms.
 //! Traces and metrics of calls are in `signals`, those of calls to components in `deliveries`.
 
+pub mod cache;
 pub mod deliveries;
 pub mod signals;
 

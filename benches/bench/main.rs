@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod cache;
 mod collector;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/provider/common/mod.rs"]
@@ -21,7 +22,8 @@ use report::{Comparison, Report};
 use subject::{Subject, Which};
 use workload::{Figures, Workload};
 
-const ROUNDS: usize = 5;
+/// How often each is measured.
+pub const ROUNDS: usize = 5;
 const MEMORY_CALLS: u64 = 1_000_000;
 const STARTS: usize = 7;
 
@@ -34,6 +36,7 @@ fn with_telemetry(servers: &(String, String), stock: &mut Subject) -> anyhow::Re
         &servers.0,
         &servers.1,
         Some(&collector.url),
+        &[],
         &first,
     )?;
     let workload = Workload::busy();
@@ -74,7 +77,7 @@ fn main() -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let first = Workload::first();
-    let start = |which| Subject::start(which, &servers.0, &servers.1, None, &first);
+    let start = |which| Subject::start(which, &servers.0, &servers.1, None, &[], &first);
     let mut kvredis = start(Which::Kvredis)?;
     let mut stock = start(Which::Stock)?;
     Workload::prepare(&mut kvredis)?;
@@ -93,6 +96,8 @@ fn main() -> anyhow::Result<()> {
         ensure!(lost == 0, "kvredis lost {lost} calls");
         report.add_workload(&workload, &rounds);
     }
+    runtime.block_on(cache::fill(&redis));
+    cache::compare(&servers, &words, &mut report)?;
     if !words.is_empty() {
         return Ok(());
     }

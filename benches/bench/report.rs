@@ -7,13 +7,13 @@ use std::process::Command;
 use crate::load::median;
 use crate::workload::{Figures, Workload};
 
-/// One figure of both providers.
+/// One figure of both providers, or of kvredis with the cache and without.
 pub struct Comparison {
     /// What it is, with its unit.
     pub name: String,
-    /// Measured of kvredis.
+    /// Measured of kvredis, or with the cache.
     pub kvredis: f64,
-    /// Measured of the yardstick.
+    /// Measured of the yardstick, or without the cache.
     pub stock: f64,
     /// What kvredis / stock is to be: at most, or at least where more is better.
     pub target: Option<f64>,
@@ -25,6 +25,7 @@ pub struct Comparison {
 #[derive(Default)]
 pub struct Report {
     comparisons: Vec<Comparison>,
+    cache: Vec<Comparison>,
     memory: Vec<(&'static str, f64)>,
     raw: String,
 }
@@ -67,26 +68,16 @@ impl Report {
         self.comparisons.push(comparison);
     }
 
+    /// Adds a comparison of kvredis with the cache and without, and prints it.
+    pub fn add_cache(&mut self, comparison: Comparison) {
+        println!("{}", comparison.row());
+        self.cache.push(comparison);
+    }
+
     /// Adds the rounds of a workload.
     pub fn add_workload(&mut self, workload: &Workload, rounds: &[(Figures, Figures)]) {
         let name = workload.name;
-        for (round, (kvredis, stock)) in rounds.iter().enumerate() {
-            for (who, figures) in [("kvredis", kvredis), ("stock", stock)] {
-                let Figures {
-                    cpu,
-                    p50,
-                    p99,
-                    rate,
-                    lost,
-                } = figures;
-                writeln!(
-                    self.raw,
-                    "| {name} | {round} | {who} | {cpu:.2} | {p50:.0} | {p99:.0} | {rate:.0} | \
-                     {lost} |"
-                )
-                .expect("a string takes text");
-            }
-        }
+        self.add_rounds(name, ["kvredis", "stock"], rounds);
         let mut add = |what: &str, figure: fn(&Figures) -> f64, target, more_is_better| {
             let mut kvredis: Vec<f64> = rounds.iter().map(|(kvredis, _)| figure(kvredis)).collect();
             let mut stock: Vec<f64> = rounds.iter().map(|(_, stock)| figure(stock)).collect();
@@ -116,6 +107,27 @@ impl Report {
         }
     }
 
+    /// Adds the figures of all rounds of two who are compared.
+    pub fn add_rounds(&mut self, name: &str, who: [&str; 2], rounds: &[(Figures, Figures)]) {
+        for (round, (one, other)) in rounds.iter().enumerate() {
+            for (who, figures) in who.into_iter().zip([one, other]) {
+                let Figures {
+                    cpu,
+                    p50,
+                    p99,
+                    rate,
+                    lost,
+                } = figures;
+                writeln!(
+                    self.raw,
+                    "| {name} | {round} | {who} | {cpu:.2} | {p50:.0} | {p99:.0} | {rate:.0} | \
+                     {lost} |"
+                )
+                .expect("a string takes text");
+            }
+        }
+    }
+
     /// Adds the memory that each call of a million left behind, in bytes.
     pub fn add_memory(&mut self, who: &'static str, bytes: f64) {
         println!("resident memory kept per call, {who}: {bytes:.2} bytes");
@@ -140,6 +152,12 @@ impl Report {
                 page,
                 "| {what}: {who} | {bytes:.2} | | | {target} | {met} |"
             )?;
+        }
+        page.push_str(CACHE);
+        page.push_str("| | with cache | without | with / without | target | met |\n");
+        page.push_str("|---|---|---|---|---|---|\n");
+        for comparison in &self.cache {
+            writeln!(page, "{}", comparison.row())?;
         }
         writeln!(page, "\n## Machine and versions\n\n{}", machine())?;
         writeln!(page, "## Rounds\n")?;
@@ -204,6 +222,11 @@ ratios; the figures themselves are those of the machine. The yardstick loses cal
 parameters come in several messages; the callers make them again, and the rounds below count \
 them.\n\n\
 ![kvredis and stock](performance.svg)\n\n";
+
+const CACHE: &str = "\n## The cache\n\n\
+kvredis with `CACHE_MAX_ENTRIES=10000` against itself without: hot reads are of 100 keys in turn; \
+the others are of keys that nobody reads a second time, so that every read makes room for itself. \
+See [cache.md](cache.md).\n\n";
 
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

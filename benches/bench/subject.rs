@@ -43,18 +43,19 @@ pub struct Subject {
 
 impl Subject {
     /// Starts a provider between these servers. With `traces_to`, it exports traces and metrics
-    /// there.
+    /// there; `config` is the link's besides its URL.
     pub fn start(
         which: Which,
         nats: &str,
         redis: &str,
         traces_to: Option<&str>,
+        config: &[(&str, &str)],
         first: &Operation,
     ) -> anyhow::Result<Self> {
         let provider = KeyPair::new_service().public_key();
         let address = nats.trim_start_matches("nats://");
         let mut caller = connect(address, &provider)?;
-        let data = host_data(&provider, nats, redis, traces_to);
+        let data = host_data(&provider, nats, redis, traces_to, config);
         let input = format!("{}\r\n", STANDARD.encode(serde_json::to_vec(&data)?));
         let mut command = match which {
             Which::Kvredis => Command::new(env!("CARGO_BIN_EXE_kvredis")),
@@ -111,7 +112,15 @@ fn connect(address: &str, provider: &str) -> anyhow::Result<Caller> {
     Caller::connect(address, LATTICE, provider, COMPONENT, TRACEPARENT)
 }
 
-fn host_data(provider: &str, nats: &str, redis: &str, traces_to: Option<&str>) -> HostData {
+fn host_data(
+    provider: &str,
+    nats: &str,
+    redis: &str,
+    traces_to: Option<&str>,
+    config: &[(&str, &str)],
+) -> HostData {
+    let config = config.iter().copied().chain([("URL", redis)]);
+    let target_config = config.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let otel_config = OtelConfig {
         enable_traces: Some(traces_to.is_some()),
         enable_metrics: Some(traces_to.is_some()),
@@ -132,7 +141,7 @@ fn host_data(provider: &str, nats: &str, redis: &str, traces_to: Option<&str>) -
             name: "default".to_owned(),
             wit_namespace: "wasi".to_owned(),
             wit_package: "keyvalue".to_owned(),
-            target_config: [("URL".to_owned(), redis.to_owned())].into(),
+            target_config: target_config.collect(),
             ..InterfaceLinkDefinition::default()
         }],
         ..HostData::default()

@@ -114,15 +114,22 @@ impl Workload {
 
     /// Measures one round.
     pub fn round(&self, subject: &mut Subject) -> anyhow::Result<Figures> {
-        subject.reconnect()?;
         let warm_up = (self.calls / 10).max(self.in_flight as u64);
+        subject.reconnect()?;
         subject
             .caller
             .run(&self.operations, self.in_flight, warm_up)?;
+        self.measure(&self.operations, subject)
+    }
+
+    /// Measures one round of other operations, without warming up for them.
+    pub fn measure(
+        &self,
+        operations: &[Operation],
+        subject: &mut Subject,
+    ) -> anyhow::Result<Figures> {
         let before = subject.cpu()?;
-        let mut outcome = subject
-            .caller
-            .run(&self.operations, self.in_flight, self.calls)?;
+        let mut outcome = subject.caller.run(operations, self.in_flight, self.calls)?;
         let cpu = subject.cpu()? - before;
         let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
         let p50 = median(&mut outcome.latencies);
@@ -137,6 +144,27 @@ impl Workload {
             lost: outcome.lost,
         })
     }
+
+    /// Reads of a few keys again and again.
+    pub fn hot_reads(name: &'static str, in_flight: usize, calls: u64) -> Self {
+        Self {
+            name,
+            operations: (0..BATCH).map(|key| get(&batch_key(key), VALUE)).collect(),
+            in_flight,
+            calls,
+            keys: 1,
+        }
+    }
+}
+
+/// A read of a value of the usual size.
+pub fn read(key: &str) -> Operation {
+    get(key, VALUE)
+}
+
+/// A value of the usual size.
+pub fn value() -> Vec<u8> {
+    (0..VALUE).map(|index| (index % 251) as u8).collect()
 }
 
 fn get(key: &str, size: usize) -> Operation {

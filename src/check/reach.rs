@@ -19,7 +19,7 @@ pub struct Node {
     pub site: Site,
     /// The connection.
     pub probe: Probe,
-    /// How long it took to connect, without the log-in.
+    /// How long it took to connect.
     pub took: Duration,
     /// The version of TLS, where it is used.
     pub tls: Option<String>,
@@ -49,12 +49,9 @@ impl Node {
             .await
             .map_err(failed(Step::Sentinels))?;
         let started = Instant::now();
-        probe::reach(target, &site).await.map_err(|why| {
-            let is_tls =
-                matches!(why, NoLine::Unusable(_)) || target.address.tls && breaks_tls(&why);
-            let step = if is_tls { Step::Tls } else { Step::Reach };
-            failed(step)(why)
-        })?;
+        probe::reach(target, &site)
+            .await
+            .map_err(failed(Step::Reach))?;
         let took = started.elapsed();
         let tls = probe::tls_version(target, &site)
             .await
@@ -71,7 +68,7 @@ impl Node {
         })
     }
 
-    /// What is said of the connection, without the log-in.
+    /// What is said of the connection.
     pub fn reachable(&self) -> Finding {
         let milliseconds = self.took.as_secs_f64() * 1_000.0;
         let text = format!(
@@ -176,7 +173,7 @@ impl Failure {
             Step::Tls if says("expired") || says("not valid yet") => {
                 "renew the server's certificate, and check the clocks of both machines"
             }
-            Step::Tls if says("does not speak TLS") || says("no connection within") => {
+            Step::Tls if says("speak TLS") || says("closed") || says("within") => {
                 "without TLS the URL begins with redis://; else use the port that speaks TLS \
                  (`tls-port`)"
             }
@@ -207,7 +204,7 @@ impl Failure {
             }
             Step::LogIn if says("no connection within") => {
                 "the server takes connections and does not answer: see whether it hangs, or is \
-                 another service"
+                 another service; a port that speaks TLS needs rediss://"
             }
             Step::LogIn if says("that the sentinels name") => {
                 "a failover may be under way: try again in a moment"
@@ -233,12 +230,6 @@ impl fmt::Display for Shown<'_> {
             Site::Unix(path) => write!(f, "{}", path.display()),
         }
     }
-}
-
-/// Whether a connection that was taken ended because of TLS.
-fn breaks_tls(why: &NoLine) -> bool {
-    matches!(why, NoLine::Unreachable(words)
-        if words.contains("TLS") || words.contains("reset") || words.contains("no connection within"))
 }
 
 fn is_local(host: &str) -> bool {

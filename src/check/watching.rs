@@ -146,7 +146,13 @@ async fn subscription(settings: &Settings, target: &Target, nodes: &[&Node]) -> 
         Some(why) => {
             let user = settings.address.username.as_deref().unwrap_or("default");
             let advice = if why.contains("NOPERM") {
-                format!("run `ACL SETUSER {user} +psubscribe &__keyspace@*` in Redis")
+                // Redis compares patterns letter by letter.
+                let channels: Vec<String> = patterns
+                    .iter()
+                    .map(|pattern| format!("&{pattern}"))
+                    .collect();
+                let channels = channels.join(" ");
+                format!("run `ACL SETUSER {user} +psubscribe {channels}` in Redis")
             } else {
                 "a watching link needs a connection of its own: see whether Redis takes more \
                  (`maxclients`)"

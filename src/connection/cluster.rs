@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::gate::Gate;
-use super::node::{Attempts, Node, Outcome};
+use super::node::{Answered, Attempts, Node, Outcome};
 use super::request::{Patience, Request, Retry};
 use super::{Outage, Target};
+use crate::cache::Cache;
 use crate::error::{Error, in_words};
 use crate::settings::address::Endpoint;
 pub use slots::{Map, Range, ranges};
@@ -46,11 +47,16 @@ struct Hop {
 
 impl Cluster {
     /// Starts connecting to the nodes, which any of the seeds names.
-    pub fn start(target: Target, seeds: Vec<Endpoint>, name: &str) -> Self {
+    pub fn start(
+        target: Target,
+        seeds: Vec<Endpoint>,
+        name: &str,
+        cache: Option<&Arc<Cache>>,
+    ) -> Self {
         Self {
             address: target.address.to_string(),
             read_from_replica: target.read_from_replica,
-            topology: Topology::start(target, seeds, name),
+            topology: Topology::start(target, seeds, name, cache),
         }
     }
 
@@ -76,7 +82,7 @@ impl Cluster {
         retry: Retry,
         gate: &Gate,
         patience: Patience,
-    ) -> Result<Value, Error> {
+    ) -> Result<Answered, Error> {
         match split::plan(request) {
             Plan::Whole(slot) => {
                 let attempts = Attempts::new(request, retry, gate, patience);
@@ -88,9 +94,13 @@ impl Cluster {
                     self.ask_slot(*slot, attempts, request.is_read())
                 });
                 let answers = try_join_all(answers).await?;
-                split::merge(request, &parts, answers)
+                let values = answers.into_iter().map(|answer| answer.value).collect();
+                split::merge(request, &parts, values).map(Answered::from)
             }
-            Plan::Scan => self.scan(request, retry, gate, patience).await,
+            Plan::Scan => {
+                let page = self.scan(request, retry, gate, patience).await?;
+                Ok(Answered::from(page))
+            }
         }
     }
 
@@ -99,7 +109,7 @@ impl Cluster {
         slot: u16,
         mut attempts: Attempts<'_>,
         is_read: bool,
-    ) -> Result<Value, Error> {
+    ) -> Result<Answered, Error> {
         let mut hop: Option<Hop> = None;
         let mut hops = 0;
         loop {
@@ -133,7 +143,7 @@ impl Cluster {
                 () = self.topology.differs_from(&map) => continue,
             };
             match attempts.once(&node, &line, asking).await {
-                Outcome::Done(result) => return result,
+                Outcome::Done(result) => return attempts.answered(result),
                 Outcome::Again => {
                     if line.is_closed() {
                         self.topology.refresh();
@@ -205,7 +215,8 @@ impl Cluster {
         };
         let page = scan(inner);
         let attempts = Attempts::new(&page, retry, gate, patience);
-        let (next, keys) = super::answer::scan_page(self.ask_slot(shard, attempts, false).await?)?;
+        let answered = self.ask_slot(shard, attempts, false).await?;
+        let (next, keys) = super::answer::scan_page(answered.value)?;
         let cursor = if next != 0 {
             if next >> CURSOR_BITS != 0 {
                 return Err(Error::unexpected_answer("SCAN"));

@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo,
-    ServerError, Value,
+    AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisConnectionInfo, ServerError, Value,
 };
 use tokio::time::timeout;
 
 use super::Target;
 use super::dial::dial;
-use super::line::{NoLine, password};
+use super::line::{NoLine, resp3_login};
 use super::place::Place;
 use super::subscription::{Listener, Message};
 use crate::error::in_words;
@@ -148,17 +147,6 @@ fn hung(limit: Duration) -> String {
 ///
 /// There is no password, although there should be one.
 pub fn login(target: &Target) -> Result<RedisConnectionInfo, String> {
-    let address = &target.address;
-    let mut login = RedisConnectionInfo::default()
-        .set_protocol(ProtocolVersion::RESP3)
-        .set_db(i64::from(address.database))
-        .set_lib_name("kvredis", env!("CARGO_PKG_VERSION"));
-    if let Some(user) = &address.username {
-        // A user without a password is asked for one all the same, and takes any.
-        login = login.set_username(user).set_password("");
-    }
-    if let Some(password) = password(target).map_err(NoLine::reason)? {
-        login = login.set_password(password.reveal());
-    }
-    Ok(login)
+    let login = resp3_login(target).map_err(NoLine::reason)?;
+    Ok(login.set_db(i64::from(target.address.database)))
 }

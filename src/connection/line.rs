@@ -7,12 +7,13 @@ use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, ServerError, Value,
+    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
+    RedisResult, ServerError, Value,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -22,8 +23,11 @@ use super::dial::{Duplex, dial};
 use super::node::passes;
 use super::place::Place;
 use super::request::Request;
+use super::tracking::Tracking;
+use crate::cache::Cache;
 use crate::error::{in_words, os_words};
 use crate::settings::Secret;
+use crate::settings::address::Server;
 use crate::task::AbortOnDrop;
 
 /// Commands that may be queued for the socket. The gates of the links are the real limit.
@@ -39,7 +43,24 @@ pub struct Line {
     since: Instant,
     /// The password of the log-in, if there was one.
     password: Mutex<Option<Secret>>,
+    keeping: Keeping,
     _driver: AbortOnDrop,
+}
+
+/// Whether what is read over a line may be kept.
+#[derive(Debug)]
+enum Keeping {
+    /// Nobody asked for that.
+    Unwanted,
+    /// It may, as long as the server tells of changes.
+    On {
+        tracking: Arc<Tracking>,
+        /// Why it may not after all.
+        refused: OnceLock<String>,
+        prover: OnceLock<AbortOnDrop>,
+    },
+    /// It may not.
+    Refused(String),
 }
 
 /// What happens to a line from outside.
@@ -102,9 +123,29 @@ impl Line {
     /// # Errors
     ///
     /// Why there is no connection, without secrets.
-    pub async fn open(target: &Target, place: &Place, name: &str) -> Result<Self, NoLine> {
+    pub async fn open(
+        target: &Target,
+        place: &Place,
+        name: &str,
+        cache: Option<&Arc<Cache>>,
+    ) -> Result<Self, NoLine> {
         let site = place.find(target).await?;
-        let line = Self::over(dial(&site, target.tls()).await?).await?;
+        let mut refused = Keeping::Unwanted;
+        if let Some(cache) = cache {
+            let in_cluster = matches!(target.address.server, Server::Cluster { .. });
+            let tracking = Arc::new(Tracking::new(Arc::clone(cache), in_cluster));
+            let stream = dial(&site, target.tls()).await?;
+            match Self::that_is_told(stream, target, tracking).await? {
+                Ok(line) => {
+                    line.log_in(target, place, name).await?;
+                    line.begin_keeping().await?;
+                    return Ok(line);
+                }
+                Err(reason) => refused = Keeping::Refused(reason),
+            }
+        }
+        let mut line = Self::over(dial(&site, target.tls()).await?).await?;
+        line.keeping = refused;
         line.log_in(target, place, name).await?;
         Ok(line)
     }
@@ -117,21 +158,111 @@ impl Line {
     pub async fn over(stream: Box<dyn Duplex>) -> Result<Self, NoLine> {
         // Logging in is done here rather than by the redis crate, for errors in Redis's words.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUED_COMMANDS);
-        let (commands, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
-            .await
-            // The redis crate's texts may repeat what a server sent; its kinds do not.
-            .map_err(|error| NoLine::Unreachable(error.category().to_owned()))?;
+        let (commands, driver) =
+            MultiplexedConnection::new_with_config(&info, stream, multiplexing())
+                .await
+                // The redis crate's texts may repeat what a server sent; its kinds do not.
+                .map_err(|error| NoLine::Unreachable(error.category().to_owned()))?;
+        Ok(Self::new(commands, driver, Keeping::Unwanted))
+    }
+
+    /// Takes over a stream, and has the server switch to the protocol in which it can tell of
+    /// changes (RESP3). If the server refuses, answers why: it may take an ordinary log-in.
+    async fn that_is_told(
+        stream: Box<dyn Duplex>,
+        target: &Target,
+        tracking: Arc<Tracking>,
+    ) -> Result<Result<Self, String>, NoLine> {
+        let login = resp3_login(target)?;
+        let told = Arc::clone(&tracking);
+        let config = multiplexing().set_push_sender(move |push: PushInfo| {
+            told.heard(&push);
+            Ok::<(), ()>(())
+        });
+        match MultiplexedConnection::new_with_config(&login, stream, config).await {
+            Ok((commands, driver)) => {
+                let keeping = Keeping::On {
+                    tracking,
+                    refused: OnceLock::new(),
+                    prover: OnceLock::new(),
+                };
+                Ok(Ok(Self::new(commands, driver, keeping)))
+            }
+            Err(error) => Ok(Err(format!(
+                "the server refuses RESP3 (HELLO 3): {}",
+                error.code().unwrap_or(error.category())
+            ))),
+        }
+    }
+
+    fn new(
+        commands: MultiplexedConnection,
+        driver: impl Future<Output = ()> + Send + 'static,
+        keeping: Keeping,
+    ) -> Self {
         let ends = Arc::new(Ends::default());
-        Ok(Self {
+        let told = match &keeping {
+            Keeping::On { tracking, .. } => Some(Arc::clone(tracking)),
+            _ => None,
+        };
+        Self {
             commands,
             since: Instant::now(),
             password: Mutex::default(),
-            _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends))),
+            _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends), told)),
             ends,
-        })
+            keeping,
+        }
+    }
+
+    /// Has the server tell of changes of what is read from now on.
+    async fn begin_keeping(&self) -> Result<(), NoLine> {
+        let Keeping::On {
+            tracking,
+            refused,
+            prover,
+        } = &self.keeping
+        else {
+            return Ok(());
+        };
+        let on = redis::cmd("CLIENT").arg("TRACKING").arg("ON").take();
+        match self.send(&Request::One(on), false).await {
+            Reply::Answer(_) => {
+                let prove = Arc::clone(tracking).prove(self.commands.clone());
+                let _ = prover.set(AbortOnDrop::spawn(prove));
+                Ok(())
+            }
+            Reply::Refusal(refusal) => {
+                tracking.end();
+                let _ = refused.set(in_words(&refusal));
+                Ok(())
+            }
+            Reply::Lost => Err(NoLine::hung_up()),
+        }
+    }
+
+    /// Who hears of changes of what is read over this line.
+    pub fn tracking(&self) -> Option<&Tracking> {
+        match &self.keeping {
+            Keeping::On { tracking, .. } => Some(tracking),
+            _ => None,
+        }
+    }
+
+    /// Why nothing that is read over this line is kept, although it should be.
+    pub fn keeps_nothing(&self) -> Option<&String> {
+        match &self.keeping {
+            Keeping::Unwanted => None,
+            Keeping::On { refused, .. } => refused.get(),
+            Keeping::Refused(reason) => Some(reason),
+        }
+    }
+
+    /// The line is about to be replaced: what was read over it is not to be used any more.
+    pub fn retire(&self) {
+        if let Some(tracking) = self.tracking() {
+            tracking.end();
+        }
     }
 
     /// Sends a request and waits for the answer. With `asking`, a node of a cluster carries it
@@ -145,6 +276,7 @@ impl Line {
                 commands.add_command(command.clone());
                 self.last_of(&commands, 2).await
             }
+            Request::Kept(commands) => self.kept(commands, asking).await,
             Request::Transaction(commands) if !asking => self.transaction(commands).await,
             Request::Transaction(commands) => {
                 let mut all = Pipeline::with_capacity(commands.len() + 3);
@@ -213,6 +345,47 @@ impl Line {
 
     async fn one(&self, command: &Cmd) -> RedisResult<Value> {
         self.commands.clone().send_packed_command(command).await
+    }
+
+    /// Asks for a value and its time to live; the latter only if it may be kept.
+    async fn kept(&self, commands: &Pipeline, asking: bool) -> RedisResult<Value> {
+        let wanted = self.tracking().is_some_and(|t| t.vouch().is_some());
+        let mut all = Pipeline::with_capacity(4);
+        for command in commands.cmd_iter().take(if wanted { 2 } else { 1 }) {
+            if asking {
+                all.cmd("ASKING");
+            }
+            all.add_command(command.clone());
+        }
+        let commands = if wanted && !asking { commands } else { &all };
+        let answers = commands.len();
+        let mut answers = self
+            .commands
+            .clone()
+            .send_packed_commands(commands, 0, answers)
+            .await?
+            .into_iter()
+            .skip(usize::from(asking))
+            .step_by(if asking { 2 } else { 1 });
+        let value = answers.next().unwrap_or_default();
+        if matches!(value, Value::ServerError(_)) {
+            return Ok(value);
+        }
+        let mut age = answers.next().unwrap_or_default();
+        if let (
+            Value::ServerError(refusal),
+            Keeping::On {
+                tracking, refused, ..
+            },
+        ) = (&age, &self.keeping)
+        {
+            // Without it, a value might outlive its key.
+            tracking.end();
+            let _ = refused.set(format!("PTTL: {}", in_words(refusal)));
+            self.suspect();
+            age = Value::Nil;
+        }
+        Ok(Value::Array(vec![value, age]))
     }
 
     /// Sends `MULTI`, the commands and `EXEC`; all answers but the last only say `QUEUED`.
@@ -346,11 +519,46 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
 /// Moves bytes until the connection breaks, and says so at once.
-async fn drive(driver: impl Future<Output = ()>, ends: Arc<Ends>) {
+async fn drive(driver: impl Future<Output = ()>, ends: Arc<Ends>, tracking: Option<Arc<Tracking>>) {
     driver.await;
+    if let Some(tracking) = tracking {
+        tracking.end();
+    }
     ends.closed.store(true, Ordering::Release);
     ends.on_close.notify_waiters();
+}
+
+/// How the redis crate is to share a connection.
+fn multiplexing() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(QUEUED_COMMANDS)
+}
+
+/// What the redis crate logs in with, where the server is to speak RESP3 from the beginning.
+///
+/// # Errors
+///
+/// There is no password, although there should be one.
+pub fn resp3_login(target: &Target) -> Result<RedisConnectionInfo, NoLine> {
+    let mut login = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name();
+    if let Some(user) = &target.address.username {
+        // A user without a password is asked for one all the same, and takes any.
+        login = login.set_username(user).set_password("");
+    }
+    if let Some(password) = password(target)? {
+        login = login.set_password(password.reveal());
+    }
+    Ok(login)
 }
 
 /// The answer of a transaction, or the refusal of one of its commands, which is that of all.

@@ -17,6 +17,7 @@ use super::place::Place;
 use super::request::{Patience, Request, Retry};
 use super::supervisor::{self, State};
 use super::{Outage, Target};
+use crate::cache::{Cache, LEASE, Vouch};
 use crate::error::{Error, in_words};
 use crate::task::AbortOnDrop;
 
@@ -44,6 +45,32 @@ pub struct Attempts<'a> {
     pause: Duration,
     /// What kept Redis from it so far.
     earlier: Option<ServerError>,
+    kept: Option<Kept>,
+}
+
+/// An answer, and what is known of it.
+#[derive(Debug)]
+pub struct Answered {
+    /// Redis's answer, which is no error.
+    pub value: Value,
+    /// Whether it can be kept.
+    pub kept: Option<Kept>,
+}
+
+impl From<Value> for Answered {
+    /// An answer of which nothing is known.
+    fn from(value: Value) -> Self {
+        Self { value, kept: None }
+    }
+}
+
+/// Who tells when an answer is no longer true.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Vouches for it.
+    pub vouch: Arc<Vouch>,
+    /// The longest that a missing key is taken as missing, where that is limited.
+    pub missing_for: Option<Duration>,
 }
 
 /// What came of one attempt.
@@ -60,8 +87,15 @@ pub enum Outcome {
 impl Node {
     /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`),
     /// `address` what logs and errors do.
-    pub fn start(target: Target, place: Place, address: String, name: &str) -> Self {
-        let (state, supervisor) = supervisor::start(target, place, address.clone(), name);
+    pub fn start(
+        target: Target,
+        place: Place,
+        address: String,
+        name: &str,
+        cache: Option<&Arc<Cache>>,
+    ) -> Self {
+        let cache = cache.map(Arc::clone);
+        let (state, supervisor) = supervisor::start(target, place, address.clone(), name, cache);
         Self {
             address,
             state,
@@ -128,7 +162,20 @@ impl<'a> Attempts<'a> {
             retries: 0,
             pause: FIRST_PAUSE,
             earlier: None,
+            kept: None,
         }
+    }
+
+    /// The answer, with what is known of it.
+    ///
+    /// # Errors
+    ///
+    /// That of the result.
+    pub fn answered(self, result: Result<Value, Error>) -> Result<Answered, Error> {
+        result.map(|value| Answered {
+            value,
+            kept: self.kept,
+        })
     }
 
     /// Who limits how many requests there are at once.
@@ -147,14 +194,18 @@ impl<'a> Attempts<'a> {
             // It broke while the call waited for its turn: nothing was sent.
             return Outcome::Again;
         }
+        let sent = Instant::now();
         let limit = self
             .patience
             .deadline
-            .min(Instant::now() + self.patience.response_timeout);
+            .min(sent + self.patience.response_timeout);
         let reply = timeout_at(limit, line.send(self.request, asking)).await;
         drop(turn);
         match reply {
-            Ok(Reply::Answer(answer)) => Outcome::Done(Ok(answer)),
+            Ok(Reply::Answer(answer)) => {
+                self.note(line, sent);
+                Outcome::Done(Ok(answer))
+            }
             Ok(Reply::Refusal(refusal)) => self.refused(line, refusal).await,
             Ok(Reply::Lost)
                 if self.retry == Retry::Safe && self.retries < self.patience.retries =>
@@ -171,6 +222,26 @@ impl<'a> Attempts<'a> {
                     _ => self.no_answer(node),
                 }))
             }
+        }
+    }
+
+    /// An answer proves that all is known which the server told before it.
+    fn note(&mut self, line: &Line, sent: Instant) {
+        let Some(tracking) = line.tracking() else {
+            return;
+        };
+        let Some(vouch) = tracking.vouch() else {
+            return;
+        };
+        vouch.confirm(sent);
+        if matches!(self.request, Request::Kept(_)) {
+            if let Some(key) = self.request.keys().first() {
+                tracking.has_key(key);
+            }
+            self.kept = Some(Kept {
+                vouch: Arc::clone(vouch),
+                missing_for: tracking.is_blind_to_new_keys().then_some(LEASE),
+            });
         }
     }
 

@@ -29,6 +29,7 @@ use super::line::{Line, Reply};
 use super::request::Request;
 use super::subscription::{Listener, Message};
 use super::tls;
+use crate::cache::Cache;
 use crate::error::in_words;
 use crate::settings::address::Endpoint;
 
@@ -51,17 +52,18 @@ pub async fn find(target: &Target, place: &Place) -> Result<Site, NoLine> {
     within(target.connection_timeout, place.find(target)).await
 }
 
-/// Connects without logging in, with TLS where that is set.
+/// Connects, and does no more.
 ///
 /// # Errors
 ///
 /// Why there is no connection, without secrets.
 pub async fn reach(target: &Target, site: &Site) -> Result<(), NoLine> {
-    let opened = dial(site, target.tls());
-    within(target.connection_timeout, opened).await.map(drop)
+    within(target.connection_timeout, dial(site, None))
+        .await
+        .map(drop)
 }
 
-/// The version of TLS that is spoken; `None` where it is not used.
+/// Secures a connection; answers the version of TLS that is spoken, `None` where it is not used.
 ///
 /// # Errors
 ///
@@ -71,6 +73,8 @@ pub async fn tls_version(target: &Target, site: &Site) -> Result<Option<String>,
         return Ok(None);
     };
     let secured = async {
+        // As links do, which hear what the server says of their certificate.
+        drop(dial(site, Some(tls)).await?);
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
         tls::secure(stream.map_err(unreachable)?, &endpoint.host, tls).await
     };
@@ -88,11 +92,32 @@ pub async fn tls_version(target: &Target, site: &Site) -> Result<Option<String>,
 ///
 /// Why there is no connection, without secrets.
 pub async fn open(target: &Target, place: &Place) -> Result<Probe, NoLine> {
-    let line = within(target.connection_timeout, Line::open(target, place, NAME)).await?;
+    let line = within(
+        target.connection_timeout,
+        Line::open(target, place, NAME, None),
+    )
+    .await?;
     Ok(Probe {
         line,
         limit: target.response_timeout,
     })
+}
+
+/// Whether what is read there may be kept in memory: opens a connection as a link with a cache does.
+/// `None` where the settings want none.
+///
+/// # Errors
+///
+/// Why nothing is kept, without secrets.
+pub async fn keeps(target: &Target, place: &Place) -> Option<Result<(), String>> {
+    let cache = Arc::new(Cache::new(target.cache?));
+    let opened = Line::open(target, place, NAME, Some(&cache));
+    let line = match within(target.connection_timeout, opened).await {
+        Ok(line) => line,
+        Err(why) => return Some(Err(why.reason())),
+    };
+    let refused = line.keeps_nothing().cloned();
+    Some(refused.map_or(Ok(()), Err))
 }
 
 /// Subscribes to patterns of channels over a connection of its own, as a watching link does.

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 pub enum Request {
     /// One command.
     One(Cmd),
+    /// `GET` and `PTTL` of one key: a read that is to be kept. The answer is an array of both,
+    /// the second `nil` where the connection does not hear of changes.
+    Kept(Pipeline),
     /// A transaction; the answer is the array that `EXEC` gives.
     Transaction(Pipeline),
 }
@@ -42,10 +45,36 @@ impl Request {
         ];
         match self {
             Self::Transaction(_) => "MULTI",
+            Self::Kept(_) => "GET",
             Self::One(command) => words(command)
                 .next()
                 .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
                 .unwrap_or("other"),
+        }
+    }
+
+    /// The keys that it is about; a listing is about none.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Transaction(commands) => {
+                let keys = commands.cmd_iter().map(|command| words(command).nth(1));
+                keys.flatten().collect()
+            }
+            Self::Kept(commands) => {
+                let keys = commands.cmd_iter().map(|command| words(command).nth(1));
+                keys.flatten().take(1).collect()
+            }
+            Self::One(command) => {
+                let mut words = words(command);
+                let name = words.next();
+                match name {
+                    Some(b"SCAN") | None => Vec::new(),
+                    Some(b"EVALSHA" | b"EVAL") => words.skip(2).take(1).collect(),
+                    Some(b"MGET" | b"DEL") => words.collect(),
+                    Some(b"MSET") => words.step_by(2).collect(),
+                    Some(_) => words.take(1).collect(),
+                }
+            }
         }
     }
 

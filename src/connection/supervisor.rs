@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::line::{Line, NoLine};
 use super::place::Place;
 use super::{Outage, Target};
+use crate::cache::Cache;
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
 
@@ -85,6 +86,7 @@ pub fn start(
     place: Place,
     address: String,
     name: &str,
+    cache: Option<Arc<Cache>>,
 ) -> (watch::Receiver<State>, AbortOnDrop) {
     let down = Down {
         since: Instant::now(),
@@ -97,6 +99,7 @@ pub fn start(
         target,
         place,
         name: client_name(name),
+        cache,
         state: sender,
     };
     (receiver, AbortOnDrop::spawn(supervisor.run(down)))
@@ -115,6 +118,7 @@ struct Supervisor {
     target: Target,
     place: Place,
     name: String,
+    cache: Option<Arc<Cache>>,
     state: watch::Sender<State>,
 }
 
@@ -167,7 +171,8 @@ impl Supervisor {
             }
             let connected = Instant::now();
             self.state.send_replace(State::Up(Arc::clone(&line)));
-            let end = self.watch(&line).await;
+            let end = self.watch(&line, &mut trouble).await;
+            line.retire();
             let reason = match end {
                 End::Broke => "the connection broke".to_owned(),
                 End::Hung => format!(
@@ -226,24 +231,28 @@ impl Supervisor {
 
     async fn attempt(&self) -> Result<Line, NoLine> {
         let limit = self.target.connection_timeout;
-        timeout(limit, Line::open(&self.target, &self.place, &self.name))
-            .await
-            .unwrap_or_else(|_| {
-                // A server without TLS says nothing to who begins with it.
-                let hint = if self.target.address.tls {
-                    " (does it speak TLS there?)"
-                } else {
-                    ""
-                };
-                Err(NoLine::Unreachable(format!(
-                    "no connection within {} ms{hint}",
-                    limit.as_millis()
-                )))
-            })
+        let cache = self.cache.as_ref();
+        timeout(
+            limit,
+            Line::open(&self.target, &self.place, &self.name, cache),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            // A server without TLS says nothing to who begins with it.
+            let hint = if self.target.address.tls {
+                " (does it speak TLS there?)"
+            } else {
+                ""
+            };
+            Err(NoLine::Unreachable(format!(
+                "no connection within {} ms{hint}",
+                limit.as_millis()
+            )))
+        })
     }
 
     /// Waits until the connection is of no more use.
-    async fn watch(&self, line: &Line) -> End {
+    async fn watch(&self, line: &Line, trouble: &mut Trouble) -> End {
         let mut idle_check = interval(IDLE_CHECK);
         idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_check.reset();
@@ -251,6 +260,16 @@ impl Supervisor {
         password_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refused: Option<NoLine> = None;
         loop {
+            if let Some(reason) = line.keeps_nothing()
+                && trouble.is_news(&NoLine::Unusable(reason.clone()))
+            {
+                warn!(
+                    redis = self.address,
+                    client = self.name,
+                    reason,
+                    "nothing that is read is kept in memory, although CACHE_MAX_ENTRIES asks for it"
+                );
+            }
             tokio::select! {
                 () = line.closed() => return End::Broke,
                 () = line.suspected() => {}

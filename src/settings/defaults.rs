@@ -8,6 +8,8 @@ const CONNECTION_TIMEOUT_MS: u64 = 3_000;
 const RESPONSE_TIMEOUT_MS: u64 = 1_000;
 const RECONNECT_MAX_DELAY_MS: u64 = 300;
 const MAX_VALUE_BYTES: usize = 64 << 20;
+const CACHE_MAX_BYTES: usize = 64 << 20;
+const CACHE_TTL_MS: u64 = 30_000;
 const MAX_BYTES_IN_FLIGHT: usize = 256 << 20;
 
 impl Default for Settings {
@@ -33,6 +35,9 @@ impl Default for Settings {
             max_waiting: 4_096,
             max_value_bytes: MAX_VALUE_BYTES,
             health: Health::Links,
+            cache_max_entries: 0,
+            cache_max_bytes: CACHE_MAX_BYTES,
+            cache_ttl: Duration::from_millis(CACHE_TTL_MS),
             watch: Vec::new(),
             watch_bucket: "default".to_owned(),
             watch_configure_redis: false,

@@ -1,79 +1,21 @@
 //! Every setting in one entry: its name, its default, what it means, and how its text is read.
 //!
 //! The parser, the warnings for unknown names, the README's table and the JSON schema all come from
-//! here. The kinds of values are in `value`, what holds without a setting is in `defaults`.
+//! here. What an entry has is in `definition`, the kinds of values are in `value`, what holds
+//! without a setting is in `defaults`.
 
 use std::collections::BTreeSet;
 
+use super::definition::{Definition, Secrecy};
 use super::value::Value;
 use super::{BucketLayout, Health, ProviderSettings, Secret, Settings, Wrong};
 use super::{url, watch};
-
-/// One setting, that of a link or of the provider (`T`).
-pub struct Definition<T> {
-    /// The name, in capitals.
-    pub name: &'static str,
-    /// The default in words; see [`Self::default_value`].
-    pub default: &'static str,
-    /// What it means.
-    pub meaning: &'static str,
-    /// A value that says more than the default does; empty where none is needed.
-    pub example: &'static str,
-    /// Whether its value must not be seen by everybody.
-    pub secrecy: Secrecy,
-    /// A link with a `URL` of its own does not take the provider's value.
-    pub belongs_to_url: bool,
-    /// Whether this text holds a password, and should not be in plain configuration.
-    pub(super) holds_password: fn(&str) -> bool,
-    /// How a text becomes a part of the settings.
-    pub(super) value: Value<T>,
-}
-
-/// Whether a value must not be seen by everybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrecy {
-    /// Anybody may see it.
-    Open,
-    /// It may hold a password.
-    MayHoldPassword,
-    /// It is a secret.
-    Secret,
-}
-
-/// Defaults that are no values.
-const NO_VALUES: [&str; 4] = ["", "none", "any", "system roots"];
 
 const LONGEST_TIMEOUT_MS: u64 = 600_000;
 /// A century: more is surely a slip, and Redis's clock could overflow.
 const LONGEST_TTL_MS: u64 = 100 * 365 * 24 * 3_600_000;
 /// Redis's own limit for a string.
 const LARGEST_VALUE_BYTES: u64 = 512 << 20;
-
-impl<T> Definition<T> {
-    /// The default, if it is a value that could be set.
-    pub fn default_value(&self) -> Option<&'static str> {
-        (!NO_VALUES.contains(&self.default)).then_some(self.default)
-    }
-
-    /// An entry without the rarer parts; they follow as struct update.
-    const fn new(
-        name: &'static str,
-        default: &'static str,
-        meaning: &'static str,
-        value: Value<T>,
-    ) -> Self {
-        Self {
-            name,
-            default,
-            meaning,
-            example: "",
-            secrecy: Secrecy::Open,
-            belongs_to_url: false,
-            holds_password: |_| false,
-            value,
-        }
-    }
-}
 
 /// What a link can set. `URL` comes before what overrides parts of it.
 pub const LINK_SETTINGS: &[Definition<Settings>] = &[
@@ -336,6 +278,34 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
                     _ => Health::Links,
                 }
             },
+        },
+    ),
+    Definition {
+        example: "10000",
+        ..Definition::new(
+            "CACHE_MAX_ENTRIES",
+            "0",
+            "how many reads are kept in memory; 0 keeps none",
+            number(0, 100_000_000, |settings, entries| {
+                settings.cache_max_entries = count(entries)
+            }),
+        )
+    },
+    Definition::new(
+        "CACHE_MAX_BYTES",
+        "67108864",
+        "how many bytes the reads kept in memory may take, keys and administration included",
+        number(1 << 10, 1 << 40, |settings, bytes| {
+            settings.cache_max_bytes = count(bytes)
+        }),
+    ),
+    Definition::new(
+        "CACHE_TTL_MS",
+        "30000",
+        "longest that a kept read is used",
+        Value::Milliseconds {
+            most: LONGEST_TTL_MS,
+            set: |settings, age| settings.cache_ttl = age,
         },
     ),
     Definition {

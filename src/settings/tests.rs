@@ -89,6 +89,9 @@ fn every_setting_is_read() {
         ("MAX_WAITING", "0"),
         ("MAX_VALUE_BYTES", "8"),
         ("HEALTH", "Process"),
+        ("CACHE_MAX_ENTRIES", "9"),
+        ("CACHE_MAX_BYTES", "1024"),
+        ("CACHE_TTL_MS", "10"),
         ("WATCH", "set@a,DEL@b:*"),
         ("WATCH_BUCKET", "a"),
         ("WATCH_CONFIGURE_REDIS", "1"),
@@ -127,6 +130,9 @@ fn every_setting_is_read() {
         max_waiting: 0,
         max_value_bytes: 8,
         health: Health::Process,
+        cache_max_entries: 9,
+        cache_max_bytes: 1_024,
+        cache_ttl: Duration::from_millis(10),
         watch: vec![
             Watched {
                 pattern: "a".to_owned(),

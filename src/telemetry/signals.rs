@@ -37,6 +37,9 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 pub(super) fn enable(config: &OtelConfig) {
     TRACES.store(config.traces_enabled(), Ordering::Relaxed);
     METRICS.store(config.metrics_enabled(), Ordering::Relaxed);
+    if config.metrics_enabled() {
+        super::cache::enable();
+    }
 }
 
 /// Whether the host has traces exported.

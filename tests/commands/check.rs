@@ -117,7 +117,7 @@ async fn nobody_there() {
     );
     let found = check(&["redis://no-such-host.invalid"]).await;
     found.fails(&["reachable"]);
-    found.says("reachable", &["no-such-host.invalid", "name"]);
+    found.says("reachable", &["no-such-host.invalid"]);
     let found = check(&["redis+unix:///nowhere/redis.sock"]).await;
     found.fails(&["reachable"]);
     found.says("reachable", &["/nowhere/redis.sock", "path"]);
@@ -261,10 +261,5 @@ async fn a_reader_that_goes_is_no_error() {
         program,
     ]);
     let ran = run(shell).await;
-    assert_eq!(
-        (ran.code, ran.err.as_str()),
-        (Some(0), ""),
-        "{}",
-        Signal::PIPE.as_raw()
-    );
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
 }

@@ -65,7 +65,12 @@ async fn the_documented_rights_are_those_needed() {
             .iter()
             .map(|command| format!("+{command}"))
             .collect();
-        let mut rules = vec!["~own:*", "&__keyspace@*", "+ping", "+client|setname"];
+        let mut rules = vec![
+            "~own:*",
+            "&__keyspace@0__:own:a",
+            "+ping",
+            "+client|setname",
+        ];
         rules.extend(allowed.iter().map(String::as_str));
         let redis = with_user(&rules).await;
         let words = [&["PREFIX=own:"], settings].concat();
@@ -120,6 +125,26 @@ async fn keys_of_others() {
 }
 
 #[tokio::test]
+async fn reads_that_may_not_be_kept() {
+    let redis = with_user(&["~*", "+@all", "-client|tracking"]).await;
+    let cache = ["CACHE_MAX_ENTRIES=10", "READ_ONLY=true"];
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&["cache"]);
+    found.says("cache", &["NOPERM", "+client|tracking"]);
+    let () = redis
+        .ask(&["ACL", "SETUSER", "app", "+client|tracking"])
+        .await;
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&[]);
+    assert_eq!(found.status("cache"), "ok");
+    let () = redis.ask(&["ACL", "SETUSER", "app", "-pttl"]).await;
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&["rights"]);
+    assert_eq!(missing(&found), ["+pttl"], "{}", found.text);
+    check_as_user(&redis, &[]).await.fails(&[]);
+}
+
+#[tokio::test]
 async fn a_server_that_tells_of_nothing() {
     let redis = Redis::start().await;
     let url = redis.url();
@@ -150,13 +175,17 @@ async fn a_server_that_tells_of_nothing() {
 
 #[tokio::test]
 async fn channels_that_are_forbidden() {
-    let redis = with_user(&["~*", "resetchannels", "+@all"]).await;
+    // A pattern is compared letter by letter, not matched.
+    let redis = with_user(&["~*", "resetchannels", "&__keyspace@*", "+@all"]).await;
     let () = redis
         .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
-    let found = check_as_user(&redis, &["WATCH=SET@a"]).await;
+    let found = check_as_user(&redis, &["WATCH=SET@a*"]).await;
     found.fails(&["subscription"]);
-    found.says("subscription", &["NOPERM", "&__keyspace@*"]);
+    let channel = "&__keyspace@0__:a*";
+    found.says("subscription", &["NOPERM", channel]);
+    let () = redis.ask(&["ACL", "SETUSER", "app", channel]).await;
+    check_as_user(&redis, &["WATCH=SET@a*"]).await.fails(&[]);
 }
 
 #[tokio::test]

@@ -102,6 +102,17 @@ const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("HEALTH", &["links", "Process"], &["link"]),
     (
+        "CACHE_MAX_ENTRIES",
+        &["0", "100000000"],
+        &["100000001", "all"],
+    ),
+    (
+        "CACHE_MAX_BYTES",
+        &["1024", "1099511627776"],
+        &["1023", "0"],
+    ),
+    ("CACHE_TTL_MS", &["1"], &["0"]),
+    (
         "WATCH",
         &[
             "",

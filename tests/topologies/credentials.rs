@@ -45,7 +45,6 @@ const COMMANDS: &[&str] = &[
     "set",
     // Within the script of `increment`.
     "incrby",
-    "decrby",
     "pttl",
     "pexpire",
 ];

@@ -10,6 +10,7 @@ use crate::settings::Settings;
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 const EMPTY_SCRIPT: &str = "return 1";
 const DEFAULT_BUCKET: &str = "default";
+const CACHE: &str = "CACHE_MAX_ENTRIES";
 
 /// A command that a link needs.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Need {
 impl Need {
     /// Whether a replica may be asked it.
     pub fn is_read(&self) -> bool {
-        matches!(self.rule, "+get" | "+mget" | "+exists")
+        matches!(self.rule, "+get" | "+mget" | "+exists") || self.purpose == CACHE
     }
 }
 
@@ -85,7 +86,6 @@ fn need(purpose: &'static str, rule: &'static str, words: &[&str]) -> Need {
                 | "+evalsha"
                 | "+multi"
                 | "+exec"
-                | "+pttl"
         ),
         necessary: true,
         trial,
@@ -137,6 +137,10 @@ fn of_interfaces(settings: &Settings, keys: &Keys, first: bool, needs: &mut Vec<
     }
     let mut batch: Vec<(&'static str, &[&str])> = vec![("+mget", &["MGET", "KEY"])];
     let mut atomics: Vec<(&'static str, &[&str])> = Vec::new();
+    if settings.cache_max_entries > 0 {
+        // What is kept must not outlive its key.
+        needs.push(keys.need(CACHE, "+pttl", &["PTTL", "KEY"]));
+    }
     if !settings.read_only {
         // Both at once are never true.
         let set: (&'static str, &[&str]) = ("+set", &["SET", "KEY", "", "NX", "XX"]);

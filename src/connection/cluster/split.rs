@@ -36,31 +36,26 @@ pub struct Part {
 /// Says where a request goes.
 pub fn plan(request: &Request) -> Plan {
     match request {
-        Request::Transaction(commands) => {
-            let keys = commands
-                .cmd_iter()
-                .filter_map(|command| words(command).nth(1));
-            parts(keys, |places| {
-                let commands: Vec<&Cmd> = commands.cmd_iter().collect();
-                let mut part = Pipeline::with_capacity(places.len());
-                part.atomic();
-                for place in places {
-                    part.add_command(commands[*place].clone());
-                }
-                Request::Transaction(part)
-            })
-            .unwrap_or_else(whole)
-        }
+        Request::Transaction(commands) => parts(request.keys().into_iter(), |places| {
+            let commands: Vec<&Cmd> = commands.cmd_iter().collect();
+            let mut part = Pipeline::with_capacity(places.len());
+            part.atomic();
+            for place in places {
+                part.add_command(commands[*place].clone());
+            }
+            Request::Transaction(part)
+        })
+        .unwrap_or_else(whole),
         Request::One(command) => {
             let words: Vec<&[u8]> = words(command).collect();
             match request.name() {
                 "SCAN" => Plan::Scan,
-                "EVALSHA" | "EVAL" => whole(words.get(3).map(|key| slot_of(key))),
                 "MGET" | "DEL" => several(&words, 1),
                 "MSET" => several(&words, 2),
-                _ => whole(words.get(1).map(|key| slot_of(key))),
+                _ => whole(request.keys().first().map(|key| slot_of(key))),
             }
         }
+        Request::Kept(_) => whole(request.keys().first().map(|key| slot_of(key))),
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::slots::{Map, Range, Shard, ranges};
+use crate::cache::Cache;
 use crate::connection::dial::Site;
 use crate::connection::line::Reply;
 use crate::connection::node::Node;
@@ -41,6 +42,7 @@ pub struct Topology {
 struct Nodes {
     target: Target,
     name: String,
+    cache: Option<Arc<Cache>>,
     seeds: Vec<Endpoint>,
     table: Mutex<HashMap<(Endpoint, bool), Arc<Node>>>,
 }
@@ -55,10 +57,16 @@ struct Refresher {
 
 impl Topology {
     /// Starts asking the seeds.
-    pub fn start(target: Target, seeds: Vec<Endpoint>, name: &str) -> Self {
+    pub fn start(
+        target: Target,
+        seeds: Vec<Endpoint>,
+        name: &str,
+        cache: Option<&Arc<Cache>>,
+    ) -> Self {
         let nodes = Arc::new(Nodes {
             target,
             name: name.to_owned(),
+            cache: cache.map(Arc::clone),
             seeds,
             table: Mutex::default(),
         });
@@ -152,7 +160,8 @@ impl Nodes {
             Place::Server(site)
         };
         let address = format!("{scheme}://{endpoint}");
-        Node::start(self.target.clone(), place, address, &self.name)
+        let cache = self.cache.as_ref();
+        Node::start(self.target.clone(), place, address, &self.name, cache)
     }
 
     /// Those with a connection, and where they are.

@@ -65,6 +65,9 @@ const GARBAGE: [&[u8]; 6] = [
     b"\0\0\0\0\0\0\0\0",
 ];
 
+/// So many bytes of answers are read at most while they are held back.
+const MOST_HELD: usize = 1 << 20;
+
 struct State {
     upstream: u16,
     /// Whether the commands are Redis's, and can be read.
@@ -80,8 +83,8 @@ struct Seen {
     connected: Vec<Instant>,
     commands: Vec<String>,
     cuts: HashMap<String, Cut>,
-    /// An answer came while answers were held back.
-    holding: bool,
+    /// How many bytes of answers came while they were held back.
+    held: usize,
 }
 
 impl Proxy {
@@ -130,13 +133,18 @@ impl Proxy {
 
     /// From now on answers are held back; commands pass.
     pub fn hold(&self) {
-        self.seen(|seen| seen.holding = false);
+        self.seen(|seen| seen.held = 0);
         self.misbehave(Fault::HoldAnswers);
     }
 
     /// Whether an answer has come that is held back.
     pub fn is_holding(&self) -> bool {
-        self.seen(|seen| seen.holding)
+        self.held() > 0
+    }
+
+    /// How many bytes of answers have come since they are held back.
+    pub fn held(&self) -> usize {
+        self.seen(|seen| seen.held)
     }
 
     /// Lets through what was held back, and everything after it.
@@ -271,13 +279,18 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) 
         if length == 0 {
             return Ok(());
         }
-        if matches!(*fault.borrow(), Fault::HoldAnswers | Fault::HoldAll) {
-            state.seen(|seen| seen.holding = true);
+        let mut answers = buffer[..length].to_vec();
+        // What is held back arrives at once when it is let through.
+        while matches!(*fault.borrow(), Fault::HoldAnswers | Fault::HoldAll) {
+            state.seen(|seen| seen.held = answers.len());
+            tokio::select! {
+                changed = fault.changed() => changed.map_err(io::Error::other)?,
+                more = from.read(&mut buffer), if answers.len() < MOST_HELD => match more? {
+                    0 => return Ok(()),
+                    more => answers.extend_from_slice(&buffer[..more]),
+                },
+            }
         }
-        over(&mut fault, |fault| {
-            matches!(fault, Fault::HoldAnswers | Fault::HoldAll)
-        })
-        .await?;
         let now = *fault.borrow();
         match now {
             Fault::Reset => {
@@ -293,11 +306,11 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) 
                 to.write_all(GARBAGE[kind]).await?;
             }
             Fault::Half => {
-                to.write_all(&buffer[..length / 2]).await?;
+                to.write_all(&answers[..answers.len() / 2]).await?;
                 // What is lost is lost: when all is well again, the connection ends.
                 return over(&mut fault, |fault| fault == Fault::Half).await;
             }
-            _ => to.write_all(&buffer[..length]).await?,
+            _ => to.write_all(&answers).await?,
         }
     }
 }

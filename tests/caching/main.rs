@@ -1,0 +1,40 @@
+//! Contract §2 "Cache": answers from memory that are never wrong. The real binary between real
+//! servers; what does not reach Redis is seen in Redis's own statistics or in a proxy before it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[allow(dead_code, reason = "tests/provider uses more of it")]
+#[path = "../provider/common/mod.rs"]
+mod common;
+
+#[allow(dead_code, reason = "tests/topologies uses more of it")]
+#[path = "../topologies/cluster_servers.rs"]
+mod cluster_servers;
+#[allow(dead_code, reason = "tests/topologies uses more of it")]
+#[path = "../topologies/sentinel_servers.rs"]
+mod sentinel_servers;
+#[allow(dead_code, reason = "tests/topologies uses more of it")]
+#[path = "../topologies/server.rs"]
+mod server;
+
+mod changes;
+mod hits;
+mod losses;
+mod races;
+mod refusals;
+mod several_nodes;
+mod writes;
+
+use common::world::World;
+
+/// Settings under which nothing is forgotten but for a reason.
+const CACHED: &[(&str, &str)] = &[
+    ("CACHE_MAX_ENTRIES", "100000"),
+    ("CACHE_TTL_MS", "3600000"),
+    ("BACKEND_RESPONSE_TIMEOUT_MS", "8000"),
+];
+
+/// A world whose link keeps what it reads.
+async fn cached() -> World {
+    World::with(CACHED).await
+}

@@ -1,0 +1,126 @@
+//! A read that is under way when its key changes leaves nothing behind.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::common::proxy::Proxy;
+use crate::common::redis::Redis;
+use crate::common::wait::{eventually, patience};
+use crate::common::world::World;
+use crate::{CACHED, cached};
+
+/// The answer of a read and the news that its key has changed meanwhile arrive in one piece, so
+/// that the news is there before anybody has looked at the answer.
+#[tokio::test]
+async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.port()).await;
+    let w = World::builder()
+        .redis(redis)
+        .config(CACHED)
+        .config(&[("URL", &proxy.url())])
+        .start()
+        .await;
+    for (round, change) in [
+        &["SET", "k", "new"][..],
+        &["DEL", "k"],
+        &["FLUSHALL"],
+        &["RENAME", "k", "other"],
+    ]
+    .into_iter()
+    .cycle()
+    .take(20)
+    .enumerate()
+    {
+        let () = w.redis.ask(&["SET", "k", "old"]).await;
+        eventually("the setup is seen", async || {
+            w.client.get("", "k").await == Ok(Some(b"old".to_vec()))
+        })
+        .await;
+        // Nothing is known of the key when the read begins.
+        let () = w.redis.ask(&["SET", "k", "old", "KEEPTTL"]).await;
+        proxy.hold();
+        let (read, ()) = tokio::join!(read_past(&w, &proxy), async {
+            eventually("Redis has answered", async || proxy.is_holding()).await;
+            let answer = proxy.held();
+            let _: redis::Value = w.redis.ask(change).await;
+            eventually("the news is behind the answer", async || {
+                proxy.held() > answer
+            })
+            .await;
+            proxy.release();
+        });
+        assert!(matches!(read.as_deref(), Some(b"old") | None));
+        let stored: Option<Vec<u8>> = w.redis.ask(&["GET", "k"]).await;
+        assert_ne!(stored.as_deref(), Some(&b"old"[..]));
+        assert_eq!(
+            w.client.get("", "k").await,
+            Ok(stored),
+            "round {round}: after {change:?} the old value stayed"
+        );
+    }
+}
+
+/// Reads until Redis is really asked, which the proxy sees.
+async fn read_past(w: &World, proxy: &Proxy) -> Option<Vec<u8>> {
+    let before = proxy.count("GET");
+    let deadline = Instant::now() + patience();
+    loop {
+        let value = w.client.get("", "k").await.unwrap();
+        if proxy.count("GET") > before {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "the read never reached Redis");
+    }
+}
+
+/// Readers without a pause, while others change the same keys thousands of times: whenever the
+/// changes stop, what is read is what is stored.
+#[tokio::test]
+async fn thousands_of_changes_among_readers_leave_nothing_old() {
+    const KEYS: usize = 8;
+    let w = cached().await;
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
+    let mut changes = 0;
+    for round in 0..30_u32 {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let readers = (0..32).map(|reader| {
+            let (client, stopped) = (w.client.clone(), stopped.clone());
+            let key = keys[reader % KEYS].clone();
+            tokio::spawn(async move {
+                while !*stopped.borrow() {
+                    client.get("", &key).await.unwrap();
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for burst in 0..20_u32 {
+            let mut pipeline = redis::pipe();
+            for (nth, key) in keys.iter().cycle().take(KEYS * 10).enumerate() {
+                match (nth as u32 + burst) % 5 {
+                    0 => pipeline.del(key),
+                    _ => pipeline.set(key, format!("{round}-{burst}-{nth}")),
+                };
+                changes += 1;
+            }
+            w.redis.run_all(&pipeline).await;
+        }
+        let last = Instant::now();
+        stop.send_replace(true);
+        join_all(readers).await;
+        // All news of these changes has been sent before this.
+        let () = w.redis.ask(&["PING"]).await;
+        tokio::time::sleep(Duration::from_millis(100).saturating_sub(last.elapsed())).await;
+        for key in &keys {
+            let stored: Option<Vec<u8>> = w.redis.ask(&["GET", key]).await;
+            eventually(
+                &format!("round {round}: {key} is what is stored"),
+                async || w.client.get("", key).await.unwrap() == stored,
+            )
+            .await;
+        }
+    }
+    println!("{changes} changes among readers, and nothing old was left");
+}

@@ -1,0 +1,206 @@
+//! Clusters and sentinels: each node tells of its own keys.
+
+use crate::CACHED;
+use crate::cluster_servers::ClusterServers;
+use crate::common::client::Client;
+use crate::common::host::Link;
+use crate::common::wait::{eventually, eventually_some};
+use crate::common::world::World;
+use crate::sentinel_servers::SentinelServers;
+use crate::server::Server;
+
+async fn linked(url: &str, config: &[(&str, &str)]) -> (World, Client) {
+    let w = World::builder().unlinked().start().await;
+    let config = [CACHED, &[("URL", url)], config].concat();
+    let client = w.put_new(&Link::new("c", "default").config(&config)).await;
+    (w, client)
+}
+
+async fn gets(servers: &[Server]) -> u64 {
+    let mut sum = 0;
+    for server in servers {
+        let stats: String = server
+            .ask(&["INFO", "commandstats"])
+            .await
+            .unwrap_or_default();
+        let count = stats.lines().find_map(|line| {
+            let rest = line.strip_prefix("cmdstat_get:calls=")?;
+            rest.split(',').next()?.parse::<u64>().ok()
+        });
+        sum += count.unwrap_or(0);
+    }
+    sum
+}
+
+fn text(number: u32) -> Option<Vec<u8>> {
+    Some(number.to_string().into_bytes())
+}
+
+/// Writes past kvredis, to whichever node has the key.
+async fn set(cluster: &ClusterServers, key: &str, value: &str) {
+    for node in &cluster.nodes {
+        if node.ask::<()>(&["SET", key, value]).await.is_ok() {
+            return;
+        }
+    }
+    panic!("no node takes {key}");
+}
+
+#[tokio::test]
+async fn each_node_of_a_cluster_tells_of_its_keys() {
+    let cluster = ClusterServers::start(0, &[]).await;
+    let (_w, client) = linked(&cluster.url(), &[]).await;
+    let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        client.set("", key, b"0").await.unwrap();
+        assert_eq!(client.get("", key).await.unwrap(), text(0));
+    }
+    let before = gets(&cluster.nodes).await;
+    for key in &keys {
+        assert_eq!(client.get("", key).await.unwrap(), text(0));
+    }
+    assert_eq!(gets(&cluster.nodes).await, before, "nodes were asked");
+    for key in &keys {
+        set(&cluster, key, "1").await;
+    }
+    for key in &keys {
+        eventually("a change by another is seen", async || {
+            client.get("", key).await.unwrap() == text(1)
+        })
+        .await;
+    }
+    let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "2")).collect();
+    client.set_many("", &pairs).await.unwrap();
+    for key in &keys {
+        assert_eq!(client.get("", key).await.unwrap(), text(2));
+    }
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    client.delete_many("", &names).await.unwrap();
+    for key in &keys {
+        assert_eq!(client.get("", key).await.unwrap(), None);
+    }
+}
+
+/// Keys that move, and keys that are created where their slot has moved to.
+#[tokio::test]
+async fn what_moves_to_another_node_is_followed() {
+    let mut cluster = ClusterServers::start(0, &[]).await;
+    let (_w, client) = linked(&cluster.url(), &[]).await;
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        client.set("", key, b"0").await.unwrap();
+        client.get("", key).await.unwrap();
+        assert_eq!(client.get("", &format!("no-{key}")).await.unwrap(), None);
+    }
+    let new = cluster.meet().await;
+    for from in 0..3 {
+        cluster.move_slots(from, new, 2_000).await;
+    }
+    for key in &keys {
+        set(&cluster, key, "1").await;
+        set(&cluster, &format!("no-{key}"), "1").await;
+    }
+    for key in &keys {
+        for key in [key.clone(), format!("no-{key}")] {
+            eventually(&format!("the change of {key} is seen"), async || {
+                client.get("", &key).await.unwrap() == text(1)
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_dies_or_stands_still_answers_no_more() {
+    const SLOT_OF_FOO: u16 = 12_182;
+    let mut cluster = ClusterServers::start(1, &[]).await;
+    let (_w, client) = linked(&cluster.url(), &[("BACKEND_RESPONSE_TIMEOUT_MS", "1000")]).await;
+    for dies in [false, true] {
+        let witness = 0;
+        client.set("", "foo", b"0").await.unwrap();
+        assert_eq!(client.get("", "foo").await.unwrap(), text(0));
+        let victim = cluster.owner(SLOT_OF_FOO, witness).await.unwrap();
+        assert_ne!(victim, witness);
+        if dies {
+            cluster.nodes[victim].kill();
+        } else {
+            cluster.nodes[victim].pause();
+        }
+        let heir = eventually_some("a replica is promoted", async || {
+            let owner = cluster.owner(SLOT_OF_FOO, witness).await?;
+            (owner != victim).then_some(owner)
+        })
+        .await;
+        eventually("the heir takes writes", async || {
+            cluster.nodes[heir]
+                .ask::<()>(&["SET", "foo", "1"])
+                .await
+                .is_ok()
+        })
+        .await;
+        // The promotion took longer than a silent connection is trusted.
+        eventually("the change is seen", async || {
+            match client.get("", "foo").await {
+                Ok(read) => {
+                    assert_eq!(read, text(1), "that was the old primary's");
+                    true
+                }
+                Err(_) => false,
+            }
+        })
+        .await;
+        cluster.nodes[victim].restart().await;
+        cluster.agreed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_failover_by_sentinels_is_followed() {
+    let mut redis = SentinelServers::start().await;
+    let (_w, client) = linked(&redis.url(""), &[]).await;
+    client.set("", "k", b"0").await.unwrap();
+    client.get("", "k").await.unwrap();
+    let before = gets(&redis.servers).await;
+    assert_eq!(client.get("", "k").await.unwrap(), text(0));
+    assert_eq!(gets(&redis.servers).await, before);
+    redis.servers[0].kill();
+    let new = eventually_some("there is another primary", async || {
+        let primary = redis.primary().await;
+        (primary != 0).then_some(primary)
+    })
+    .await;
+    let () = redis.servers[new].ask(&["SET", "k", "1"]).await.unwrap();
+    eventually("the link is back", async || {
+        match client.get("", "k").await {
+            Ok(read) => {
+                assert_eq!(read, text(1), "that was the old primary's");
+                true
+            }
+            Err(_) => false,
+        }
+    })
+    .await;
+    let () = redis.servers[new].ask(&["SET", "k", "2"]).await.unwrap();
+    eventually("the new primary tells of changes", async || {
+        client.get("", "k").await.unwrap() == text(2)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_tell_of_changes_as_they_hear_of_them() {
+    let redis = SentinelServers::start().await;
+    let (_w, client) = linked(&redis.url(""), &[("READ_FROM", "replica")]).await;
+    for round in 0..100 {
+        client.set("", "k", round.to_string()).await.unwrap();
+        eventually("the replica has it", async || {
+            client.get("", "k").await.unwrap() == text(round)
+        })
+        .await;
+    }
+    let before = gets(&redis.servers).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("", "k").await.unwrap(), text(99));
+    }
+    assert!(gets(&redis.servers).await <= before + 1);
+}
