@@ -47,16 +47,22 @@ impl std::error::Error for Error {}
 /// Redis's refusal of a command: its ACL's is `access-denied`, any other keeps Redis's words.
 impl From<&ServerError> for Error {
     fn from(refusal: &ServerError) -> Self {
-        // Redis 7.0 words it so within a script, newer ones as everywhere.
-        let in_script = refusal
-            .details()
-            .is_some_and(|details| details.starts_with("The user executing the script can't"));
-        if refusal.code() == "NOPERM" || in_script {
+        if is_forbidden(refusal) {
             Self::AccessDenied
         } else {
             Self::other(in_words(refusal))
         }
     }
+}
+
+/// Whether it is the ACL that refuses.
+pub fn is_forbidden(refusal: &ServerError) -> bool {
+    let details = refusal.details().unwrap_or_default();
+    refusal.code() == "NOPERM"
+        // Redis 7.0 words it so within a script, newer ones as everywhere.
+        || details.starts_with("The user executing the script can't")
+        // The end of a transaction is refused so.
+        || refusal.code() == "EXECABORT" && details.contains(" has no permissions ")
 }
 
 /// Redis's error as Redis wrote it: its code, and what follows. Of a command that it does not know

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::reach::{Node, Shown};
 use super::report::{Finding, Report, Status};
 use crate::connection::probe::Place;
-use crate::error::in_words;
+use crate::error::{in_words, is_forbidden};
 use crate::settings::Settings;
 use needs::{Need, needs};
 
@@ -98,7 +98,7 @@ async fn refusals(settings: &Settings, node: &Node) -> Result<Refusals, String> 
 fn judge(need: &Need, refusal: &ServerError) -> Option<Refused> {
     let details = refusal.details().unwrap_or_default();
     match refusal.code() {
-        "NOPERM" => {
+        _ if is_forbidden(refusal) => {
             // Redis 7.2 and newer word it otherwise than the older ones.
             let is_command = details.contains(" run the ") || details.contains(" command");
             let rule = if is_command || !details.contains("key") {

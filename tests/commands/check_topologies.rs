@@ -10,6 +10,12 @@ use crate::sentinel_servers::{SERVICE, SentinelServers};
 async fn a_cluster() {
     let mut cluster = ClusterServers::start(1, &[]).await;
     let url = cluster.url();
+    eventually("the nodes know who is a replica", async || {
+        let found = check(&[&url]).await;
+        let replicas = found.one("cluster")["details"]["replicas"].as_array();
+        replicas.is_some_and(|replicas| replicas.len() == 3)
+    })
+    .await;
     for settings in [&[][..], &["READ_FROM=replica", "TTL_MS=1000"]] {
         let found = check(&[&[url.as_str()], settings].concat()).await;
         found.fails(&[]);
