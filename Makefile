@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 LATTICE := lattice/target/debug/lattice
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test soak fuzz bench test-provider test-lattice test-counter lint doc tools build clean FORCE
+.PHONY: help demo test soak fuzz bench readme test-provider test-lattice test-counter lint doc tools build clean FORCE
 
 help: ## List the targets
 	@sed -n 's/^\([a-z./-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -32,6 +32,9 @@ fuzz: ## Fuzz the decoding of calls for a minute (FUZZ_SECONDS=n: for n seconds)
 
 bench: tools ## Measure against a provider built the usual way (5 minutes)
 	cargo bench --locked
+
+readme: ## Write the tables of the settings into the documents that show them
+	@scripts/readme
 
 lint: ## Check format, and clippy with warnings denied
 	cargo fmt --check

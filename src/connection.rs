@@ -4,7 +4,7 @@
 //! to try again, and knows which requests may have reached Redis. A single server, or the one that
 //! sentinels name, is a `node`; a `cluster` is several. `supervisor` keeps a node up, `line` is one
 //! established connection, `gate` says how many calls of a link may use it. `subscription` hears of
-//! changes of keys over connections of its own.
+//! changes of keys over connections of its own; `probe` tells how a connection would be.
 //! Which command a call needs is for the rooms of the interfaces.
 
 pub mod answer;
@@ -16,6 +16,7 @@ mod line;
 mod node;
 mod notifications;
 mod place;
+pub mod probe;
 mod request;
 mod subscriber;
 pub mod subscription;

@@ -47,11 +47,7 @@ impl std::error::Error for Error {}
 /// Redis's refusal of a command: its ACL's is `access-denied`, any other keeps Redis's words.
 impl From<&ServerError> for Error {
     fn from(refusal: &ServerError) -> Self {
-        // Redis 7.0 words it so within a script, newer ones as everywhere.
-        let in_script = refusal
-            .details()
-            .is_some_and(|details| details.starts_with("The user executing the script can't"));
-        if refusal.code() == "NOPERM" || in_script {
+        if is_forbidden(refusal) {
             Self::AccessDenied
         } else {
             Self::other(in_words(refusal))
@@ -59,9 +55,23 @@ impl From<&ServerError> for Error {
     }
 }
 
-/// Redis's error as Redis wrote it: its code, and what follows.
+/// Whether it is the ACL that refuses.
+pub fn is_forbidden(refusal: &ServerError) -> bool {
+    let details = refusal.details().unwrap_or_default();
+    refusal.code() == "NOPERM"
+        // Redis 7.0 words it so within a script, newer ones as everywhere.
+        || details.starts_with("The user executing the script can't")
+        // The end of a transaction is refused so.
+        || refusal.code() == "EXECABORT" && details.contains(" has no permissions ")
+}
+
+/// Redis's error as Redis wrote it: its code, and what follows. Of a command that it does not know
+/// it repeats the arguments, a password perhaps, or data: these are left out.
 pub fn in_words(refusal: &ServerError) -> String {
-    match refusal.details() {
+    let details = refusal
+        .details()
+        .and_then(|details| details.split(", with args beginning with").next());
+    match details {
         Some(details) => format!("{} {details}", refusal.code()),
         None => refusal.code().to_owned(),
     }
@@ -93,5 +103,15 @@ mod tests {
             Error::Other("a  b c".to_owned()),
             "control characters become spaces"
         );
+    }
+
+    #[test]
+    fn arguments_that_redis_repeats_are_left_out() {
+        let refusal = "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n";
+        let refusal = redis::parse_redis_value(refusal.as_bytes()).unwrap();
+        let redis::Value::ServerError(refusal) = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert_eq!(in_words(&refusal), "ERR unknown command 'AUTH'");
     }
 }

@@ -16,11 +16,13 @@
 //! ```
 //!
 //! Beside these ways: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
-//! standard input), [`settings`] (text to typed settings), [`telemetry`], [`error`] and [`task`].
+//! standard input), [`settings`] (text to typed settings), [`check`] (tries a connection for who runs
+//! it), [`telemetry`], [`error`] and [`task`].
 
 pub mod atomics;
 pub mod batch;
 pub mod cache;
+pub mod check;
 pub mod connection;
 pub mod error;
 pub mod host_data;

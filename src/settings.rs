@@ -1,13 +1,19 @@
 //! The settings of a link: from the names and texts that a host passes on to typed values, and the
 //! words for everything that can be wrong with them.
 //!
-//! `table` defines each setting in one entry, `source` says whose value counts, `url` reads
-//! addresses. Nothing here does I/O or logs: warnings are handed back with the settings.
+//! `table` defines each setting in one entry, `value` how texts of its kind are read, `source` says
+//! whose value counts, `url` reads addresses. `listing` and `schema` show the table to people and
+//! to programs. Nothing here does I/O or logs: warnings are handed back with the settings.
 
 pub mod address;
+mod defaults;
+mod definition;
+pub mod listing;
+pub mod schema;
 mod source;
 mod table;
 pub mod url;
+mod value;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -16,8 +22,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::Address;
+pub use definition::{Definition, Secrecy};
 pub use source::{Layer, Origin, Sources};
-pub use table::{Definition, LINK_SETTINGS, PROVIDER_SETTINGS};
+pub use table::{LINK_SETTINGS, PROVIDER_SETTINGS};
 pub use watch::Watched;
 
 use source::Found;
@@ -303,7 +310,9 @@ impl<T> Definition<T> {
                 self.name, found.origin
             ));
         };
-        let noticed = (self.read)(settings, text)
+        let noticed = self
+            .value
+            .read(settings, text)
             .map_err(|wrong| self.in_words(found.origin, text, wrong))?;
         let plain_password = !found.origin.is_secret() && (self.holds_password)(text);
         let text = if plain_password {

@@ -25,6 +25,7 @@ use crate::links::{Definition, Links};
 use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, Settings};
 use watch::Watch;
+pub(crate) use watch::{channels, flags};
 
 /// A deletion that comes so soon after a link was put over another one is taken as the deletion of
 /// that other one: the two messages travel separately, and may overtake each other.

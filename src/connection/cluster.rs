@@ -22,7 +22,7 @@ use super::{Outage, Target};
 use crate::cache::Cache;
 use crate::error::{Error, in_words};
 use crate::settings::address::Endpoint;
-pub use slots::Map;
+pub use slots::{Map, Range, ranges};
 use split::{Part, Plan};
 use topology::Topology;
 

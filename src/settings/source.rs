@@ -11,7 +11,7 @@ use wasmcloud_provider_sdk::core::secrets::SecretValue;
 use super::{Definition, Warning};
 
 /// Names that the provider SDK reads from the same configuration.
-const NAMES_OF_THE_SDK: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
+pub(super) const NAMES_OF_THE_SDK: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
 
 /// Whose value it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,12 @@ use super::Wrong;
 const EXPECTED: &str = "SET@key and DEL@key, separated by commas; a key may be a pattern of Redis \
                         (`\\` takes a special character literally, also a comma)";
 
+/// A regular expression (ECMA-262) for the texts that [`parse`] takes.
+pub(super) const PATTERN: &str = concat!(
+    r"^[\s,]*(([Ss][Ee][Tt]|[Dd][Ee][Ll])\s*@\s*(\\([\s\S]|$)|[^\\,\s])(\\([\s\S]|$)|[^\\,])*",
+    r"(,[\s,]*|$))*$",
+);
+
 /// Keys that a component is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {

@@ -13,6 +13,7 @@ use super::lease::{Lease, is_lease};
 use super::queue::{Change, LANES, MOST_CHANGES, Queue};
 use crate::connection::subscription::{Listener, Message, Subscription, Wish};
 use crate::connection::{Connection, Target};
+use crate::keyspace::Bucket;
 use crate::link::Link;
 use crate::serve::caller::Caller;
 use crate::settings::{Health, Settings, Watched};
@@ -70,14 +71,9 @@ impl Watch {
                 settings.watch_bucket
             )
         })?;
-        let channel_start = format!("__keyspace@{}__:", settings.address.database);
-        let watched: HashMap<Vec<u8>, Watched> = settings
-            .watch
-            .iter()
-            .map(|watched| {
-                let pattern = format!("{channel_start}{}", bucket.pattern_of(&watched.pattern));
-                (pattern.into_bytes(), watched.clone())
-            })
+        let channel_start = channel_start(settings);
+        let watched: HashMap<Vec<u8>, Watched> = channels(settings, &bucket)
+            .map(|(pattern, watched)| (pattern.into_bytes(), watched.clone()))
             .collect();
         let wish = Wish {
             patterns: watched
@@ -249,8 +245,25 @@ impl Ear {
     }
 }
 
+/// What stands before the key in a channel.
+fn channel_start(settings: &Settings) -> String {
+    format!("__keyspace@{}__:", settings.address.database)
+}
+
+/// The patterns of the channels to subscribe to, and what is watched there.
+pub(crate) fn channels<'s>(
+    settings: &'s Settings,
+    bucket: &Bucket<'_>,
+) -> impl Iterator<Item = (String, &'s Watched)> {
+    let start = channel_start(settings);
+    settings.watch.iter().map(move |watched| {
+        let pattern = format!("{start}{}", bucket.pattern_of(&watched.pattern));
+        (pattern, watched)
+    })
+}
+
 /// The flags of `notify-keyspace-events` for all commands that set, or delete, a string.
-fn flags(watched: &[Watched]) -> &'static str {
+pub(crate) fn flags(watched: &[Watched]) -> &'static str {
     let on_set = watched.iter().any(|watched| watched.on_set);
     let on_delete = watched.iter().any(|watched| watched.on_delete);
     match (on_set, on_delete) {

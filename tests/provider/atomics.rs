@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use crate::common::client::{Error, other};
+use crate::common::host::Link;
 use crate::common::redis::Redis;
 use crate::common::world::World;
 
@@ -105,6 +106,26 @@ async fn a_negative_result_is_an_error_and_changes_nothing() {
         Ok(1),
         "exact there, too"
     );
+}
+
+/// What is taken back must not take a right that the README does not list.
+#[tokio::test]
+async fn the_documented_rights_are_enough_to_change_nothing() {
+    let w = World::builder().unlinked().start().await;
+    let rules = "on >pw ~* +evalsha +eval +incrby +get";
+    let words = [
+        &["ACL", "SETUSER", "app"][..],
+        &rules.split(' ').collect::<Vec<_>>(),
+    ];
+    let () = w.redis.ask(&words.concat()).await;
+    let () = w.redis.ask(&["SET", "n", "-5"]).await;
+    let link = Link::new("c", "default")
+        .config(&[("URL", &w.redis.url())])
+        .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+    let client = w.put_new(&link).await;
+    other(client.increment("", "n", 3).await);
+    assert_eq!(w.redis.ask::<String>(&["GET", "n"]).await, "-5");
+    assert_eq!(client.increment("", "n", 6).await, Ok(1));
 }
 
 #[tokio::test]

@@ -175,6 +175,20 @@ async fn what_the_acl_forbids_within_a_function_is_access_denied() {
     }
 }
 
+/// Redis refuses the end of a transaction in other words than anything else.
+#[tokio::test]
+async fn a_transaction_that_the_acl_forbids_is_access_denied() {
+    let w = World::builder().unlinked().start().await;
+    let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-exec"];
+    let () = w.redis.ask(&rules).await;
+    let link = Link::new("c", "default")
+        .config(&[("URL", &w.redis.url()), ("TTL_MS", "500000")])
+        .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
+    let client = w.put_new(&link).await;
+    let pairs: [(&str, &[u8]); 2] = [("k", b"1"), ("l", b"2")];
+    assert_eq!(client.set_many("", &pairs).await, Err(Error::AccessDenied));
+}
+
 #[tokio::test]
 async fn a_user_without_a_password_is_not_somebody_else() {
     let w = World::builder().unlinked().start().await;

@@ -1,0 +1,61 @@
+//! `kvredis check`: tries a connection as a link would, and says what it found.
+//!
+//! It goes the link's way step by step (`reach`), asks each server what it is (`server`), whether
+//! it allows all that this link needs (`rights`), whether reads may be kept (`caching`), whether it
+//! tells of changes (`watching`) and how fast it answers (`latency`). `arguments` reads the command
+//! line, `report` is what is shown. The steps themselves are `connection::probe`'s. Nothing in Redis
+//! is changed.
+
+pub mod arguments;
+mod caching;
+mod latency;
+mod reach;
+pub mod report;
+mod rights;
+mod server;
+mod topology;
+mod watching;
+
+use crate::connection::Target;
+use crate::settings::{Settings, Sources};
+use report::{Finding, Report, Status};
+
+/// Checks whether a link with these settings would work.
+pub async fn check(sources: &Sources) -> Report {
+    let mut report = Report::default();
+    let reading = Settings::read(sources);
+    for warning in &reading.warnings {
+        report.add(Finding::new("settings", Status::Warning, &warning.text));
+    }
+    let mut settings = match reading.settings {
+        Ok(settings) => settings,
+        Err(wrong) => {
+            let finding = Finding::new("settings", Status::Failed, wrong);
+            report.add(finding.advice("correct it: `kvredis settings` lists what there is"));
+            return report;
+        }
+    };
+    if !settings.watch.is_empty() {
+        // As a watching link does: a replica may not know yet of what the component is told of.
+        settings.read_from_replica = false;
+    }
+    report.address = Some(settings.address.to_string());
+    if reading.warnings.is_empty() {
+        report.add(Finding::new(
+            "settings",
+            Status::Ok,
+            "all are known and valid",
+        ));
+    }
+    let target = Target::new(&settings);
+    let nodes = topology::find(&target, &mut report).await;
+    if nodes.is_empty() {
+        return report;
+    }
+    server::check(&settings, &nodes, &mut report).await;
+    rights::check(&settings, &nodes, &mut report).await;
+    caching::check(&target, &nodes, &mut report).await;
+    watching::check(&settings, &target, &nodes, &mut report).await;
+    latency::check(&nodes, &mut report).await;
+    report
+}

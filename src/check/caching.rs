@@ -1,0 +1,34 @@
+//! Whether what is read may be kept in memory, as `CACHE_MAX_ENTRIES` wants: Redis must tell of
+//! changes (RESP3 and `CLIENT TRACKING`).
+
+use futures_util::future::join_all;
+
+use super::reach::{Node, Shown};
+use super::report::{Finding, Report, Status};
+use crate::connection::Target;
+use crate::connection::probe;
+
+/// Reports it, where a cache is wanted.
+pub async fn check(target: &Target, nodes: &[Node], report: &mut Report) {
+    let tried = nodes.iter().map(|node| probe::keeps(target, &node.place));
+    let mut all_keep = None;
+    for (node, keeps) in nodes.iter().zip(join_all(tried).await) {
+        match keeps {
+            None => {}
+            Some(Ok(())) => all_keep = all_keep.or(Some(true)),
+            Some(Err(why)) => {
+                all_keep = Some(false);
+                let text = format!("{} lets nothing be kept: {why}", Shown(&node.site));
+                let finding = Finding::new("cache", Status::Failed, text);
+                report.add(finding.advice(
+                    "allow the user `+client|tracking`, or leave CACHE_MAX_ENTRIES out: every \
+                     read then asks Redis",
+                ));
+            }
+        }
+    }
+    if all_keep == Some(true) {
+        let text = "reads may be kept, Redis tells of changes";
+        report.add(Finding::new("cache", Status::Ok, text));
+    }
+}

@@ -1,0 +1,60 @@
+//! How fast the servers answer.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::reach::{Node, Shown};
+use super::report::{Finding, Report, Status};
+
+/// How often each server is asked.
+const PINGS: usize = 20;
+
+/// Reports the median and the longest time of an answer, over all servers.
+pub async fn check(nodes: &[Node], report: &mut Report) {
+    let mut times: Vec<(Duration, &Node)> = Vec::new();
+    for (node, answers) in nodes.iter().zip(join_all(nodes.iter().map(ping)).await) {
+        match answers {
+            Ok(answers) => times.extend(answers.into_iter().map(|time| (time, node))),
+            Err(why) => {
+                let text = format!("{}: {why}", Shown(&node.site));
+                let advice = "see whether Redis is overloaded (`SLOWLOG GET`), or far away; a \
+                              higher BACKEND_RESPONSE_TIMEOUT_MS waits longer";
+                report.add(Finding::new("latency", Status::Failed, text).advice(advice));
+                return;
+            }
+        }
+    }
+    times.sort_by_key(|(time, _)| *time);
+    let (Some((median, _)), Some((longest, slowest))) = (times.get(times.len() / 2), times.last())
+    else {
+        return;
+    };
+    let milliseconds = |time: &Duration| time.as_secs_f64() * 1_000.0;
+    let (median, longest) = (milliseconds(median), milliseconds(longest));
+    let place = if nodes.len() > 1 {
+        format!(" ({})", Shown(&slowest.site))
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "{} PINGs: median {median:.2} ms, longest {longest:.2} ms{place}",
+        times.len()
+    );
+    let finding = Finding::new("latency", Status::Ok, text)
+        .detail("median_ms", median)
+        .detail("max_ms", longest)
+        .detail("pings", times.len());
+    report.add(finding);
+}
+
+async fn ping(node: &Node) -> Result<Vec<Duration>, String> {
+    let mut times = Vec::with_capacity(PINGS);
+    for _ in 0..PINGS {
+        let started = Instant::now();
+        // A refusal takes as long.
+        let _ = node.probe.ask(redis::cmd("PING")).await?;
+        times.push(started.elapsed());
+    }
+    Ok(times)
+}

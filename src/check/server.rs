@@ -1,0 +1,325 @@
+//! What a server says of itself: whom it takes us for, its version, its mode and role; and whether
+//! a link can work with that.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use redis::Value;
+
+use super::reach::{Node, Shown};
+use super::report::{Finding, Report, Status};
+use crate::connection::probe::Place;
+use crate::error::in_words;
+use crate::settings::address::Server;
+use crate::settings::{Address, Settings};
+
+/// The oldest versions served.
+const OLDEST_REDIS: (u32, u32) = (6, 2);
+const OLDEST_VALKEY: (u32, u32) = (7, 2);
+
+/// What a server says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    /// Redis or Valkey.
+    name: &'static str,
+    version: String,
+    /// `standalone`, `cluster` or `sentinel`.
+    mode: String,
+    /// `primary` or `replica`.
+    role: &'static str,
+    /// The primary of a replica, as far as it says.
+    primary: Option<String>,
+    /// A replica that takes writes all the same.
+    takes_writes: bool,
+}
+
+/// Reports who is logged in, and what the servers are.
+pub async fn check(settings: &Settings, nodes: &[Node], report: &mut Report) {
+    if let [first, ..] = nodes {
+        report.add(login(&settings.address, first).await);
+    }
+    let facts = join_all(nodes.iter().map(ask)).await;
+    let several = nodes.len() > 1;
+    let mut seen: Vec<String> = Vec::new();
+    for (node, facts) in nodes.iter().zip(facts) {
+        let mut finding = match facts {
+            Ok(facts) => judge(&facts, settings, node),
+            Err(why) => Finding::new("server", Status::Warning, format!("version unknown: {why}"))
+                .advice("allow the user `+info` to have it checked; kvredis works without"),
+        };
+        // Nodes of a cluster are alike, or else worth a line.
+        let text = finding.text().to_owned();
+        if several && seen.contains(&text) {
+            continue;
+        }
+        seen.push(text);
+        if several {
+            finding = finding.detail("node", Shown(&node.site).to_string());
+        }
+        report.add(finding);
+    }
+}
+
+async fn login(address: &Address, node: &Node) -> Finding {
+    let set = address.username.as_deref().unwrap_or("default");
+    let whoami = redis::cmd("ACL").arg("WHOAMI").take();
+    match node.probe.ask(whoami).await {
+        Ok(Ok(answer)) => {
+            let user = text(&answer).unwrap_or_else(|| set.to_owned());
+            let text = format!("logged in as {user}");
+            Finding::new("login", Status::Ok, text).detail("user", user)
+        }
+        // A strict ACL may forbid the question; the log-in has succeeded all the same.
+        Ok(Err(_)) => {
+            let text = format!("logged in as {set} (`ACL WHOAMI` is not allowed)");
+            Finding::new("login", Status::Ok, text).detail("user", set)
+        }
+        Err(why) => Finding::new("login", Status::Failed, why)
+            .advice("the server stopped answering: see whether it hangs or is overloaded"),
+    }
+}
+
+/// Asks `INFO`; where that is forbidden, `HELLO`, which is allowed to everybody.
+async fn ask(node: &Node) -> Result<Facts, String> {
+    let mut texts = String::new();
+    for section in ["server", "replication"] {
+        let info = redis::cmd("INFO").arg(section).take();
+        match node.probe.ask(info).await? {
+            Ok(answer) => texts.push_str(&text(&answer).unwrap_or_default()),
+            Err(refusal) => {
+                let hello = node.probe.ask(redis::cmd("HELLO")).await?;
+                let hello = hello.ok().and_then(|answer| of_hello(&answer));
+                return hello.ok_or_else(|| in_words(&refusal));
+            }
+        }
+    }
+    of_info(&texts).ok_or_else(|| "INFO names no version".to_owned())
+}
+
+fn of_info(text: &str) -> Option<Facts> {
+    let fields: HashMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.trim().split_once(':'))
+        .collect();
+    let field = |name: &str| fields.get(name).copied();
+    // Valkey says for old clients' sake which Redis it can stand in for.
+    let (name, version) = match field("valkey_version") {
+        Some(version) => ("Valkey", version),
+        None if field("server_name") == Some("valkey") => ("Valkey", field("redis_version")?),
+        None => ("Redis", field("redis_version")?),
+    };
+    let mode = field("server_mode").or_else(|| field("redis_mode"));
+    let primary = field("master_host").zip(field("master_port"));
+    Some(Facts {
+        name,
+        version: version.to_owned(),
+        mode: mode.unwrap_or("standalone").to_owned(),
+        role: role(field("role").unwrap_or("master")),
+        primary: primary.map(|(host, port)| format!("{host}:{port}")),
+        takes_writes: field("slave_read_only") == Some("0"),
+    })
+}
+
+fn of_hello(answer: &Value) -> Option<Facts> {
+    let Value::Array(items) = answer else {
+        return None;
+    };
+    let fields: HashMap<String, String> = items
+        .chunks_exact(2)
+        .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
+        .collect();
+    let is_valkey = fields
+        .get("server")
+        .is_some_and(|server| server == "valkey");
+    Some(Facts {
+        name: if is_valkey { "Valkey" } else { "Redis" },
+        version: fields.get("version")?.clone(),
+        mode: fields.get("mode")?.clone(),
+        role: role(fields.get("role")?),
+        primary: None,
+        takes_writes: false,
+    })
+}
+
+fn role(word: &str) -> &'static str {
+    match word {
+        "slave" | "replica" => "replica",
+        _ => "primary",
+    }
+}
+
+fn judge(facts: &Facts, settings: &Settings, node: &Node) -> Finding {
+    let Facts {
+        name,
+        version,
+        mode,
+        role,
+        ..
+    } = facts;
+    let text = match &facts.primary {
+        Some(primary) if *role == "replica" => {
+            format!("{name} {version}, {mode}, {role} of {primary}")
+        }
+        _ => format!("{name} {version}, {mode}, {role}"),
+    };
+    let trouble = trouble(facts, settings, &node.place);
+    let finding = match trouble {
+        Some((status, what, advice)) => {
+            Finding::new("server", status, format!("{text}: {what}")).advice(advice)
+        }
+        None => Finding::new("server", Status::Ok, text),
+    };
+    finding
+        .detail("server", *name)
+        .detail("version", version.as_str())
+        .detail("mode", mode.as_str())
+        .detail("role", *role)
+}
+
+/// What keeps a link from working with such a server, and what to do.
+fn trouble(facts: &Facts, settings: &Settings, place: &Place) -> Option<(Status, String, String)> {
+    let failed = |what: &str, advice: String| Some((Status::Failed, what.to_owned(), advice));
+    if is_too_old(facts) {
+        let what = "it is too old for kvredis".to_owned();
+        let advice = format!(
+            "update it: Redis {}.{} and Valkey {}.{} are the oldest that work",
+            OLDEST_REDIS.0, OLDEST_REDIS.1, OLDEST_VALKEY.0, OLDEST_VALKEY.1
+        );
+        return Some((Status::Failed, what, advice));
+    }
+    let tls = if settings.address.tls { "s" } else { "" };
+    let in_cluster = matches!(settings.address.server, Server::Cluster { .. });
+    match facts.mode.as_str() {
+        "cluster" if !in_cluster => {
+            let advice = format!("use redis{tls}-cluster://host:port as URL");
+            return failed("it is a node of a cluster", advice);
+        }
+        "sentinel" => {
+            let advice = format!(
+                "use redis{tls}-sentinel://host:port?sentinelServiceName=NAME as URL, or the \
+                 address of the Redis itself"
+            );
+            return failed("it is a sentinel, which holds no keys", advice);
+        }
+        _ => {}
+    }
+    let meant_as_replica = matches!(place, Place::Replica(_) | Place::ClusterReplica(_));
+    if facts.role == "replica" && !meant_as_replica && !settings.read_only {
+        if facts.takes_writes {
+            let what = "what is written there is lost when it synchronises".to_owned();
+            let advice = "use the address of its primary as URL".to_owned();
+            return Some((Status::Warning, what, advice));
+        }
+        let advice = "use the address of its primary as URL, or set READ_ONLY=true".to_owned();
+        return failed("it takes no writes", advice);
+    }
+    None
+}
+
+fn is_too_old(facts: &Facts) -> bool {
+    let mut numbers = facts.version.split('.').map(str::parse);
+    // A version that is no number is a build of somebody's own.
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return false;
+    };
+    let oldest = match facts.name {
+        "Valkey" => OLDEST_VALKEY,
+        _ => OLDEST_REDIS,
+    };
+    (major, minor) < oldest
+}
+
+/// An answer that is text.
+pub fn text(answer: &Value) -> Option<String> {
+    match answer {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) => Some(text.clone()),
+        Value::VerbatimString { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::probe::Site;
+
+    fn info(text: &str) -> Facts {
+        of_info(text).unwrap()
+    }
+
+    fn advice(facts: &Facts, settings: &Settings) -> Option<String> {
+        let place = Place::Server(Site::Unix("/s".into()));
+        let (status, what, advice) = trouble(facts, settings, &place)?;
+        assert_eq!(status, Status::Failed, "{what}");
+        Some(advice)
+    }
+
+    #[test]
+    fn versions_are_read_and_old_ones_refused() {
+        let facts = info("redis_version:7.0.15\r\nredis_mode:standalone\r\nrole:master\r\n");
+        assert_eq!((facts.name, facts.version.as_str()), ("Redis", "7.0.15"));
+        assert_eq!(advice(&facts, &Settings::default()), None);
+        for (text, old) in [
+            ("redis_version:6.2.0", false),
+            ("redis_version:6.0.16", true),
+            ("redis_version:5.0.14", true),
+            ("redis_version:10.0.0", false),
+            ("redis_version:unstable", false),
+            (
+                "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1",
+                false,
+            ),
+            (
+                "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.0",
+                false,
+            ),
+            ("redis_version:7.0.0\r\nserver_name:valkey", true),
+        ] {
+            assert_eq!(is_too_old(&info(text)), old, "{text}");
+        }
+        let advice = advice(&info("redis_version:5.0.14"), &Settings::default()).unwrap();
+        assert!(advice.contains("Redis 6.2 and Valkey 7.2"), "{advice}");
+    }
+
+    #[test]
+    fn hello_says_it_too() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let pairs = [
+            ("server", "redis"),
+            ("version", "7.0.15"),
+            ("mode", "cluster"),
+            ("role", "replica"),
+        ];
+        let items = pairs
+            .iter()
+            .flat_map(|(name, value)| [text(name), text(value)]);
+        let facts = of_hello(&Value::Array(items.collect())).unwrap();
+        assert_eq!((facts.version.as_str(), facts.role), ("7.0.15", "replica"));
+        assert!(
+            advice(&facts, &Settings::default())
+                .unwrap()
+                .contains("redis-cluster://")
+        );
+        assert_eq!(of_hello(&Value::Nil), None);
+    }
+
+    #[test]
+    fn a_replica_serves_who_only_reads() {
+        let facts = info(
+            "redis_version:7.0.15\r\nrole:slave\r\nmaster_host:h\r\nmaster_port:1\r\n\
+             slave_read_only:1",
+        );
+        assert_eq!(facts.primary.as_deref(), Some("h:1"));
+        assert!(
+            advice(&facts, &Settings::default())
+                .unwrap()
+                .contains("READ_ONLY")
+        );
+        let reads = Settings {
+            read_only: true,
+            ..Settings::default()
+        };
+        assert_eq!(advice(&facts, &reads), None);
+    }
+}

@@ -1,0 +1,261 @@
+//! Which servers a link would connect to, and the connections to them: the one of the URL, the one
+//! that sentinels name, or the nodes of a cluster.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::reach::{Failure, Node, Shown};
+use super::report::{Finding, Report, Status};
+use crate::connection::Target;
+use crate::connection::probe::{self, Place, Range, Site};
+use crate::settings::address::{Endpoint, Sentinels, Server};
+
+const SLOTS: usize = 16_384;
+
+/// Connects to all servers of the link; none where that fails.
+pub async fn find(target: &Target, report: &mut Report) -> Vec<Node> {
+    let address = target.address.to_string();
+    match &target.address.server {
+        Server::Tcp(endpoint) => {
+            let place = Place::Server(Site::Tcp(endpoint.clone()));
+            one(target, place, &endpoint.to_string(), report).await
+        }
+        Server::Unix { path } => {
+            let place = Place::Server(Site::Unix(path.clone()));
+            one(target, place, &path.display().to_string(), report).await
+        }
+        Server::Sentinel(sentinels) => {
+            let Some(primary) = ask_sentinels(target, sentinels, report).await else {
+                return Vec::new();
+            };
+            let place = Place::Primary(sentinels.clone());
+            let mut nodes = one(target, place, &primary, report).await;
+            if target.read_from_replica && !nodes.is_empty() {
+                nodes.extend(replica(target, sentinels, &primary, report).await);
+            }
+            nodes
+        }
+        Server::Cluster { seeds } => cluster(target, seeds, &address, report).await,
+    }
+}
+
+async fn one(target: &Target, place: Place, server: &str, report: &mut Report) -> Vec<Node> {
+    match Node::open(target, place).await {
+        Ok(node) => {
+            report.add(node.reachable());
+            report.add(node.tls(&target.tls));
+            vec![node]
+        }
+        Err(failure) => {
+            fail(failure, server, report);
+            Vec::new()
+        }
+    }
+}
+
+fn fail(failure: Failure, server: &str, report: &mut Report) {
+    for finding in failure.findings(server) {
+        report.add(finding);
+    }
+}
+
+/// Asks each sentinel alone which server is the primary, and all together as a link does.
+async fn ask_sentinels(
+    target: &Target,
+    sentinels: &Sentinels,
+    report: &mut Report,
+) -> Option<String> {
+    let asked = sentinels.endpoints.iter().map(async |endpoint| {
+        let alone = Place::Primary(Sentinels {
+            endpoints: vec![endpoint.clone()],
+            ..sentinels.clone()
+        });
+        probe::find(target, &alone).await
+    });
+    let all_together = Place::Primary(sentinels.clone());
+    let (answers, together) = tokio::join!(join_all(asked), probe::find(target, &all_together));
+    let primary = match together {
+        Ok(site) => Shown(&site).to_string(),
+        Err(why) => {
+            let step = super::reach::Step::Sentinels;
+            fail(Failure { step, why }, &target.address.to_string(), report);
+            return None;
+        }
+    };
+    let agree = answers.iter().filter(|answer| {
+        answer
+            .as_ref()
+            .is_ok_and(|site| Shown(site).to_string() == primary)
+    });
+    let (agree, all) = (agree.count(), answers.len());
+    let service = &sentinels.service;
+    let text = format!("{agree} of {all} name {primary} as the primary of {service}");
+    let status = if agree == all {
+        Status::Ok
+    } else {
+        Status::Warning
+    };
+    let mut finding = Finding::new("sentinels", status, text)
+        .detail("primary", primary.as_str())
+        .detail("agree", agree)
+        .detail("asked", all);
+    let silent = answers.into_iter().find_map(Result::err);
+    if let Some(why) = silent {
+        finding = finding.advice(format!("see after the others ({})", why.reason()));
+    }
+    report.add(finding);
+    Some(primary)
+}
+
+async fn replica(
+    target: &Target,
+    sentinels: &Sentinels,
+    primary: &str,
+    report: &mut Report,
+) -> Option<Node> {
+    match Node::open(target, Place::Replica(sentinels.clone())).await {
+        Ok(node) if Shown(&node.site).to_string() != primary => {
+            let text = format!("reads may go to {}", Shown(&node.site));
+            report.add(Finding::new("replicas", Status::Ok, text));
+            Some(node)
+        }
+        Ok(_) => {
+            let text = "the sentinels name no healthy replica: reads go to the primary";
+            report.add(Finding::new("replicas", Status::Warning, text));
+            None
+        }
+        Err(failure) => {
+            let advice = failure.advice();
+            let text = format!("no replica can be read from: {}", failure.why.reason());
+            report.add(Finding::new("replicas", Status::Warning, text).advice(advice));
+            None
+        }
+    }
+}
+
+async fn cluster(
+    target: &Target,
+    seeds: &[Endpoint],
+    address: &str,
+    report: &mut Report,
+) -> Vec<Node> {
+    let (mut reached, failures) = open_all(target, seeds.iter().cloned(), Place::Server).await;
+    if reached.is_empty() {
+        // One reason is enough: the first seed's.
+        if let Some((endpoint, failure)) = failures.into_iter().next() {
+            fail(failure, &endpoint.to_string(), report);
+        }
+        return Vec::new();
+    }
+    let first = reached.swap_remove(0);
+    report.add(first.reachable());
+    report.add(first.tls(&target.tls));
+    for (endpoint, failure) in failures {
+        let advice = failure.advice();
+        let text = format!("the node {endpoint} of the URL: {}", failure.why.reason());
+        report.add(Finding::new("reachable", Status::Warning, text).advice(advice));
+    }
+    let ranges = match &first.site {
+        Site::Tcp(endpoint) => first.probe.slots(endpoint).await,
+        Site::Unix(_) => Err("a Unix socket leads to no cluster".to_owned()),
+    };
+    let ranges = match ranges {
+        Ok(ranges) => ranges,
+        Err(why) => {
+            let advice = if why.contains("NOPERM") {
+                "allow the user `+cluster|slots`"
+            } else {
+                "if it is no cluster, the URL begins with redis:// (rediss:// with TLS)"
+            };
+            let text = format!("{address} does not say which node has which keys: {why}");
+            report.add(Finding::new("cluster", Status::Failed, text).advice(advice));
+            return Vec::new();
+        }
+    };
+    nodes_of(target, &ranges, report).await
+}
+
+/// Connects to all nodes that a link would use.
+async fn nodes_of(target: &Target, ranges: &[Range], report: &mut Report) -> Vec<Node> {
+    let primaries: BTreeSet<_> = ranges.iter().map(|range| range.primary.clone()).collect();
+    let replicas: BTreeSet<_> = ranges
+        .iter()
+        .flat_map(|range| range.replicas.clone())
+        .collect();
+    let covered: usize = ranges
+        .iter()
+        .map(|range| usize::from(range.last).saturating_sub(usize::from(range.first)) + 1)
+        .sum();
+    let text = format!(
+        "{} primaries and {} replicas, {covered} of {SLOTS} slots covered",
+        primaries.len(),
+        replicas.len()
+    );
+    let names = |nodes: &BTreeSet<Endpoint>| -> Vec<String> {
+        nodes.iter().map(ToString::to_string).collect()
+    };
+    let status = if covered == SLOTS {
+        Status::Ok
+    } else {
+        Status::Failed
+    };
+    let mut finding = Finding::new("cluster", status, text)
+        .detail("primaries", json!(names(&primaries)))
+        .detail("replicas", json!(names(&replicas)))
+        .detail("slots_covered", covered);
+    if covered < SLOTS {
+        finding = finding.advice(
+            "keys in the other slots have no server: run `redis-cli --cluster check host:port` \
+             there, and `--cluster fix` or `create`",
+        );
+    }
+    report.add(finding);
+    let (mut nodes, failures) = open_all(target, primaries.into_iter(), Place::Server).await;
+    report_unreachable(failures, Status::Failed, report);
+    if target.read_from_replica {
+        let place = Place::ClusterReplica;
+        let (replicas, failures) = open_all(target, replicas.into_iter(), place).await;
+        // Its primary is read from instead.
+        report_unreachable(failures, Status::Warning, report);
+        nodes.extend(replicas);
+    }
+    nodes
+}
+
+fn report_unreachable(failures: Vec<(Endpoint, Failure)>, status: Status, report: &mut Report) {
+    for (endpoint, failure) in failures {
+        let advice = format!(
+            "{}; the nodes must be reachable by the addresses that they name \
+             (`cluster-announce-ip`, `cluster-announce-port`)",
+            failure.advice()
+        );
+        let text = format!("the node {endpoint}: {}", failure.why.reason());
+        let finding = Finding::new("cluster", status, text).advice(advice);
+        report.add(finding.detail("node", endpoint.to_string()));
+    }
+}
+
+/// Connects to several servers at once.
+async fn open_all(
+    target: &Target,
+    endpoints: impl Iterator<Item = Endpoint>,
+    place: impl Fn(Site) -> Place,
+) -> (Vec<Node>, Vec<(Endpoint, Failure)>) {
+    let opening = endpoints.map(|endpoint| {
+        let place = place(Site::Tcp(endpoint.clone()));
+        async move {
+            let opened = Node::open(target, place).await;
+            opened.map_err(|failure| (endpoint, failure))
+        }
+    });
+    let (mut nodes, mut failures) = (Vec::new(), Vec::new());
+    for opened in join_all(opening).await {
+        match opened {
+            Ok(node) => nodes.push(node),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    (nodes, failures)
+}

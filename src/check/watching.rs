@@ -1,0 +1,164 @@
+//! Whether Redis tells of changes of keys, as `WATCH` needs: its setting `notify-keyspace-events`,
+//! and whether the channels may be subscribed to.
+
+use futures_util::future::join_all;
+use redis::ServerError;
+
+use super::reach::{Node, Shown};
+use super::report::{Finding, Report, Status};
+use crate::connection::Target;
+use crate::connection::probe::{self, NOTIFICATIONS, Place};
+use crate::error::in_words;
+use crate::keyspace::Keyspace;
+use crate::settings::Settings;
+use crate::watcher;
+
+/// What a node says of its setting: the flags, or why it does not say.
+type Flags = Result<String, String>;
+
+/// Reports both; without `WATCH` only what is set.
+pub async fn check(settings: &Settings, target: &Target, nodes: &[Node], report: &mut Report) {
+    let tellers: Vec<&Node> = nodes.iter().filter(|node| tells(node)).collect();
+    let of_nodes = join_all(tellers.iter().map(|node| flags(node))).await;
+    if settings.watch.is_empty() {
+        let now = match of_nodes.first() {
+            Some(Ok(flags)) => format!("; {NOTIFICATIONS} is \"{flags}\""),
+            _ => String::new(),
+        };
+        let text = format!("not needed: WATCH is not set{now}");
+        report.add(Finding::new("notifications", Status::Info, text));
+        return;
+    }
+    let several = tellers.len() > 1;
+    let mut seen: Vec<(Flags, bool)> = Vec::new();
+    for (node, flags) in tellers.iter().zip(of_nodes) {
+        let may_set = settings.watch_configure_redis && may_configure(node).await;
+        if seen.contains(&(flags.clone(), may_set)) {
+            continue;
+        }
+        let mut finding = notifications(settings, &flags, may_set);
+        if several && !matches!(&flags, Ok(_) if seen.is_empty()) {
+            finding = finding.detail("node", Shown(&node.site).to_string());
+        }
+        report.add(finding);
+        seen.push((flags, may_set));
+    }
+    report.add(subscription(settings, target, &tellers).await);
+}
+
+/// Primaries tell of changes; a link listens to no replica.
+fn tells(node: &Node) -> bool {
+    !matches!(node.place, Place::Replica(_) | Place::ClusterReplica(_))
+}
+
+async fn flags(node: &Node) -> Flags {
+    let get = redis::cmd("CONFIG").arg("GET").arg(NOTIFICATIONS).take();
+    match node.probe.ask(get).await {
+        Ok(Ok(answer)) => {
+            probe::notifications_set(answer).ok_or_else(|| "there is no such setting".to_owned())
+        }
+        Ok(Err(refusal)) => Err(in_words(&refusal)),
+        Err(why) => Err(why),
+    }
+}
+
+/// Tries with a setting that no server has.
+async fn may_configure(node: &Node) -> bool {
+    let set = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("kvredis-check")
+        .arg("")
+        .take();
+    let forbids = |refusal: &ServerError| {
+        let details = refusal.details().unwrap_or_default();
+        refusal.code() == "NOPERM" || details.starts_with("unknown command")
+    };
+    matches!(node.probe.ask(set).await, Ok(answer) if !answer.as_ref().is_err_and(forbids))
+}
+
+fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
+    let name = "notifications";
+    let needed = watcher::flags(&settings.watch);
+    let current = match flags {
+        Ok(current) => current,
+        Err(why) => {
+            let text = format!("{NOTIFICATIONS} cannot be seen: {why}");
+            return Finding::new(name, Status::Warning, text)
+                .advice(format!(
+                    "have somebody who may see it check that it has {needed}; kvredis watches all \
+                     the same"
+                ))
+                .detail("needed", needed);
+        }
+    };
+    let Some(to_set) = probe::notifications_to_set(current, needed) else {
+        let text = format!("{NOTIFICATIONS} is \"{current}\", all that WATCH needs");
+        return Finding::new(name, Status::Ok, text)
+            .detail("flags", current.as_str())
+            .detail("needed", needed);
+    };
+    let missing: String = to_set.chars().skip(current.chars().count()).collect();
+    let command = format!("CONFIG SET {NOTIFICATIONS} {to_set}");
+    let text = format!("{NOTIFICATIONS} is \"{current}\" and lacks {missing} for WATCH");
+    let finding = if may_set {
+        let text = format!("{text}; kvredis will add that (WATCH_CONFIGURE_REDIS)");
+        Finding::new(name, Status::Ok, text)
+    } else if settings.watch_configure_redis {
+        let advice = format!(
+            "allow the user `+config|get +config|set`, or run `{command}` in Redis (and keep it \
+             in its configuration)"
+        );
+        let text = format!("{text}; WATCH_CONFIGURE_REDIS may not add that");
+        Finding::new(name, Status::Failed, text).advice(advice)
+    } else {
+        let advice = format!(
+            "run `{command}` in Redis (and keep it in its configuration), or set \
+             WATCH_CONFIGURE_REDIS=true"
+        );
+        Finding::new(name, Status::Failed, text).advice(advice)
+    };
+    finding
+        .detail("flags", current.as_str())
+        .detail("needed", needed)
+        .detail("missing", missing)
+        .detail("command", command)
+}
+
+async fn subscription(settings: &Settings, target: &Target, nodes: &[&Node]) -> Finding {
+    let name = "subscription";
+    let keyspace = Keyspace::new(settings);
+    let Ok(bucket) = keyspace.bucket(&settings.watch_bucket) else {
+        let text = format!("the link has no bucket {:?}", settings.watch_bucket);
+        return Finding::new(name, Status::Failed, text)
+            .advice("set WATCH_BUCKET to one that BUCKETS and BUCKET_LAYOUT allow");
+    };
+    let channels = watcher::channels(settings, &bucket);
+    let patterns: Vec<String> = channels.map(|(pattern, _)| pattern).collect();
+    let tried = nodes
+        .iter()
+        .map(|node| probe::subscribe(target, &node.place, &patterns));
+    let failed = join_all(tried).await.into_iter().find_map(Result::err);
+    match failed {
+        None => {
+            let text = format!("subscribed to {}", patterns.join(" "));
+            Finding::new(name, Status::Ok, text).detail("channels", patterns)
+        }
+        Some(why) => {
+            let user = settings.address.username.as_deref().unwrap_or("default");
+            let advice = if why.contains("NOPERM") {
+                // Redis compares patterns letter by letter.
+                let channels: Vec<String> = patterns
+                    .iter()
+                    .map(|pattern| format!("&{pattern}"))
+                    .collect();
+                let channels = channels.join(" ");
+                format!("run `ACL SETUSER {user} +psubscribe {channels}` in Redis")
+            } else {
+                "a watching link needs a connection of its own: see whether Redis takes more \
+                 (`maxclients`)"
+                    .to_owned()
+            };
+            Finding::new(name, Status::Failed, why).advice(advice)
+        }
+    }
+}

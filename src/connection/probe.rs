@@ -1,0 +1,197 @@
+//! A way into connections for who only wants to know how they are (`kvredis check`): the steps by
+//! which a link connects one by one, and single questions over the result.
+//!
+//! What a step does is the same code as a link's. A probe tries once, and takes no longer than the
+//! settings' time limits. What the answers mean is for `check`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use redis::{Cmd, ServerError, Value};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub use super::cluster::Range;
+pub use super::dial::Site;
+pub use super::line::NoLine;
+pub use super::notifications::{
+    SETTING as NOTIFICATIONS, current as notifications_set, to_set as notifications_to_set,
+};
+pub use super::place::Place;
+
+use super::Target;
+use super::cluster::ranges;
+use super::dial::{dial, unreachable};
+use super::hearing::{self, Hearing};
+use super::line::{Line, Reply};
+use super::request::Request;
+use super::subscription::{Listener, Message};
+use super::tls;
+use crate::cache::Cache;
+use crate::error::in_words;
+use crate::settings::address::Endpoint;
+
+/// What Redis shows for the connection (`CLIENT LIST`).
+const NAME: &str = "kvredis:check";
+
+/// An established connection, on which somebody has logged in.
+#[derive(Debug)]
+pub struct Probe {
+    line: Line,
+    limit: Duration,
+}
+
+/// Which server it is at the moment.
+///
+/// # Errors
+///
+/// The sentinels do not say.
+pub async fn find(target: &Target, place: &Place) -> Result<Site, NoLine> {
+    within(target.connection_timeout, place.find(target)).await
+}
+
+/// Connects, and does no more.
+///
+/// # Errors
+///
+/// Why there is no connection, without secrets.
+pub async fn reach(target: &Target, site: &Site) -> Result<(), NoLine> {
+    within(target.connection_timeout, dial(site, None))
+        .await
+        .map(drop)
+}
+
+/// Secures a connection; answers the version of TLS that is spoken, `None` where it is not used.
+///
+/// # Errors
+///
+/// Why there is no connection, without secrets.
+pub async fn tls_version(target: &Target, site: &Site) -> Result<Option<String>, NoLine> {
+    let (Site::Tcp(endpoint), Some(tls)) = (site, target.tls()) else {
+        return Ok(None);
+    };
+    let secured = async {
+        // As links do, which hear what the server says of their certificate.
+        drop(dial(site, Some(tls)).await?);
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
+        tls::secure(stream.map_err(unreachable)?, &endpoint.host, tls).await
+    };
+    let stream = within(target.connection_timeout, secured).await?;
+    let version = stream.get_ref().1.protocol_version();
+    Ok(version.and_then(|version| version.as_str()).map(|version| {
+        // `TLSv1_3` as people write it.
+        version.replace("TLSv", "TLS ").replace('_', ".")
+    }))
+}
+
+/// Connects and logs in, selects the database and announces itself, as a link does.
+///
+/// # Errors
+///
+/// Why there is no connection, without secrets.
+pub async fn open(target: &Target, place: &Place) -> Result<Probe, NoLine> {
+    let line = within(
+        target.connection_timeout,
+        Line::open(target, place, NAME, None),
+    )
+    .await?;
+    Ok(Probe {
+        line,
+        limit: target.response_timeout,
+    })
+}
+
+/// Whether what is read there may be kept in memory: opens a connection as a link with a cache does.
+/// `None` where the settings want none.
+///
+/// # Errors
+///
+/// Why nothing is kept, without secrets.
+pub async fn keeps(target: &Target, place: &Place) -> Option<Result<(), String>> {
+    let cache = Arc::new(Cache::new(target.cache?));
+    let opened = Line::open(target, place, NAME, Some(&cache));
+    let line = match within(target.connection_timeout, opened).await {
+        Ok(line) => line,
+        Err(why) => return Some(Err(why.reason())),
+    };
+    let refused = line.keeps_nothing().cloned();
+    Some(refused.map_or(Ok(()), Err))
+}
+
+/// Subscribes to patterns of channels over a connection of its own, as a watching link does.
+///
+/// # Errors
+///
+/// Why it is not subscribed, without secrets.
+pub async fn subscribe(target: &Target, place: &Place, patterns: &[String]) -> Result<(), String> {
+    let login = hearing::login(target)?;
+    let heard = Arc::<AtomicU64>::default();
+    let listener = (Arc::new(Deaf) as Arc<dyn Listener>, Arc::clone(&heard));
+    let limit = target.connection_timeout;
+    let opened = hearing::open(target, place, &login, 0, listener);
+    let (commands, driver) = timeout(limit, opened)
+        .await
+        .unwrap_or_else(|_| Err(late(limit)))?;
+    let mut hearing = Hearing {
+        commands,
+        heard,
+        limit: target.response_timeout,
+    };
+    tokio::select! {
+        () = driver => Err(hearing::BROKE.to_owned()),
+        subscribed = hearing.subscribe(patterns) => subscribed,
+    }
+}
+
+impl Probe {
+    /// Asks something, and answers what Redis answers or refuses.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer: the connection broke, or time is up.
+    pub async fn ask(&self, command: Cmd) -> Result<Result<Value, ServerError>, String> {
+        let request = Request::One(command);
+        match timeout(self.limit, self.line.send(&request, false)).await {
+            Ok(Reply::Answer(answer)) => Ok(Ok(answer)),
+            Ok(Reply::Refusal(refusal)) => Ok(Err(refusal)),
+            Ok(Reply::Lost) => Err(hearing::BROKE.to_owned()),
+            Err(_) => Err(format!("no answer within {} ms", self.limit.as_millis())),
+        }
+    }
+
+    /// Which nodes of the cluster have which slots; `asked` is where this connection leads.
+    ///
+    /// # Errors
+    ///
+    /// Why that is not known.
+    pub async fn slots(&self, asked: &Endpoint) -> Result<Vec<Range>, String> {
+        let question = redis::cmd("CLUSTER").arg("SLOTS").take();
+        let answer = self.ask(question).await?;
+        let answer = answer.map_err(|refusal| in_words(&refusal))?;
+        ranges(&answer, asked).ok_or_else(|| "CLUSTER SLOTS has no slots in it".to_owned())
+    }
+}
+
+/// Hears nothing: who checks is not interested in what is published.
+struct Deaf;
+
+impl Listener for Deaf {
+    fn heard(&self, _: Message<'_>) {}
+
+    fn missed(&self, _: &str, _: Duration) {}
+}
+
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, NoLine>>,
+) -> Result<T, NoLine> {
+    timeout(limit, step)
+        .await
+        .unwrap_or_else(|_| Err(NoLine::Unreachable(late(limit))))
+}
+
+fn late(limit: Duration) -> String {
+    format!("no connection within {} ms", limit.as_millis())
+}

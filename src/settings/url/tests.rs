@@ -1,0 +1,127 @@
+//! What URLs become, and which are none.
+
+use super::*;
+
+fn address(text: &str) -> Address {
+    parse(text).unwrap().address
+}
+
+fn wrong(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn tcp_in_all_its_parts() {
+    assert_eq!(address("redis://127.0.0.1"), Address::default());
+    let full = address("redis://ada:p%40ss%2F@redis.example:7000/3");
+    assert_eq!(
+        full,
+        Address {
+            server: Server::Tcp(Endpoint {
+                host: "redis.example".to_owned(),
+                port: 7000
+            }),
+            tls: false,
+            username: Some("ada".to_owned()),
+            password: Some(Secret::from("p@ss/".to_owned())),
+            database: 3,
+        }
+    );
+    assert_eq!(full.to_string(), "redis://redis.example:7000/3");
+    assert_eq!(address("valkey://[::1]:1/").to_string(), "redis://[::1]:1");
+    assert_eq!(address("redis://:pw@h").username, None);
+}
+
+#[test]
+fn unix_sockets() {
+    let unix = address("redis+unix:///run/my%20redis.sock?db=2");
+    assert_eq!(unix.database, 2);
+    assert_eq!(unix.to_string(), "redis+unix:///run/my redis.sock?db=2");
+    assert_eq!(
+        address("valkey+unix:///s").server,
+        Server::Unix { path: "/s".into() }
+    );
+}
+
+#[test]
+fn wildcards_mean_this_machine() {
+    let parsed = parse("redis://0.0.0.0:6379").unwrap();
+    assert_eq!(parsed.address, Address::default());
+    assert_eq!(parsed.wildcard.as_deref(), Some("0.0.0.0"));
+    let parsed = parse("redis://[::]").unwrap();
+    assert_eq!(parsed.address.to_string(), "redis://[::1]:6379");
+}
+
+#[test]
+fn a_missing_scheme_is_suggested_without_the_password() {
+    assert!(wrong("10.0.0.7:6379").contains("did you mean redis://10.0.0.7:6379?"));
+    assert!(wrong("localhost").contains("did you mean redis://localhost?"));
+    assert!(wrong("/run/redis.sock").contains("redis+unix:///run/redis.sock"));
+    let with_password = wrong("ada:hunter2@h:1");
+    assert!(!with_password.contains("hunter2"), "{with_password}");
+}
+
+#[test]
+fn tls_clusters_and_sentinels() {
+    assert_eq!(
+        address("rediss://h").to_string(),
+        "rediss://h:6379",
+        "the scheme shows TLS"
+    );
+    let cluster = address("rediss-cluster://u:p@a?node=b:7001&node=[::1]");
+    assert!(cluster.tls && cluster.has_replicas());
+    assert_eq!(
+        cluster.to_string(),
+        "rediss-cluster://a:6379,b:7001,[::1]:6379"
+    );
+    let sentinel = parse(
+        "valkey-sentinel://:db@s/2?node=t:1&sentinelServiceName=main&sentinelUsername=w\
+         &sentinelPassword=s%3Dt",
+    )
+    .unwrap();
+    assert!(sentinel.holds_password());
+    assert_eq!(
+        sentinel.address.to_string(),
+        "redis-sentinel://s:26379,t:1 (service main)/2"
+    );
+    let Server::Sentinel(sentinels) = sentinel.address.server else {
+        panic!("not of sentinels")
+    };
+    assert_eq!(sentinels.username.as_deref(), Some("w"));
+    assert_eq!(sentinels.password.unwrap().reveal(), "s=t");
+    assert_eq!(sentinel.address.password.unwrap().reveal(), "db");
+}
+
+#[test]
+fn anything_else_is_wrong() {
+    for text in [
+        "",
+        "http://h",
+        "redis://",
+        "redis://h:port",
+        "redis://h/zero",
+        "redis://h/0?protocol=resp3",
+        "redis://h#insecure",
+        "rediss://h#insecure",
+        "redis-cluster://h/1",
+        "redis-cluster://h?seed=b:1",
+        "redis-cluster://h?node=u:p@b:1",
+        "redis-cluster://h?node=b:port",
+        "redis-sentinel://h",
+        "redis-sentinel://h?sentinelServiceName=",
+        "redis-sentinel://h?sentinelServiceName=a&password=b",
+        "unix:///s",
+        "redis+unix://host/s",
+        "redis+unix:///s?user=ada",
+        "redis://user:p%ff@h",
+    ] {
+        assert!(parse(text).is_err(), "{text} must be wrong");
+    }
+}
+
+#[test]
+fn redaction_leaves_no_credentials() {
+    assert_eq!(redacted("redis://u:p@ss@h:1/2?x=y"), "redis://***@h:1/2");
+    assert_eq!(redacted("u:p@h"), "***@h");
+    assert_eq!(redacted("redis://h"), "redis://h");
+}

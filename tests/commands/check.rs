@@ -1,0 +1,265 @@
+//! `kvredis check` on single servers: what works, what does not, and what it says then.
+
+use std::process::Command;
+
+use crate::certificates::Authority;
+use crate::common::ports;
+use crate::common::redis::Redis;
+use crate::run::{check, kvredis, run};
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_healthy_server() {
+    let redis = Redis::start().await;
+    let before: String = redis.ask(&["INFO", "keyspace"]).await;
+    let found = check(&[&redis.url(), "PREFIX=orders/", "TTL_MS=5000"]).await;
+    found.fails(&[]);
+    for name in [
+        "settings",
+        "reachable",
+        "login",
+        "server",
+        "rights",
+        "latency",
+    ] {
+        assert_eq!(found.status(name), "ok", "{}", found.text);
+    }
+    assert_eq!(found.one("tls")["details"]["used"], false);
+    assert_eq!(found.one("login")["details"]["user"], "default");
+    let server = &found.one("server")["details"];
+    assert_eq!(
+        (&server["mode"], &server["role"]),
+        (&"standalone".into(), &"primary".into())
+    );
+    assert!(
+        server["version"].as_str().unwrap().contains('.'),
+        "{server}"
+    );
+    assert_eq!(found.status("notifications"), "info");
+    let latency = &found.one("latency")["details"];
+    assert!(
+        latency["median_ms"].as_f64() <= latency["max_ms"].as_f64(),
+        "{latency}"
+    );
+    assert_eq!(found.json["address"], redis.url());
+    assert!(
+        found.text.ends_with("A link with these settings works.\n"),
+        "{}",
+        found.text
+    );
+    let after: String = redis.ask(&["INFO", "keyspace"]).await;
+    assert_eq!(before, after, "nothing was changed");
+}
+
+#[tokio::test]
+async fn the_url_may_have_its_name_and_a_socket_is_no_network() {
+    let redis = Redis::start().await;
+    check(&[&format!("url={}", redis.url_of(3))])
+        .await
+        .fails(&[]);
+    let found = check(&[&format!("redis+unix://{}", redis.socket().display())]).await;
+    found.fails(&[]);
+    found.says("tls", &["Unix socket"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_missing_one() {
+    let redis = Redis::with_password("hunter2").await;
+    let url = redis.url();
+    let right = format!("redis://:hunter2@127.0.0.1:{}", redis.port());
+    let found = check(&[&right]).await;
+    found.fails(&[]);
+    assert_eq!(
+        found.status("settings"),
+        "warning",
+        "a password in plain configuration"
+    );
+    assert!(!found.text.contains("hunter2"), "{}", found.text);
+
+    let wrong = check(&[&url, "PASSWORD=hunter3"]).await;
+    wrong.fails(&["login"]);
+    wrong.says("login", &["WRONGPASS", "PASSWORD"]);
+    assert_eq!(wrong.status("reachable"), "ok");
+    let missing = check(&[&url]).await;
+    missing.fails(&["login"]);
+    missing.says("login", &["NOAUTH", "set PASSWORD"]);
+    let no_file = check(&[&url, "PASSWORD_FILE=/nowhere/password"]).await;
+    no_file.fails(&["login"]);
+    no_file.says("login", &["/nowhere/password"]);
+    for found in [wrong, missing, no_file] {
+        let all = format!("{}{}", found.text, found.json);
+        assert!(!all.contains("hunter"), "{all}");
+    }
+}
+
+/// Redis repeats the arguments of a command that it does not know.
+#[tokio::test]
+async fn a_password_is_not_repeated_by_a_server_without_auth() {
+    let redis = Redis::with_arguments(&["--rename-command", "AUTH", ""]).await;
+    let found = check(&[&redis.url(), "PASSWORD=hunter2"]).await;
+    found.fails(&["login"]);
+    found.says("login", &["unknown command"]);
+    assert!(!format!("{}{}", found.text, found.json).contains("hunter2"));
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let redis = Redis::stopped();
+    let found = check(&[&redis.url()]).await;
+    found.fails(&["reachable"]);
+    found.says(
+        "reachable",
+        &[
+            &redis.url()[8..],
+            "connection refused",
+            "check host and port",
+        ],
+    );
+    let found = check(&["redis://no-such-host.invalid"]).await;
+    found.fails(&["reachable"]);
+    found.says("reachable", &["no-such-host.invalid"]);
+    let found = check(&["redis+unix:///nowhere/redis.sock"]).await;
+    found.fails(&["reachable"]);
+    found.says("reachable", &["/nowhere/redis.sock", "path"]);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up() {
+    let redis = Redis::start().await;
+    redis.pause();
+    let found = check(&[&redis.url(), "BACKEND_CONNECTION_TIMEOUT_MS=200"]).await;
+    redis.resume();
+    found.fails(&["login"]);
+    found.says("login", &["within 200 ms", "hangs"]);
+}
+
+#[tokio::test]
+async fn wrong_and_unknown_settings() {
+    let redis = Redis::start().await;
+    let found = check(&[&redis.url(), "SCAN_COUNT=lots"]).await;
+    found.fails(&["settings"]);
+    found.says("settings", &["SCAN_COUNT", "lots", "a whole number"]);
+    let found = check(&["10.0.0.7:6379"]).await;
+    found.fails(&["settings"]);
+    found.says("settings", &["did you mean redis://10.0.0.7:6379"]);
+    let found = check(&[&redis.url(), "PREFX=a"]).await;
+    found.fails(&[]);
+    assert_eq!(found.status("settings"), "warning");
+    found.says("settings", &["PREFX", "PREFIX"]);
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_from_a_link_that_does_not_work() {
+    for words in [
+        &["check"][..],
+        &["check", "redis://a:hunter2@b", "redis://c"],
+        &["check", "PASSWORD=hunter2", "password=hunter2"],
+        &["check", "redis://a", "READ_ONLY"],
+        &["check", "redis://a", "--no-such-flag"],
+        &["no-such-command"],
+    ] {
+        let ran = kvredis(words).await;
+        assert_eq!(ran.code, Some(2), "{words:?}");
+        assert_eq!(ran.out, "");
+        assert!(
+            !ran.err.is_empty() && !ran.err.contains("hunter2"),
+            "{}",
+            ran.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_something_else() {
+    let node = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
+    let found = check(&[&node.url()]).await;
+    assert_eq!(found.code, Some(1));
+    assert_eq!(found.status("server"), "failed");
+    found.says("server", &["node of a cluster", "redis-cluster://"]);
+
+    let primary = Redis::start().await;
+    let port = primary.port().to_string();
+    let replica = Redis::with_arguments(&["--replicaof", "127.0.0.1", &port]).await;
+    let found = check(&[&replica.url()]).await;
+    assert_eq!(found.status("server"), "failed");
+    found.says(
+        "server",
+        &["replica of 127.0.0.1", "takes no writes", "READ_ONLY=true"],
+    );
+    assert_eq!(
+        check(&[&replica.url(), "READ_ONLY=true"])
+            .await
+            .status("server"),
+        "ok"
+    );
+}
+
+#[tokio::test]
+async fn tls_with_a_known_and_an_unknown_authority() {
+    let authority = Authority::new();
+    let shown = authority.sign(&["localhost"]);
+    let port = ports::free();
+    let (tls_port, ca) = (port.to_string(), authority.file());
+    let mut arguments = vec!["--tls-port", &tls_port, "--tls-ca-cert-file", &ca];
+    arguments.extend(["--tls-cert-file", &shown.cert, "--tls-key-file", &shown.key]);
+    arguments.extend(["--tls-auth-clients", "no"]);
+    let server = Server::start(&arguments).await;
+    let url = format!("rediss://localhost:{port}");
+
+    let known = check(&[&url, &format!("TLS_CA={ca}")]).await;
+    known.fails(&[]);
+    known.says("tls", &["TLS 1.", "TLS_CA"]);
+    assert_eq!(known.one("tls")["details"]["used"], true);
+    let unknown = check(&[&url]).await;
+    unknown.fails(&["tls"]);
+    unknown.says("tls", &["not from an authority", "set TLS_CA"]);
+    assert_eq!(unknown.status("reachable"), "ok");
+    let by_address = check(&[
+        &format!("rediss://127.0.0.1:{port}"),
+        &format!("TLS_CA={ca}"),
+    ])
+    .await;
+    by_address.fails(&["tls"]);
+    by_address.says("tls", &["not for the name 127.0.0.1", "a host in URL"]);
+    let plain_port = format!("rediss://localhost:{}", server.port);
+    let limit = "BACKEND_CONNECTION_TIMEOUT_MS=1000";
+    let no_tls_there = check(&[&plain_port, &format!("TLS_CA={ca}"), limit]).await;
+    no_tls_there.fails(&["tls"]);
+    no_tls_there.says("tls", &["redis://"]);
+    let not_spoken = check(&[&format!("redis://localhost:{port}"), limit]).await;
+    not_spoken.fails(&["login"]);
+    not_spoken.says("login", &["rediss://"]);
+}
+
+/// `script` gives the command a terminal of its own.
+#[tokio::test]
+async fn colours_are_for_terminals_that_want_them() {
+    let redis = Redis::start().await;
+    let command = format!("{} check {}", env!("CARGO_BIN_EXE_kvredis"), redis.url());
+    for (no_colour, coloured) in [(None, true), (Some("1"), false)] {
+        let mut script = Command::new("script");
+        script
+            .args(["-qec", &command, "/dev/null"])
+            .env_remove("NO_COLOR");
+        if let Some(value) = no_colour {
+            script.env("NO_COLOR", value);
+        }
+        let ran = run(script).await;
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        assert_eq!(ran.out.contains("\u{1b}["), coloured, "{:?}", ran.out);
+    }
+}
+
+/// Nobody waits for a reader that has gone.
+#[tokio::test]
+async fn a_reader_that_goes_is_no_error() {
+    let mut shell = Command::new("bash");
+    let program = env!("CARGO_BIN_EXE_kvredis");
+    shell.args([
+        "-c",
+        "set -o pipefail; \"$0\" settings --json | true",
+        program,
+    ]);
+    let ran = run(shell).await;
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+}

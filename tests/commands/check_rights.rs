@@ -1,0 +1,206 @@
+//! `kvredis check`: what the ACL forbids, what Redis does not tell, and what it refuses to everybody.
+
+use crate::common::redis::Redis;
+use crate::run::{Check, check};
+
+/// A server with the user `app`, who has these rules.
+async fn with_user(rules: &[&str]) -> Redis {
+    let redis = Redis::start().await;
+    let words = [&["ACL", "SETUSER", "app", "reset", "on", ">pw"], rules].concat();
+    let () = redis.ask(&words).await;
+    redis
+}
+
+async fn check_as_user(redis: &Redis, settings: &[&str]) -> Check {
+    let url = redis.url();
+    let words = [&[url.as_str(), "USERNAME=app", "PASSWORD=pw"], settings].concat();
+    check(&words).await
+}
+
+fn missing(found: &Check) -> Vec<&str> {
+    let failed = found
+        .all("rights")
+        .into_iter()
+        .find(|finding| finding["status"] == "failed");
+    let missing = failed.map(|finding| finding["details"]["missing"].as_array().unwrap());
+    let missing = missing.into_iter().flatten();
+    missing
+        .map(|right| right["rule"].as_str().unwrap())
+        .collect()
+}
+
+/// The list in the README is enough, and each of its rules is needed.
+#[tokio::test]
+async fn the_documented_rights_are_those_needed() {
+    let links: [(&[&str], &[&str]); 4] = [
+        (
+            &[],
+            &[
+                "get", "set", "del", "exists", "scan", "evalsha", "eval", "incrby", "mget", "mset",
+            ],
+        ),
+        (
+            &["TTL_MS=5000"],
+            &[
+                "get", "set", "del", "exists", "scan", "evalsha", "eval", "incrby", "pttl",
+                "pexpire", "mget", "multi", "exec",
+            ],
+        ),
+        (&["READ_ONLY=true"], &["get", "exists", "scan", "mget"]),
+        (
+            &["WATCH=SET@a", "WATCH_ONCE=1", "WATCH_CONFIGURE_REDIS=1"],
+            &[
+                "get",
+                "eval",
+                "set",
+                "del",
+                "psubscribe",
+                "config|get",
+                "config|set",
+            ],
+        ),
+    ];
+    for (settings, commands) in links {
+        let allowed: Vec<String> = commands
+            .iter()
+            .map(|command| format!("+{command}"))
+            .collect();
+        let mut rules = vec![
+            "~own:*",
+            "&__keyspace@0__:own:a",
+            "+ping",
+            "+client|setname",
+        ];
+        rules.extend(allowed.iter().map(String::as_str));
+        let redis = with_user(&rules).await;
+        let words = [&["PREFIX=own:"], settings].concat();
+        check_as_user(&redis, &words).await.fails(&[]);
+        for command in commands {
+            let () = redis
+                .ask(&["ACL", "SETUSER", "app", &format!("-{command}")])
+                .await;
+            let found = check_as_user(&redis, &words).await;
+            let () = redis
+                .ask(&["ACL", "SETUSER", "app", &format!("+{command}")])
+                .await;
+            if *command == "config|get" {
+                // It watches all the same.
+                assert_eq!(found.status("notifications"), "warning", "{}", found.text);
+                continue;
+            }
+            assert_eq!(found.code, Some(1), "without {command}: {}", found.text);
+            let is_named = found.text.contains(&format!("+{command}"));
+            assert!(is_named, "without {command}: {}", found.text);
+        }
+        let () = redis.ask(&["ACL", "SETUSER", "app", "-ping"]).await;
+        let found = check_as_user(&redis, &words).await;
+        found.fails(&[]);
+        assert_eq!(found.status("rights"), "warning", "{}", found.text);
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_only_reads() {
+    let redis = with_user(&["~*", "+@read", "+ping", "+client", "+info", "+acl|whoami"]).await;
+    let found = check_as_user(&redis, &[]).await;
+    found.fails(&["rights"]);
+    let writes = ["+del", "+eval", "+evalsha", "+incrby", "+mset", "+set"];
+    assert_eq!(missing(&found), writes, "{}", found.text);
+    found.says("rights", &["ACL SETUSER app +del +eval", "READ_ONLY=true"]);
+    assert_eq!(found.one("login")["details"]["user"], "app");
+    check_as_user(&redis, &["READ_ONLY=true"]).await.fails(&[]);
+}
+
+#[tokio::test]
+async fn keys_of_others() {
+    let redis = with_user(&["~own:*", "+@all"]).await;
+    check_as_user(&redis, &["PREFIX=own:"]).await.fails(&[]);
+    let found = check_as_user(&redis, &["PREFIX=own:", "BUCKETS=a,default"]).await;
+    found.fails(&[]);
+    let found = check_as_user(&redis, &["BUCKETS=own,carts"]).await;
+    found.fails(&["rights"]);
+    assert_eq!(missing(&found), ["~carts:*"], "{}", found.text);
+    let found = check_as_user(&redis, &[]).await;
+    assert_eq!(missing(&found), ["~*"], "{}", found.text);
+}
+
+#[tokio::test]
+async fn reads_that_may_not_be_kept() {
+    let redis = with_user(&["~*", "+@all", "-client|tracking"]).await;
+    let cache = ["CACHE_MAX_ENTRIES=10", "READ_ONLY=true"];
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&["cache"]);
+    found.says("cache", &["NOPERM", "+client|tracking"]);
+    let () = redis
+        .ask(&["ACL", "SETUSER", "app", "+client|tracking"])
+        .await;
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&[]);
+    assert_eq!(found.status("cache"), "ok");
+    let () = redis.ask(&["ACL", "SETUSER", "app", "-pttl"]).await;
+    let found = check_as_user(&redis, &cache).await;
+    found.fails(&["rights"]);
+    assert_eq!(missing(&found), ["+pttl"], "{}", found.text);
+    check_as_user(&redis, &[]).await.fails(&[]);
+}
+
+#[tokio::test]
+async fn a_server_that_tells_of_nothing() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let watch = [url.as_str(), "WATCH=SET@orders:*,DEL@orders:*"];
+    let found = check(&watch).await;
+    found.fails(&["notifications"]);
+    let command = "CONFIG SET notify-keyspace-events K$gxe";
+    found.says("notifications", &[command, "WATCH_CONFIGURE_REDIS"]);
+    assert_eq!(found.one("notifications")["details"]["command"], command);
+    check(&[&watch[..], &["WATCH_CONFIGURE_REDIS=true"]].concat())
+        .await
+        .fails(&[]);
+    let flags: Vec<String> = redis
+        .ask(&["CONFIG", "GET", "notify-keyspace-events"])
+        .await;
+    assert_eq!(flags[1], "", "a check changes nothing");
+
+    let () = redis
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    let found = check(&watch).await;
+    found.fails(&[]);
+    found.says("subscription", &["__keyspace@0__:orders:*"]);
+    let found = check(&[&watch[..], &["BUCKETS=a"]].concat()).await;
+    found.fails(&["subscription"]);
+    found.says("subscription", &["WATCH_BUCKET"]);
+}
+
+#[tokio::test]
+async fn channels_that_are_forbidden() {
+    // A pattern is compared letter by letter, not matched.
+    let redis = with_user(&["~*", "resetchannels", "&__keyspace@*", "+@all"]).await;
+    let () = redis
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    let found = check_as_user(&redis, &["WATCH=SET@a*"]).await;
+    found.fails(&["subscription"]);
+    let channel = "&__keyspace@0__:a*";
+    found.says("subscription", &["NOPERM", channel]);
+    let () = redis.ask(&["ACL", "SETUSER", "app", channel]).await;
+    check_as_user(&redis, &["WATCH=SET@a*"]).await.fails(&[]);
+}
+
+#[tokio::test]
+async fn commands_that_the_server_does_not_know() {
+    let redis = Redis::with_arguments(&["--rename-command", "EVAL", ""]).await;
+    let found = check(&[&redis.url()]).await;
+    found.fails(&["rights"]);
+    found.says("rights", &["no command eval", "rename-command"]);
+}
+
+#[tokio::test]
+async fn writes_that_redis_refuses_to_everybody() {
+    let redis = Redis::with_arguments(&["--maxmemory", "1"]).await;
+    let found = check(&[&redis.url()]).await;
+    found.fails(&["writes"]);
+    found.says("writes", &["OOM", "maxmemory"]);
+    check(&[&redis.url(), "READ_ONLY=true"]).await.fails(&[]);
+}

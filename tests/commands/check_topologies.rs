@@ -1,0 +1,130 @@
+//! `kvredis check` on clusters and behind sentinels.
+
+use crate::cluster_servers::ClusterServers;
+use crate::common::redis::Redis;
+use crate::common::wait::eventually;
+use crate::run::check;
+use crate::sentinel_servers::{SERVICE, SentinelServers};
+
+#[tokio::test]
+async fn a_cluster() {
+    let mut cluster = ClusterServers::start(1, &[]).await;
+    let url = cluster.url();
+    eventually("the nodes know who is a replica", async || {
+        let found = check(&[&url]).await;
+        let replicas = found.one("cluster")["details"]["replicas"].as_array();
+        replicas.is_some_and(|replicas| replicas.len() == 3)
+    })
+    .await;
+    for settings in [&[][..], &["READ_FROM=replica", "TTL_MS=1000"]] {
+        let found = check(&[&[url.as_str()], settings].concat()).await;
+        found.fails(&[]);
+        let details = &found.one("cluster")["details"];
+        assert_eq!(details["slots_covered"], 16_384);
+        assert_eq!(details["primaries"].as_array().unwrap().len(), 3);
+        assert_eq!(details["replicas"].as_array().unwrap().len(), 3);
+        assert_eq!(found.status("rights"), "ok");
+    }
+    let found = check(&[&url, "WATCH=SET@a"]).await;
+    found.fails(&["notifications"]);
+
+    // Each node has its own users and its own settings.
+    let node = &cluster.nodes[2];
+    let () = node
+        .ask(&["ACL", "SETUSER", "default", "-set"])
+        .await
+        .unwrap();
+    let found = check(&[&url]).await;
+    found.fails(&["rights"]);
+    let address = format!("127.0.0.1:{}", node.port);
+    assert!(
+        found.text.contains(&format!("at {address}: ")),
+        "{}",
+        found.text
+    );
+    let () = node
+        .ask(&["ACL", "SETUSER", "default", "+set"])
+        .await
+        .unwrap();
+
+    // Nobody is to take over while it is looked at.
+    for replica in &cluster.nodes[3..] {
+        let words = ["CONFIG", "SET", "cluster-replica-no-failover", "yes"];
+        let () = replica.ask(&words).await.unwrap();
+    }
+    cluster.nodes[2].kill();
+    let found = check(&[&url]).await;
+    assert_eq!(found.code, Some(1), "{}", found.text);
+    let gone = format!("the node {address}: connection refused");
+    assert!(found.text.contains(&gone), "{}", found.text);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_none_or_not_whole() {
+    let redis = Redis::start().await;
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
+    let found = check(&[&url]).await;
+    found.fails(&["cluster"]);
+    found.says("cluster", &["cluster support disabled", "redis://"]);
+
+    let node = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
+    let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "99"]).await;
+    let dead = Redis::stopped();
+    let seeds = format!(
+        "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
+        dead.port(),
+        node.port()
+    );
+    let found = check(&[&seeds]).await;
+    assert_eq!(found.code, Some(1), "{}", found.text);
+    found.says("cluster", &["100 of 16384", "redis-cli --cluster"]);
+    let seeds = found.all("reachable");
+    let [reached, dead] = &seeds[..] else {
+        panic!("{seeds:?}")
+    };
+    assert_eq!(
+        (&reached["status"], &dead["status"]),
+        (&"ok".into(), &"warning".into())
+    );
+}
+
+#[tokio::test]
+async fn sentinels() {
+    let mut servers = SentinelServers::start().await;
+    let url = servers.url("");
+    let mut found = check(&[&url, "READ_FROM=replica"]).await;
+    // Sentinels look only now and then whether a replica follows.
+    eventually("the sentinels name a replica", async || {
+        found = check(&[&url, "READ_FROM=replica"]).await;
+        found.status("replicas") == "ok"
+    })
+    .await;
+    found.fails(&[]);
+    let details = &found.one("sentinels")["details"];
+    let primary = format!("127.0.0.1:{}", servers.servers[0].port);
+    assert_eq!(details["primary"], primary);
+    assert_eq!(
+        (&details["agree"], &details["asked"]),
+        (&3.into(), &3.into())
+    );
+
+    let found = check(&[&url.replace(SERVICE, "another")]).await;
+    found.fails(&["sentinels"]);
+    found.says("sentinels", &["another", "sentinelServiceName"]);
+
+    let sentinel = format!("redis://127.0.0.1:{}", servers.sentinels[0].port);
+    let found = check(&[&sentinel]).await;
+    assert_eq!(found.status("server"), "failed", "{}", found.text);
+    found.says("server", &["sentinel", "redis-sentinel://"]);
+
+    servers.sentinels[0].kill();
+    let found = check(&[&url]).await;
+    found.fails(&[]);
+    assert_eq!(found.status("sentinels"), "warning");
+    found.says("sentinels", &["2 of 3", "connection refused"]);
+    servers.sentinels[1].kill();
+    servers.sentinels[2].kill();
+    let found = check(&[&url]).await;
+    found.fails(&["sentinels"]);
+    found.says("sentinels", &["connection refused", "check the hosts"]);
+}
