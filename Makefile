@@ -72,8 +72,8 @@ $(LATTICE) lattice/target/debug/http-server-provider &: FORCE
 	@[ -e $(LATTICE) ] || echo 'building the host, wadm and the HTTP server: about 9 minutes on two cores'
 	cd lattice && cargo build --locked --bins
 
-build/kvredis.par.gz: target/release/kvredis | $(LATTICE)
-	$(LATTICE) pack --binary $< --out $@ --name kvredis --vendor kvredis --version $(VERSION)
+build/kvredis.par.gz: target/release/kvredis wit/world.wit | $(LATTICE)
+	$(LATTICE) pack --binary $< --wit wit --out $@ --name kvredis --vendor kvredis --version $(VERSION)
 
 build/http-server.par.gz: lattice/target/debug/http-server-provider
 	$(LATTICE) pack --binary $< --out $@ --name http-server --vendor wasmCloud --version 0.27.1
