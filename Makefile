@@ -15,7 +15,7 @@ CARGO_FOLDER := $(or $(CARGO_HOME),$(HOME)/.cargo)
 RELEASE := RUSTFLAGS="$${RUSTFLAGS-} --remap-path-prefix=$(CURDIR)=kvredis --remap-path-prefix=$(CARGO_FOLDER)=cargo"
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test soak fuzz bench lint doc test-servers audit advisories tools build clean FORCE
+.PHONY: help demo test soak fuzz bench lint doc test-servers audit advisories package tools build clean FORCE
 
 help: ## List the targets
 	@sed -n 's/^\([a-z./-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -58,6 +58,11 @@ advisories: ## Look the dependencies up in the database of known vulnerabilities
 	@scripts/install-tools cargo-deny
 	@scripts/audit advisories
 
+# RELEASED="x86_64-linux aarch64-linux" makes a machine that cannot be built for an error.
+package: tools build ## Make all that a release consists of, in build/package
+	@scripts/install-tools cargo-cyclonedx
+	@$(RELEASE) scripts/package
+
 tools: ## Install what the machine lacks
 	@scripts/install-tools
 
@@ -72,8 +77,14 @@ $(LATTICE) lattice/target/debug/http-server-provider &: FORCE
 	@[ -e $(LATTICE) ] || echo 'building the host, wadm and the HTTP server: about 9 minutes on two cores'
 	cd lattice && cargo build --locked --bins
 
-build/kvredis.par.gz: target/release/kvredis wit/world.wit | $(LATTICE)
-	$(LATTICE) pack --binary $< --wit wit --out $@ --name kvredis --vendor kvredis --version $(VERSION)
+# What the archive tells of settings is what the program reads.
+build/kvredis.schema.json: target/release/kvredis
+	@mkdir -p build
+	$< settings --json >$@
+
+build/kvredis.par.gz: target/release/kvredis build/kvredis.schema.json wit/world.wit | $(LATTICE)
+	$(LATTICE) pack --binary $< --schema build/kvredis.schema.json --wit wit --out $@ \
+		--name kvredis --vendor kvredis --version $(VERSION)
 
 build/http-server.par.gz: lattice/target/debug/http-server-provider
 	$(LATTICE) pack --binary $< --out $@ --name http-server --vendor wasmCloud --version 0.27.1

@@ -13,7 +13,7 @@ use wit_component::DecodedWasm;
 use crate::setup::{archive, root};
 
 #[tokio::test]
-async fn the_archive_tells_what_kvredis_serves() -> Result<()> {
+async fn the_archive_tells_what_kvredis_serves_and_reads() -> Result<()> {
     let archive = load(&archive()).await?;
     let world = world(&archive)?;
     for interface in ["store", "atomics", "batch"] {
@@ -22,6 +22,15 @@ async fn the_archive_tells_what_kvredis_serves() -> Result<()> {
     }
     let import = "import wrpc:keyvalue/watcher@0.2.0-draft";
     ensure!(world.contains(import), "no {import} in {world}");
+
+    let schema = archive.schema().context("no schema of the settings")?;
+    ensure!(schema["type"] == "object", "{schema}");
+    for setting in ["URL", "PREFIX", "BUCKET_LAYOUT"] {
+        ensure!(
+            schema["properties"][setting].is_object(),
+            "no {setting} in {schema}"
+        );
+    }
     Ok(())
 }
 
