@@ -10,9 +10,12 @@ MAKEFLAGS += --no-builtin-rules
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 LATTICE := lattice/target/debug/lattice
+# Where the sources lie is no part of a release: the same sources make the same program anywhere.
+CARGO_FOLDER := $(or $(CARGO_HOME),$(HOME)/.cargo)
+RELEASE := RUSTFLAGS="$${RUSTFLAGS-} --remap-path-prefix=$(CURDIR)=kvredis --remap-path-prefix=$(CARGO_FOLDER)=cargo"
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test soak fuzz bench readme test-provider test-lattice test-counter lint doc tools build clean FORCE
+.PHONY: help demo test soak fuzz bench readme lint doc test-servers audit advisories package tools build clean FORCE
 
 help: ## List the targets
 	@sed -n 's/^\([a-z./-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -31,7 +34,7 @@ fuzz: ## Fuzz the decoding of calls for a minute (FUZZ_SECONDS=n: for n seconds)
 	@scripts/fuzz
 
 bench: tools ## Measure against a provider built the usual way (5 minutes)
-	cargo bench --locked
+	$(RELEASE) cargo bench --locked
 
 readme: ## Write the tables of the settings into the documents that show them
 	@scripts/readme
@@ -41,10 +44,27 @@ lint: ## Check format, and clippy with warnings denied
 	cd lattice && cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cd lattice && cargo clippy --all-targets --locked -- -D warnings
+	scripts/lint-workflows
 
 doc: ## Build the documentation with warnings denied
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
 	cd lattice && RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --lib
+
+test-servers: tools ## Run kvredis's own tests, against whatever redis-server is first on the PATH
+	cargo test --locked --no-fail-fast
+
+audit: ## Check licences and sources of all dependencies (installs cargo-deny the first time)
+	@scripts/install-tools cargo-deny
+	@scripts/audit
+
+advisories: ## Look the dependencies up in the database of known vulnerabilities (needs GitHub)
+	@scripts/install-tools cargo-deny
+	@scripts/audit advisories
+
+# RELEASED="x86_64-linux aarch64-linux" makes a machine that cannot be built for an error.
+package: tools build ## Make all that a release consists of, in build/package
+	@scripts/install-tools cargo-cyclonedx
+	@$(RELEASE) scripts/package
 
 tools: ## Install what the machine lacks
 	@scripts/install-tools
@@ -54,14 +74,20 @@ build: build/kvredis.par.gz build/http-server.par.gz ## Build the provider archi
 # Cargo knows what has changed; the archive is written only when the program is newer.
 target/release/kvredis: FORCE
 	@[ -e $@ ] || echo 'building kvredis: 2 to 4 minutes on two cores'
-	cargo build --release --locked --bin kvredis
+	$(RELEASE) cargo build --release --locked --bin kvredis
 
 $(LATTICE) lattice/target/debug/http-server-provider &: FORCE
 	@[ -e $(LATTICE) ] || echo 'building the host, wadm and the HTTP server: about 9 minutes on two cores'
 	cd lattice && cargo build --locked --bins
 
-build/kvredis.par.gz: target/release/kvredis | $(LATTICE)
-	$(LATTICE) pack --binary $< --out $@ --name kvredis --vendor kvredis --version $(VERSION)
+# What the archive tells of settings is what the program reads.
+build/kvredis.schema.json: target/release/kvredis
+	@mkdir -p build
+	$< settings --json >$@
+
+build/kvredis.par.gz: target/release/kvredis build/kvredis.schema.json wit/world.wit | $(LATTICE)
+	$(LATTICE) pack --binary $< --schema build/kvredis.schema.json --wit wit --out $@ \
+		--name kvredis --vendor kvredis --version $(VERSION)
 
 build/http-server.par.gz: lattice/target/debug/http-server-provider
 	$(LATTICE) pack --binary $< --out $@ --name http-server --vendor wasmCloud --version 0.27.1

@@ -1,27 +1,33 @@
-//! Provider archives (`.par.gz`): what a wasmCloud host starts a provider from.
+//! Provider archives (`.par.gz`): what a wasmCloud host starts a provider from. Inside: the program
+//! for each architecture, the WIT that it serves, and claims, signed, with the hashes of both and the
+//! JSON schema of its settings.
 //!
 //! The keys that sign an archive are kept as `wash build` keeps them, in `~/.wash/keys`: the
 //! account (issuer) in `<user>_account.nk` and the provider's identity in `<binary>_service.nk`.
 //! So an archive made here and one made by `wash build` are the same provider to a secrets
 //! backend. Missing keys are made; `WASH_ISSUER_KEY` and `WASH_SUBJECT_KEY` (seeds) come first.
 
+use std::convert::Infallible;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nkeys::{KeyPair, KeyPairType};
 use provider_archive::ProviderArchive;
 use serde_json::Value;
+use wit_parser::Resolve;
 
 /// What to pack, and how to call it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Pack {
-    /// The provider's program, for this machine's architecture
-    #[arg(long)]
-    pub binary: PathBuf,
+    /// The provider's program, for this machine or for the one named (`aarch64-linux=PATH`); give it
+    /// once for each
+    #[arg(long = "binary", value_name = "[ARCH-OS=]PATH", required = true)]
+    pub binaries: Vec<Binary>,
     /// The archive to write
     #[arg(long)]
     pub out: PathBuf,
@@ -40,18 +46,44 @@ pub struct Pack {
     /// A JSON schema of its configuration
     #[arg(long)]
     pub schema: Option<PathBuf>,
+    /// The folder with the WIT that it serves
+    #[arg(long)]
+    pub wit: Option<PathBuf>,
     /// The folder with the keys [default: ~/.wash/keys]
     #[arg(long)]
     pub keys: Option<PathBuf>,
 }
 
+/// A program, and the machines that it is for.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    /// As archives name machines: `x86_64-linux`.
+    pub machine: String,
+    /// The program's file.
+    pub path: PathBuf,
+}
+
+impl FromStr for Binary {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let (machine, path) = match text.split_once('=') {
+            Some((machine, path)) => (machine.to_owned(), path),
+            None => (this_machine(), text),
+        };
+        Ok(Self {
+            machine,
+            path: path.into(),
+        })
+    }
+}
+
 /// Writes the archive and returns the provider's public key, by which secrets are granted to it.
 pub async fn pack(pack: &Pack) -> Result<String> {
-    let program =
-        fs::read(&pack.binary).with_context(|| format!("cannot read {}", pack.binary.display()))?;
     let keys = pack.keys.clone().map_or_else(default_keys, Ok)?;
-    let stem = pack
-        .binary
+    let first = pack.binaries.first().context("nothing to pack")?;
+    let stem = first
+        .path
         .file_stem()
         .context("--binary names no file")?
         .to_string_lossy();
@@ -73,9 +105,21 @@ pub async fn pack(pack: &Pack) -> Result<String> {
         Some(pack.revision),
         pack.version.clone(),
     );
-    archive
-        .add_library(&target(), &program)
-        .map_err(|error| anyhow!(error))?;
+    for binary in &pack.binaries {
+        ensure!(
+            !archive.targets().contains(&binary.machine),
+            "two programs for {}",
+            binary.machine
+        );
+        archive
+            .add_library(&binary.machine, &read(&binary.path)?)
+            .map_err(|error| anyhow!(error))?;
+    }
+    if let Some(wit) = &pack.wit {
+        archive
+            .add_wit_world(&encode_wit(wit)?)
+            .map_err(|error| anyhow!(error))?;
+    }
     if let Some(schema) = &pack.schema {
         archive
             .set_schema(read_schema(schema)?)
@@ -103,7 +147,7 @@ pub async fn public_key(archive: &Path) -> Result<String> {
 }
 
 /// This machine, as archives name it: `x86_64-linux`.
-fn target() -> String {
+fn this_machine() -> String {
     format!("{}-{}", env::consts::ARCH, env::consts::OS)
 }
 
@@ -112,9 +156,25 @@ fn default_keys() -> Result<PathBuf> {
     Ok(home.join(".wash/keys"))
 }
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn read_schema(path: &Path) -> Result<Value> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
+    let schema: Value = serde_json::from_slice(&read(path)?)
+        .with_context(|| format!("{} is no JSON", path.display()))?;
+    ensure!(schema.is_object(), "{} is no schema", path.display());
+    Ok(schema)
+}
+
+/// The WIT package in a folder, in the binary form that archives hold.
+fn encode_wit(folder: &Path) -> Result<Vec<u8>> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve
+        .push_dir(folder)
+        .with_context(|| format!("no WIT in {}", folder.display()))?;
+    wit_component::encode(&resolve, package)
+        .with_context(|| format!("cannot encode the WIT in {}", folder.display()))
 }
 
 /// The key in the environment, else in `path`, else a new one that is stored there.

@@ -7,6 +7,7 @@ mod demo;
 mod interfaces;
 mod links;
 mod manifests;
+mod packing;
 mod secrets;
 mod setup;
 mod stop;

@@ -1,4 +1,4 @@
-//! The two manifests in the repository, and how they are read.
+//! The manifests in the repository, and how they are read.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use lattice::manifest;
 use crate::setup::root;
 
 #[test]
-fn both_manifests_are_the_same_but_for_the_images() -> Result<()> {
+fn the_manifests_are_the_same_but_for_images_and_addresses() -> Result<()> {
     let lines = |name: &str| -> Result<Vec<String>> {
         Ok(fs::read_to_string(root().join(name))?
             .lines()
@@ -16,7 +16,15 @@ fn both_manifests_are_the_same_but_for_the_images() -> Result<()> {
             .map(str::to_owned)
             .collect())
     };
-    assert_eq!(lines("wadm.yaml")?, lines("local.wadm.yaml")?);
+    let local = lines("local.wadm.yaml")?;
+    assert_eq!(lines("wadm.yaml")?, local);
+    // In containers, servers have names and listen for other machines.
+    let for_containers = |line: &String| {
+        line.replace("redis://127.0.0.1:6379", "redis://redis:6379")
+            .replace("address: 127.0.0.1:8000", "address: 0.0.0.0:8000")
+    };
+    let expected: Vec<String> = local.iter().map(for_containers).collect();
+    assert_eq!(lines("deploy/compose.wadm.yaml")?, expected);
     Ok(())
 }
 
