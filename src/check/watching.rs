@@ -37,7 +37,7 @@ pub async fn check(settings: &Settings, target: &Target, nodes: &[Node], report:
             continue;
         }
         let mut finding = notifications(settings, &flags, may_set);
-        if several && !matches!(&flags, Ok(_) if seen.is_empty()) {
+        if several && !(flags.is_ok() && seen.is_empty()) {
             finding = finding.detail("node", Shown(&node.site).to_string());
         }
         report.add(finding);
