@@ -176,10 +176,11 @@ impl Link {
                 }
             }
         };
-        let mut both = Pipeline::with_capacity(2);
-        both.cmd("GET").arg(key);
-        both.cmd("PTTL").arg(key);
-        let answered = self.send(&Request::Kept(both), Retry::Safe, deadline).await;
+        let mut kept = Pipeline::with_capacity(3);
+        kept.cmd("CLIENT").arg("CACHING").arg("YES");
+        kept.cmd("GET").arg(key);
+        kept.cmd("PTTL").arg(key);
+        let answered = self.send(&Request::Kept(kept), Retry::Safe, deadline).await;
         let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
         {
             Ok((value, keep)) => (Ok(value), keep),
@@ -282,6 +283,7 @@ fn read(
         return Ok((value, None));
     };
     let longest = match (&value, time_to_live) {
+        (_, Value::Nil) => return Ok((value, None)),
         (None, _) => by.missing_for.map_or(age, |limit| limit.min(age)),
         // It does not expire.
         (Some(_), Value::Int(-1)) => age,

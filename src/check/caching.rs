@@ -21,7 +21,7 @@ pub async fn check(target: &Target, nodes: &[Node], report: &mut Report) {
                 let text = format!("{} lets nothing be kept: {why}", Shown(&node.site));
                 let finding = Finding::new("cache", Status::Failed, text);
                 report.add(finding.advice(
-                    "allow the user `+client|tracking`, or leave CACHE_MAX_ENTRIES out: every \
+                    "allow the user `+client|tracking +client|caching`, or leave CACHE_MAX_ENTRIES out: every \
                      read then asks Redis",
                 ));
             }

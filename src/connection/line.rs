@@ -225,20 +225,22 @@ impl Line {
         else {
             return Ok(());
         };
-        let on = redis::cmd("CLIENT").arg("TRACKING").arg("ON").take();
-        match self.send(&Request::One(on), false).await {
-            Reply::Answer(_) => {
-                let prove = Arc::clone(tracking).prove(self.commands.clone());
-                let _ = prover.set(AbortOnDrop::spawn(prove));
-                Ok(())
+        // Of what was not asked for, the server is to remember nothing.
+        for words in [&["TRACKING", "ON", "OPTIN"][..], &["CACHING", "YES"]] {
+            let command = redis::cmd("CLIENT").arg(words).take();
+            match self.send(&Request::One(command), false).await {
+                Reply::Answer(_) => {}
+                Reply::Refusal(refusal) => {
+                    tracking.end();
+                    let _ = refused.set(in_words(&refusal));
+                    return Ok(());
+                }
+                Reply::Lost => return Err(NoLine::hung_up()),
             }
-            Reply::Refusal(refusal) => {
-                tracking.end();
-                let _ = refused.set(in_words(&refusal));
-                Ok(())
-            }
-            Reply::Lost => Err(NoLine::hung_up()),
         }
+        let prove = Arc::clone(tracking).prove(self.commands.clone());
+        let _ = prover.set(AbortOnDrop::spawn(prove));
+        Ok(())
     }
 
     /// Who hears of changes of what is read over this line.
@@ -347,48 +349,48 @@ impl Line {
         self.commands.clone().send_packed_command(command).await
     }
 
-    /// Asks for a value and its time to live; the latter only if it may be kept.
+    /// Asks for a value that is to be kept, with its time to live; for the value alone where the
+    /// server would not tell of its change.
     async fn kept(&self, commands: &Pipeline, asking: bool) -> RedisResult<Value> {
-        let wanted = self.tracking().is_some_and(|t| t.vouch().is_some());
-        let changed;
-        let commands = if wanted && !asking {
-            commands
-        } else {
-            let mut all = Pipeline::with_capacity(4);
-            for command in commands.cmd_iter().take(if wanted { 2 } else { 1 }) {
-                if asking {
-                    all.cmd("ASKING");
-                }
-                all.add_command(command.clone());
-            }
-            changed = all;
-            &changed
+        let alone = |value| match value {
+            Value::ServerError(_) => value,
+            value => Value::Array(vec![value, Value::Nil]),
         };
-        let mut answers = self
+        let tracking = self.tracking().filter(|t| t.vouch().is_some());
+        let (Some(tracking), false) = (tracking, asking) else {
+            let Some(get) = commands.cmd_iter().nth(1) else {
+                return Ok(Value::Nil);
+            };
+            if !asking {
+                return self.one(get).await.map(alone);
+            }
+            let mut guest = Pipeline::with_capacity(2);
+            guest.cmd("ASKING");
+            guest.add_command(get.clone());
+            return self.last_of(&guest, 2).await.map(alone);
+        };
+        let answers = self
             .commands
             .clone()
             .send_packed_commands(commands, 0, commands.len())
-            .await?
-            .into_iter()
-            .skip(usize::from(asking))
-            .step_by(if asking { 2 } else { 1 });
-        let value = answers.next().unwrap_or_default();
-        if matches!(value, Value::ServerError(_)) {
-            return Ok(value);
+            .await?;
+        let Ok([told, value, age]) = <[Value; 3]>::try_from(answers) else {
+            return Ok(Value::Nil);
+        };
+        if let Value::ServerError(refusal) = value {
+            return Ok(Value::ServerError(refusal));
         }
-        let mut age = answers.next().unwrap_or_default();
-        if let (
-            Value::ServerError(refusal),
-            Keeping::On {
-                tracking, refused, ..
-            },
-        ) = (&age, &self.keeping)
-        {
-            // Without it, a value might outlive its key.
-            tracking.end();
-            let _ = refused.set(format!("PTTL: {}", in_words(refusal)));
-            self.suspect();
-            age = Value::Nil;
+        for (what, answer) in [("CLIENT CACHING", &told), ("PTTL", &age)] {
+            if let Value::ServerError(refusal) = answer {
+                // Without the one nobody would tell of its change, without the other it might
+                // outlive its key.
+                tracking.end();
+                if let Keeping::On { refused, .. } = &self.keeping {
+                    let _ = refused.set(format!("{what}: {}", in_words(refusal)));
+                }
+                self.suspect();
+                return Ok(alone(value));
+            }
         }
         Ok(Value::Array(vec![value, age]))
     }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 pub enum Request {
     /// One command.
     One(Cmd),
-    /// `GET` and `PTTL` of one key: a read that is to be kept. The answer is an array of both,
-    /// the second `nil` where the connection does not hear of changes.
+    /// `CLIENT CACHING YES`, `GET` and `PTTL` of one key: a read that is to be kept. The answer is
+    /// an array of value and time to live, the latter `nil` where it cannot be kept.
     Kept(Pipeline),
     /// A transaction; the answer is the array that `EXEC` gives.
     Transaction(Pipeline),
@@ -66,8 +66,8 @@ impl Request {
                 keys.flatten().collect()
             }
             Self::Kept(commands) => {
-                let keys = commands.cmd_iter().map(|command| words(command).nth(1));
-                keys.flatten().take(1).collect()
+                let get = commands.cmd_iter().nth(1);
+                get.and_then(|get| words(get).nth(1)).into_iter().collect()
             }
             Self::One(command) => {
                 let mut words = words(command);

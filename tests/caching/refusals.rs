@@ -47,6 +47,12 @@ async fn an_acl_may_forbid_tracking() {
 }
 
 #[tokio::test]
+async fn an_acl_may_forbid_to_say_what_is_kept() {
+    let mut w = without(&["-client|caching"]).await;
+    keeps_nothing(&mut w, "NOPERM").await;
+}
+
+#[tokio::test]
 async fn an_acl_may_forbid_to_ask_how_long_a_key_lives() {
     let mut w = without(&["-pttl"]).await;
     keeps_nothing(&mut w, "PTTL").await;
@@ -79,6 +85,7 @@ async fn the_rights_that_the_readme_names_are_enough() {
         "+exists",
         "+scan",
         "+client|tracking",
+        "+client|caching",
         "+pttl",
     ];
     let () = redis.ask(&rights).await;

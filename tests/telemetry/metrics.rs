@@ -75,6 +75,38 @@ async fn calls_and_commands_are_counted_one_by_one() {
 }
 
 #[tokio::test]
+async fn reads_from_memory_are_counted() {
+    let collector = collector::start();
+    let w = observed(&collector)
+        .config(&[("CACHE_MAX_ENTRIES", "4"), ("CACHE_TTL_MS", "3600000")])
+        .start()
+        .await;
+    let c = &w.client;
+    c.set("", "k", "v").await.unwrap();
+    for _ in 0..5 {
+        c.get("", "k").await.unwrap();
+    }
+    c.set("", "k", "w").await.unwrap();
+    for missing in ["a", "b", "c", "d", "e"] {
+        c.get("", missing).await.unwrap();
+    }
+    for (metric, expected) in [
+        ("kvredis.cache.hits", 4.0),
+        ("kvredis.cache.misses", 6.0),
+        ("kvredis.cache.invalidations", 1.0),
+        ("kvredis.cache.evictions", 1.0),
+        ("kvredis.cache.entries", 4.0),
+    ] {
+        eventually_eq(metric, expected, async || collector.sum(metric, &[])).await;
+    }
+    let bytes = collector.sum("kvredis.cache.bytes", &[]);
+    assert!((500.0..2_000.0).contains(&bytes), "{bytes} bytes");
+    // What Redis was not asked is no command.
+    let gets = [("db.operation.name", "GET")];
+    assert_eq!(collector.sum(COMMANDS, &gets), 6.0);
+}
+
+#[tokio::test]
 async fn calls_in_flight_are_those_that_are_not_answered_yet() {
     let collector = collector::start();
     let w = observed(&collector)
