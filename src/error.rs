@@ -79,9 +79,10 @@ pub fn unscripted(refusal: ServerError) -> ServerError {
         return refusal;
     }
     let bare = bare.strip_prefix('-').unwrap_or(bare);
-    let has_code = bare.split(' ').next().is_some_and(|word| {
-        word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
-    });
+    let has_code = bare
+        .split(' ')
+        .next()
+        .is_some_and(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()));
     let line = if has_code {
         format!("-{bare}\r\n")
     } else {
