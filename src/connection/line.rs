@@ -25,7 +25,7 @@ use super::place::Place;
 use super::request::Request;
 use super::tracking::Tracking;
 use crate::cache::Cache;
-use crate::error::{in_words, os_words};
+use crate::error::{in_words, os_words, unscripted};
 use crate::settings::Secret;
 use crate::settings::address::Server;
 use crate::task::AbortOnDrop;
@@ -291,7 +291,7 @@ impl Line {
             }
         };
         match answer {
-            Ok(Value::ServerError(refusal)) => Reply::Refusal(refusal),
+            Ok(Value::ServerError(refusal)) => Reply::Refusal(unscripted(refusal)),
             Ok(answer) => Reply::Answer(answer),
             // A transaction that Redis refused comes as an error; any other one is the connection's.
             Err(error) => match error.into_server_errors().as_deref() {

@@ -187,7 +187,12 @@ async fn values_outlive_neither_their_limit_nor_their_key() {
     })
     .await;
 
-    let redis = Redis::with_arguments(&["--enable-debug-command", "yes"]).await;
+    let mut redis = Redis::start().await;
+    // Redis 6.2 allows DEBUG without being told, and ends at an option that it does not know.
+    let option: Vec<String> = redis.ask(&["CONFIG", "GET", "enable-debug-command"]).await;
+    if !option.is_empty() {
+        redis.restart_with(&["--enable-debug-command", "yes"]).await;
+    }
     let w = World::builder().redis(redis).config(CACHED).start().await;
     // Expired keys stay where they are until somebody asks for them, and nobody is told.
     let () = w.redis.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;

@@ -39,7 +39,9 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
         .filter_map(|line| line.strip_prefix("cmdstat_"))
         .filter_map(|line| line.split(':').next())
         // What this test's own connections and idle ones send.
-        .filter(|name| !["config|resetstat", "info", "ping", "select"].contains(name))
+        .filter(|name| !["info", "ping", "select"].contains(name))
+        // Redis 6.2 does not name the subcommand.
+        .filter(|name| !["config", "config|resetstat"].contains(name))
         .filter(|name| !name.starts_with("client") && !name.starts_with("hello"))
         .collect();
     assert!(

@@ -74,7 +74,15 @@ async fn the_rights_that_the_documentation_names_are_enough() {
     )
     .await;
     whole_suite(&client).await;
-    let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await.unwrap();
+    let mut denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await.unwrap();
+    // CLIENT SETINFO may be refused. Redis 7.0 does not know it, others write it down: 6.2 without
+    // the subcommand.
+    denied.retain(|entry| {
+        let entry = format!("{entry:?}");
+        !["'\"client|setinfo\"'", "'\"client\"'"]
+            .iter()
+            .any(|object| entry.contains(object))
+    });
     assert!(denied.is_empty(), "{denied:?}");
     let page = fs::read_to_string("docs/topologies.md").unwrap();
     for right in RIGHTS.split_whitespace().filter(|right| *right != "~*") {

@@ -1,5 +1,7 @@
 //! A redis-server with any configuration: started, asked past kvredis, killed when dropped.
+//! The binary is that of `REDIS_SERVER` (a Valkey will do), else `redis-server`.
 
+use std::env;
 use std::process::Command;
 use std::time::Duration;
 
@@ -69,7 +71,8 @@ impl Server {
     /// Starts it again with what it kept.
     pub async fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new("redis-server");
+        let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(program);
         // A sentinel's configuration file comes first, and has all of it.
         let is_sentinel = self.arguments.iter().any(|a| a == "--sentinel");
         if is_sentinel {
