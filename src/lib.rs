@@ -5,6 +5,7 @@
 //! ```text
 //! NATS -> serve (wRPC in, results out) -> store | atomics | batch (one file per WIT interface)
 //!      -> links, link (whose call is this?) -> keyspace (bucket and key to Redis key)
+//!      -> cache (has it been read already?)
 //!      -> connection (one request in, one answer out) -> Redis
 //! ```
 //!

@@ -1,34 +1,36 @@
-//! One established connection to a Redis server: log-in, and the redis crate's multiplexing over
-//! a stream that `dial` opened.
+//! One established connection to a Redis server: the redis crate's multiplexing over a stream that
+//! `dial` opened.
 //!
-//! A line breaks once and for all; replacing it is for `supervisor`.
+//! A line breaks once and for all; replacing it is for `supervisor`. `log_in` is what is said first,
+//! `keeping` the reads that may be kept.
 
-use std::fs;
+mod keeping;
+mod log_in;
+
 use std::future::Future;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
-    RedisResult, ServerError, Value,
+    AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, ServerError, Value,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Target;
 use super::dial::{Duplex, dial};
-use super::node::passes;
 use super::place::Place;
 use super::request::Request;
 use super::tracking::Tracking;
 use crate::cache::Cache;
-use crate::error::{in_words, os_words, unscripted};
+use crate::error::unscripted;
 use crate::settings::Secret;
 use crate::settings::address::Server;
 use crate::task::AbortOnDrop;
+use keeping::Keeping;
+pub use log_in::resp3_login;
 
 /// Commands that may be queued for the socket. The gates of the links are the real limit.
 const QUEUED_COMMANDS: usize = 1024;
@@ -45,22 +47,6 @@ pub struct Line {
     password: Mutex<Option<Secret>>,
     keeping: Keeping,
     _driver: AbortOnDrop,
-}
-
-/// Whether what is read over a line may be kept.
-#[derive(Debug)]
-enum Keeping {
-    /// Nobody asked for that.
-    Unwanted,
-    /// It may, as long as the server tells of changes.
-    On {
-        tracking: Arc<Tracking>,
-        /// Why it may not after all.
-        refused: OnceLock<String>,
-        prover: OnceLock<AbortOnDrop>,
-    },
-    /// It may not.
-    Refused(String),
 }
 
 /// What happens to a line from outside.
@@ -166,35 +152,6 @@ impl Line {
         Ok(Self::new(commands, driver, Keeping::Unwanted))
     }
 
-    /// Takes over a stream, and has the server switch to the protocol in which it can tell of
-    /// changes (RESP3). If the server refuses, answers why: it may take an ordinary log-in.
-    async fn that_is_told(
-        stream: Box<dyn Duplex>,
-        target: &Target,
-        tracking: Arc<Tracking>,
-    ) -> Result<Result<Self, String>, NoLine> {
-        let login = resp3_login(target)?;
-        let told = Arc::clone(&tracking);
-        let config = multiplexing().set_push_sender(move |push: PushInfo| {
-            told.heard(&push);
-            Ok::<(), ()>(())
-        });
-        match MultiplexedConnection::new_with_config(&login, stream, config).await {
-            Ok((commands, driver)) => {
-                let keeping = Keeping::On {
-                    tracking,
-                    refused: OnceLock::new(),
-                    prover: OnceLock::new(),
-                };
-                Ok(Ok(Self::new(commands, driver, keeping)))
-            }
-            Err(error) => Ok(Err(format!(
-                "the server refuses RESP3 (HELLO 3): {}",
-                error.code().unwrap_or(error.category())
-            ))),
-        }
-    }
-
     fn new(
         commands: MultiplexedConnection,
         driver: impl Future<Output = ()> + Send + 'static,
@@ -212,58 +169,6 @@ impl Line {
             _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends), told)),
             ends,
             keeping,
-        }
-    }
-
-    /// Has the server tell of changes of what is read from now on.
-    async fn begin_keeping(&self) -> Result<(), NoLine> {
-        let Keeping::On {
-            tracking,
-            refused,
-            prover,
-        } = &self.keeping
-        else {
-            return Ok(());
-        };
-        // Of what was not asked for, the server is to remember nothing.
-        for words in [&["TRACKING", "ON", "OPTIN"][..], &["CACHING", "YES"]] {
-            let command = redis::cmd("CLIENT").arg(words).take();
-            match self.send(&Request::One(command), false).await {
-                Reply::Answer(_) => {}
-                Reply::Refusal(refusal) => {
-                    tracking.end();
-                    let _ = refused.set(in_words(&refusal));
-                    return Ok(());
-                }
-                Reply::Lost => return Err(NoLine::hung_up()),
-            }
-        }
-        let prove = Arc::clone(tracking).prove(self.commands.clone());
-        let _ = prover.set(AbortOnDrop::spawn(prove));
-        Ok(())
-    }
-
-    /// Who hears of changes of what is read over this line.
-    pub fn tracking(&self) -> Option<&Tracking> {
-        match &self.keeping {
-            Keeping::On { tracking, .. } => Some(tracking),
-            _ => None,
-        }
-    }
-
-    /// Why nothing that is read over this line is kept, although it should be.
-    pub fn keeps_nothing(&self) -> Option<&String> {
-        match &self.keeping {
-            Keeping::Unwanted => None,
-            Keeping::On { refused, .. } => refused.get(),
-            Keeping::Refused(reason) => Some(reason),
-        }
-    }
-
-    /// The line is about to be replaced: what was read over it is not to be used any more.
-    pub fn retire(&self) {
-        if let Some(tracking) = self.tracking() {
-            tracking.end();
         }
     }
 
@@ -349,52 +254,6 @@ impl Line {
         self.commands.clone().send_packed_command(command).await
     }
 
-    /// Asks for a value that is to be kept, with its time to live; for the value alone where the
-    /// server would not tell of its change.
-    async fn kept(&self, commands: &Pipeline, asking: bool) -> RedisResult<Value> {
-        let alone = |value| match value {
-            Value::ServerError(_) => value,
-            value => Value::Array(vec![value, Value::Nil]),
-        };
-        let tracking = self.tracking().filter(|t| t.vouch().is_some());
-        let (Some(tracking), false) = (tracking, asking) else {
-            let Some(get) = commands.cmd_iter().nth(1) else {
-                return Ok(Value::Nil);
-            };
-            if !asking {
-                return self.one(get).await.map(alone);
-            }
-            let mut guest = Pipeline::with_capacity(2);
-            guest.cmd("ASKING");
-            guest.add_command(get.clone());
-            return self.last_of(&guest, 2).await.map(alone);
-        };
-        let answers = self
-            .commands
-            .clone()
-            .send_packed_commands(commands, 0, commands.len())
-            .await?;
-        let Ok([told, value, age]) = <[Value; 3]>::try_from(answers) else {
-            return Ok(Value::Nil);
-        };
-        if let Value::ServerError(refusal) = value {
-            return Ok(Value::ServerError(refusal));
-        }
-        for (what, answer) in [("CLIENT CACHING", &told), ("PTTL", &age)] {
-            if let Value::ServerError(refusal) = answer {
-                // Without the one nobody would tell of its change, without the other it might
-                // outlive its key.
-                tracking.end();
-                if let Keeping::On { refused, .. } = &self.keeping {
-                    let _ = refused.set(format!("{what}: {}", in_words(refusal)));
-                }
-                self.suspect();
-                return Ok(alone(value));
-            }
-        }
-        Ok(Value::Array(vec![value, age]))
-    }
-
     /// Sends `MULTI`, the commands and `EXEC`; all answers but the last only say `QUEUED`.
     async fn transaction(&self, commands: &Pipeline) -> RedisResult<Value> {
         self.last_of(commands, commands.len() + 2)
@@ -410,119 +269,6 @@ impl Line {
             .send_packed_commands(commands, answers - 1, 1)
             .await?;
         Ok(answers.into_iter().next().unwrap_or_default())
-    }
-
-    async fn log_in(&self, target: &Target, place: &Place, name: &str) -> Result<(), NoLine> {
-        let address = &target.address;
-        let password = password(target)?;
-        self.authenticate(address.username.as_deref(), password.as_ref())
-            .await?;
-        if address.database != 0 {
-            self.insist(redis::cmd("SELECT").arg(address.database).take())
-                .await?;
-        }
-        if matches!(place, Place::ClusterReplica(_)) {
-            self.insist(redis::cmd("READONLY")).await?;
-        }
-        for (what, value) in [
-            ("SETNAME", [Some(name), None]),
-            ("SETINFO", [Some("LIB-NAME"), Some("kvredis")]),
-            (
-                "SETINFO",
-                [Some("LIB-VER"), Some(env!("CARGO_PKG_VERSION"))],
-            ),
-        ] {
-            let mut client = redis::cmd("CLIENT");
-            client.arg(what).arg(&value[..]);
-            // For whoever looks at Redis only: an old Redis or a strict ACL may refuse it.
-            if let Reply::Lost = self.send(&Request::One(client), false).await {
-                return Err(NoLine::hung_up());
-            }
-        }
-        if let Some(role) = place.role() {
-            self.insist_on_role(role).await?;
-        }
-        // Redis asks for a password only when a command comes.
-        match self.send(&Request::One(redis::cmd("PING")), false).await {
-            Reply::Refusal(refusal) if refusal.code() == "NOAUTH" => {
-                Err(NoLine::Refused(in_words(&refusal)))
-            }
-            Reply::Lost => Err(NoLine::hung_up()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Logs in, if there is somebody to log in as.
-    ///
-    /// # Errors
-    ///
-    /// Redis refuses, or the connection broke.
-    pub async fn authenticate(
-        &self,
-        user: Option<&str>,
-        password: Option<&Secret>,
-    ) -> Result<(), NoLine> {
-        let mut auth = redis::cmd("AUTH");
-        match (user, password.map(Secret::reveal)) {
-            // A user without a password is asked for one all the same, and takes any.
-            (Some(user), password) => auth.arg(user).arg(password.unwrap_or_default()),
-            (None, Some(password)) => auth.arg(password),
-            (None, None) => return Ok(()),
-        };
-        self.insist(auth).await?;
-        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password.cloned();
-        Ok(())
-    }
-
-    /// Logs in again, if the password is another one by now. The server goes on taking commands
-    /// under the old log-in until the new one has succeeded.
-    ///
-    /// # Errors
-    ///
-    /// The password cannot be read, or Redis does not take it (yet).
-    pub async fn keep_logged_in(&self, target: &Target) -> Result<bool, NoLine> {
-        let new = password(target)?;
-        let old = self
-            .password
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if new == old {
-            return Ok(false);
-        }
-        self.authenticate(target.address.username.as_deref(), new.as_ref())
-            .await?;
-        Ok(true)
-    }
-
-    /// What the sentinels named may have become something else since.
-    async fn insist_on_role(&self, role: &str) -> Result<(), NoLine> {
-        match self.send(&Request::One(redis::cmd("ROLE")), false).await {
-            Reply::Answer(Value::Array(parts)) => match parts.first() {
-                Some(Value::BulkString(is)) if is != role.as_bytes() => {
-                    Err(NoLine::Unreachable(format!(
-                        "the server that the sentinels name is a {}, not the {role}",
-                        String::from_utf8_lossy(is)
-                    )))
-                }
-                _ => Ok(()),
-            },
-            Reply::Lost => Err(NoLine::hung_up()),
-            // An ACL may forbid the question.
-            _ => Ok(()),
-        }
-    }
-
-    /// Sends a command without which the connection is of no use.
-    async fn insist(&self, command: Cmd) -> Result<(), NoLine> {
-        match self.send(&Request::One(command), false).await {
-            Reply::Answer(_) => Ok(()),
-            Reply::Refusal(refusal) if passes(refusal.code()) => {
-                Err(NoLine::Unreachable(in_words(&refusal)))
-            }
-            Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
-            Reply::Lost => Err(NoLine::hung_up()),
-        }
     }
 }
 
@@ -549,25 +295,6 @@ fn multiplexing() -> AsyncConnectionConfig {
         .set_pipeline_buffer_size(QUEUED_COMMANDS)
 }
 
-/// What the redis crate logs in with, where the server is to speak RESP3 from the beginning.
-///
-/// # Errors
-///
-/// There is no password, although there should be one.
-pub fn resp3_login(target: &Target) -> Result<RedisConnectionInfo, NoLine> {
-    let mut login = RedisConnectionInfo::default()
-        .set_protocol(ProtocolVersion::RESP3)
-        .set_skip_set_lib_name();
-    if let Some(user) = &target.address.username {
-        // A user without a password is asked for one all the same, and takes any.
-        login = login.set_username(user).set_password("");
-    }
-    if let Some(password) = password(target)? {
-        login = login.set_password(password.reveal());
-    }
-    Ok(login)
-}
-
 /// The answer of a transaction, or the refusal of one of its commands, which is that of all.
 fn first_refusal(answer: Value) -> Value {
     match answer {
@@ -578,31 +305,4 @@ fn first_refusal(answer: Value) -> Value {
             .unwrap_or(Value::Array(answers)),
         answer => answer,
     }
-}
-
-/// The password as it is now: that of the file, if there is one.
-///
-/// # Errors
-///
-/// The file cannot be read, or is empty.
-pub fn password(target: &Target) -> Result<Option<Secret>, NoLine> {
-    match &target.password_file {
-        None => Ok(target.address.password.clone()),
-        Some(path) => read_password(path).map(Some),
-    }
-}
-
-fn read_password(path: &Path) -> Result<Secret, NoLine> {
-    let unusable = |words: &str| {
-        NoLine::Unusable(format!(
-            "PASSWORD_FILE: cannot read {}: {words}",
-            path.display()
-        ))
-    };
-    let text = fs::read_to_string(path).map_err(|error| unusable(&os_words(&error)))?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(unusable("it is empty"));
-    }
-    Ok(Secret::from(password.to_owned()))
 }

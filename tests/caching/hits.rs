@@ -6,11 +6,10 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::common::host::Link;
-use crate::common::proxy::Proxy;
 use crate::common::redis::Redis;
 use crate::common::wait::{eventually, eventually_eq};
 use crate::common::world::World;
-use crate::{CACHED, cached};
+use crate::{CACHED, behind_a_proxy, cached};
 
 /// How many commands about keys Redis has run.
 async fn reads(redis: &Redis) -> u64 {
@@ -120,14 +119,7 @@ async fn bytes_are_limited_too() {
 
 #[tokio::test]
 async fn concurrent_readers_of_a_key_ask_once() {
-    let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.port()).await;
-    let w = World::builder()
-        .redis(redis)
-        .config(CACHED)
-        .config(&[("URL", &proxy.url())])
-        .start()
-        .await;
+    let (w, proxy) = behind_a_proxy().await;
     w.client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let began = Instant::now();
@@ -148,14 +140,7 @@ async fn concurrent_readers_of_a_key_ask_once() {
 /// Whoever comes later than that is not answered with what was there before.
 #[tokio::test]
 async fn a_read_that_takes_long_is_not_joined() {
-    let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.port()).await;
-    let w = World::builder()
-        .redis(redis)
-        .config(CACHED)
-        .config(&[("URL", &proxy.url())])
-        .start()
-        .await;
+    let (w, proxy) = behind_a_proxy().await;
     w.client.set("", "k", b"old").await.unwrap();
     proxy.hold();
     let (early, late) = tokio::join!(w.client.get("", "k"), async {

@@ -14,7 +14,7 @@ use crate::common::world::World;
 const LEASE: Duration = Duration::from_secs(1);
 
 /// A world behind a proxy, where `k` is kept as `old`.
-async fn behind_a_proxy() -> (World, Proxy) {
+async fn kept_behind_a_proxy() -> (World, Proxy) {
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.port()).await;
     let w = World::builder()
@@ -34,7 +34,7 @@ async fn behind_a_proxy() -> (World, Proxy) {
 
 #[tokio::test]
 async fn without_a_connection_nothing_is_answered_from_memory() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = kept_behind_a_proxy().await;
     // What is there is cut, and nothing new comes about.
     proxy.misbehave(Fault::Reset);
     proxy.cut();
@@ -62,7 +62,7 @@ async fn without_a_connection_nothing_is_answered_from_memory() {
 /// Cut and back at once, with a change in between that nobody was told of.
 #[tokio::test]
 async fn after_a_reconnect_nothing_from_before_is_answered() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = kept_behind_a_proxy().await;
     for round in 0..20_u32 {
         let connections = proxy.connected().len();
         // The server forgets the client before it knows of the change.
@@ -95,7 +95,7 @@ async fn after_a_reconnect_nothing_from_before_is_answered() {
 #[tokio::test]
 async fn a_connection_that_falls_silent_serves_for_a_second() {
     for fault in [Fault::HoldAll, Fault::HoldAnswers] {
-        let (w, proxy) = behind_a_proxy().await;
+        let (w, proxy) = kept_behind_a_proxy().await;
         // It is in use, so that its connection is asked whether it still is one.
         let used = Instant::now();
         while used.elapsed() < LEASE * 2 {
@@ -135,7 +135,7 @@ async fn a_connection_that_falls_silent_serves_for_a_second() {
 /// Redis itself stands still; whoever reads then waits for it.
 #[tokio::test]
 async fn a_redis_that_stands_still_is_waited_for_after_a_second() {
-    let (w, _proxy) = behind_a_proxy().await;
+    let (w, _proxy) = kept_behind_a_proxy().await;
     w.redis.pause();
     eventually("it is not answered from memory any more", async || {
         timeout(Duration::from_millis(300), w.client.get("", "k"))
@@ -152,7 +152,7 @@ async fn a_redis_that_stands_still_is_waited_for_after_a_second() {
 
 #[tokio::test]
 async fn a_link_that_was_idle_reads_anew_what_changed_meanwhile() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = kept_behind_a_proxy().await;
     tokio::time::sleep(LEASE + Duration::from_millis(300)).await;
     let before = proxy.count("GET");
     assert_eq!(w.client.get("", "k").await, Ok(Some(b"old".to_vec())));

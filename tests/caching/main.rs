@@ -25,6 +25,8 @@ mod refusals;
 mod several_nodes;
 mod writes;
 
+use common::proxy::Proxy;
+use common::redis::Redis;
 use common::world::World;
 
 /// Settings under which nothing is forgotten but for a reason.
@@ -37,4 +39,17 @@ const CACHED: &[(&str, &str)] = &[
 /// A world whose link keeps what it reads.
 async fn cached() -> World {
     World::with(CACHED).await
+}
+
+/// The same, with a proxy before its Redis.
+async fn behind_a_proxy() -> (World, Proxy) {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.port()).await;
+    let w = World::builder()
+        .redis(redis)
+        .config(CACHED)
+        .config(&[("URL", &proxy.url())])
+        .start()
+        .await;
+    (w, proxy)
 }

@@ -6,23 +6,15 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::common::proxy::Proxy;
-use crate::common::redis::Redis;
 use crate::common::wait::{eventually, patience};
 use crate::common::world::World;
-use crate::{CACHED, cached};
+use crate::{behind_a_proxy, cached};
 
 /// The answer of a read and the news that its key has changed meanwhile arrive in one piece, so
 /// that the news is there before anybody has looked at the answer.
 #[tokio::test]
 async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
-    let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.port()).await;
-    let w = World::builder()
-        .redis(redis)
-        .config(CACHED)
-        .config(&[("URL", &proxy.url())])
-        .start()
-        .await;
+    let (w, proxy) = behind_a_proxy().await;
     for (round, change) in [
         &["SET", "k", "new"][..],
         &["DEL", "k"],

@@ -7,21 +7,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::common::client::FUNCTIONS;
 use crate::common::codec::{bucket_and_key, put_bytes, put_number};
 use crate::common::values::bytes;
 use crate::common::world::World;
-
-const FUNCTIONS: [(&str, &str); 9] = [
-    ("store", "get"),
-    ("store", "set"),
-    ("store", "delete"),
-    ("store", "exists"),
-    ("store", "list-keys"),
-    ("atomics", "increment"),
-    ("batch", "get-many"),
-    ("batch", "set-many"),
-    ("batch", "delete-many"),
-];
 
 #[tokio::test]
 async fn truncated_parameters_do_no_harm() {

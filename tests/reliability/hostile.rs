@@ -9,24 +9,13 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::common::client::Client;
+use crate::common::client::{Client, FUNCTIONS};
 use crate::common::codec::{bucket_and_key, put_bytes, put_list, put_number};
 use crate::common::values::bytes;
 use crate::common::world::{COMPONENT, World};
 use crate::gauge;
 use crate::scale::{Row, pick, record};
 
-const FUNCTIONS: [(&str, &str); 9] = [
-    ("store", "get"),
-    ("store", "set"),
-    ("store", "delete"),
-    ("store", "exists"),
-    ("store", "list-keys"),
-    ("atomics", "increment"),
-    ("batch", "get-many"),
-    ("batch", "set-many"),
-    ("batch", "delete-many"),
-];
 /// Those who send junk, and those who call properly meanwhile.
 const ATTACKERS: usize = 8;
 const CALLERS: usize = 8;

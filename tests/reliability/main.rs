@@ -16,8 +16,10 @@ mod gauge;
 mod history;
 mod ledger;
 mod linearizable;
+mod pair;
 mod progress;
 mod scale;
+
 mod stopwatch;
 
 mod crashes; // Redis killed and restarted under load

@@ -6,85 +6,62 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::common::client::{Client, Error, other};
 use crate::common::host::Link;
 use crate::common::redis::Redis;
-use crate::common::wait::{eventually, patience};
+use crate::common::wait::eventually;
 use crate::common::world::World;
+use crate::pair::{Pair, Refused, TROUBLE, report};
 use crate::scale::{Row, record};
 use crate::stopwatch::s;
 
-/// What the host waits in worlds where a trouble passes in time, and where it does not.
-const LONG: Duration = Duration::from_secs(15);
-const SHORT: Duration = Duration::from_secs(1);
-/// Redis is left in trouble for so long that calls have asked it several times.
-const TROUBLE: Duration = Duration::from_secs(2);
-/// What a machine that is busy with other tests may add to the time of a call.
-const BUSY_MACHINE: Duration = Duration::from_secs(1);
 /// `at once`, on a machine that is busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// Two providers on one Redis: one whose host is patient, one whose host is not.
-struct Scene {
-    redis: Redis,
-    patient: World,
-    hasty: World,
-}
-
-/// What Redis refuses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Refused {
-    All,
-    /// A listing is about no key in particular.
-    Keys,
-    Writes,
-}
-
 #[tokio::test]
 async fn loading() {
-    let mut scene = Scene::new(Redis::start().await).await;
+    let mut pair = Pair::new(Redis::start().await).await;
     let keys: Vec<String> = (0..4_000).map(|i| format!("filler{i}")).collect();
     let mut fill = redis::pipe();
     for key in &keys {
         fill.set(key, key).ignore();
     }
-    scene.redis.run_all(&fill).await;
-    scene.redis.ask::<()>(&["SAVE"]).await;
+    pair.redis.run_all(&fill).await;
+    pair.redis.ask::<()>(&["SAVE"]).await;
     // As Redis's own tests do: 4,000 keys take 4 s, and every few keys it looks at its clients.
     let slow = ["--key-load-delay", "1000"];
     let looking = ["--loading-process-events-interval-bytes", "1024"];
-    scene.redis.restart_with(&[slow, looking].concat()).await;
-    scene.refuses("LOADING", Refused::All, async |_| {}).await;
+    pair.redis.restart_with(&[slow, looking].concat()).await;
+    pair.refuses("LOADING", Refused::All, async |_| {}).await;
 }
 
 #[tokio::test]
 async fn a_replica_that_becomes_the_primary() {
     let primary = Redis::start().await;
-    let scene = Scene::new(Redis::start().await).await;
+    let pair = Pair::new(Redis::start().await).await;
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
-    scene.redis.ask::<()>(&follow).await;
+    pair.redis.ask::<()>(&follow).await;
     eventually("the replica follows", async || {
-        let info: String = scene.redis.ask(&["INFO", "replication"]).await;
+        let info: String = pair.redis.ask(&["INFO", "replication"]).await;
         info.contains("master_link_status:up")
     })
     .await;
     let promote = async |redis: &Redis| redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
-    scene.refuses("READONLY", Refused::Writes, promote).await;
+    pair.refuses("READONLY", Refused::Writes, promote).await;
 }
 
 #[tokio::test]
 async fn a_replica_without_its_primary() {
-    let scene = Scene::new(Redis::start().await).await;
+    let pair = Pair::new(Redis::start().await).await;
     let mut primary = Redis::stopped();
     let stale = ["CONFIG", "SET", "replica-serve-stale-data", "no"];
-    scene.redis.ask::<()>(&stale).await;
+    pair.redis.ask::<()>(&stale).await;
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
-    scene.redis.ask::<()>(&follow).await;
+    pair.redis.ask::<()>(&follow).await;
     let come_back = async |redis: &Redis| {
         primary.restart().await;
         let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
@@ -97,17 +74,15 @@ async fn a_replica_without_its_primary() {
         // Writes go on when it is a primary itself.
         redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     };
-    scene.refuses("MASTERDOWN", Refused::All, come_back).await;
+    pair.refuses("MASTERDOWN", Refused::All, come_back).await;
 }
 
 #[tokio::test]
 async fn a_cluster_without_its_slots() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
-    let scene = Scene::new(redis).await;
+    let pair = Pair::new(redis).await;
     let give_slots = async |redis: &Redis| redis.run(&slots()).await;
-    scene
-        .refuses("CLUSTERDOWN", Refused::Keys, give_slots)
-        .await;
+    pair.refuses("CLUSTERDOWN", Refused::Keys, give_slots).await;
 }
 
 #[tokio::test]
@@ -171,12 +146,12 @@ async fn a_slot_that_moves() {
 
 #[tokio::test]
 async fn a_script_that_does_not_end() {
-    let scene = Scene::new(Redis::start().await).await;
+    let pair = Pair::new(Redis::start().await).await;
     let limit = ["CONFIG", "SET", "lua-time-limit", "50"];
-    scene.redis.ask::<()>(&limit).await;
+    pair.redis.ask::<()>(&limit).await;
     // New connections of ours would be refused, too.
-    let mut killer = scene.redis.connect(0).await.unwrap();
-    let mut busy = scene.redis.connect(0).await.unwrap();
+    let mut killer = pair.redis.connect(0).await.unwrap();
+    let mut busy = pair.redis.connect(0).await.unwrap();
     let endless = tokio::spawn(async move {
         let script = ["EVAL", "while true do end", "0"];
         redis::cmd(script[0])
@@ -185,11 +160,11 @@ async fn a_script_that_does_not_end() {
             .await
     });
     // A link that is put meanwhile has to log in, to a database that Redis will not select yet.
-    let late = Link::new("late", "default").config(&[("URL", &scene.redis.url_of(1))]);
+    let late = Link::new("late", "default").config(&[("URL", &pair.redis.url_of(1))]);
     let mut kill = redis::cmd("SCRIPT");
     kill.arg("KILL");
     let end = async |_: &Redis| {
-        let late = scene.patient.put_new(&late).await;
+        let late = pair.patient.put_new(&late).await;
         let call = late.set("", "k", b"v");
         let killed = async {
             sleep(TROUBLE).await;
@@ -198,7 +173,7 @@ async fn a_script_that_does_not_end() {
         let (answer, ()) = tokio::join!(call, killed);
         assert_eq!(answer, Ok(()), "a link that was put meanwhile");
     };
-    scene.refuses("BUSY", Refused::All, end).await;
+    pair.refuses("BUSY", Refused::All, end).await;
     assert!(endless.await.unwrap().is_err());
 }
 
@@ -297,135 +272,6 @@ fn slots() -> redis::Cmd {
     let mut slots = redis::cmd("CLUSTER");
     slots.arg("ADDSLOTS").arg((0..16_384).collect::<Vec<u32>>());
     slots
-}
-
-impl Scene {
-    async fn new(redis: Redis) -> Self {
-        let world = async |limit: Duration| {
-            let milliseconds = u64::try_from(limit.as_millis()).unwrap();
-            let builder = World::builder().unlinked();
-            builder.rpc_timeout_ms(Some(milliseconds)).start().await
-        };
-        let (patient, hasty) = tokio::join!(world(LONG), world(SHORT));
-        for w in [&patient, &hasty] {
-            for link in links(&redis) {
-                w.put_new(&link).await;
-            }
-        }
-        Self {
-            redis,
-            patient,
-            hasty,
-        }
-    }
-
-    /// Redis is in trouble, until `end`: a call whose time is up before is answered in Redis's words,
-    /// one that has the time waits and succeeds.
-    async fn refuses(&self, code: &str, refused: Refused, end: impl AsyncFnOnce(&Redis)) {
-        let begun = Instant::now();
-        let patient = async {
-            let answers = timeout(LONG, calls(&self.patient)).await;
-            (answers.expect("a host waits so long"), begun.elapsed())
-        };
-        let hasty = async {
-            let answers = timeout(SHORT + BUSY_MACHINE, calls(&self.hasty)).await;
-            answers.expect("a host waits so long")
-        };
-        let ending = async {
-            sleep(TROUBLE).await;
-            end(&self.redis).await;
-        };
-        let ((patient, took), hasty, ()) = tokio::join!(patient, hasty, ending);
-        let mut refusals = 0;
-        for (function, answer) in hasty {
-            let answered = match refused {
-                Refused::All => &[][..],
-                Refused::Keys => &["list-keys"],
-                Refused::Writes => &["get", "exists", "get-many", "list-keys"],
-            };
-            if answered.contains(&function) {
-                assert_eq!(answer, Ok(()), "{function}");
-                continue;
-            }
-            let error = other(answer);
-            // A replica refuses writes because it is one, before anything else. And when the time
-            // is up just while Redis is asked again, it may yet count.
-            let expected = error.starts_with(code)
-                || (code == "MASTERDOWN" && error.starts_with("READONLY"))
-                || (function == "increment" && error.contains("may or may not"));
-            assert!(expected, "{function}: {error}");
-            refusals += 1;
-        }
-        for (function, answer) in &patient {
-            assert_eq!(*answer, Ok(()), "{function}");
-        }
-        assert!(took >= TROUBLE, "{code} had passed after {took:?}");
-        // Each increment was counted once.
-        for key in ["lasting", "passing"] {
-            let sum: u64 = self.redis.ask(&["GET", key]).await;
-            assert_eq!(sum, 1, "{key}");
-        }
-        report(
-            code,
-            "9 functions, with and without TTL_MS",
-            patient.len(),
-            refusals,
-            took,
-        );
-    }
-}
-
-/// Two links, of which one writes with a time to live, in transactions.
-fn links(redis: &Redis) -> [Link; 2] {
-    let url = redis.url();
-    [
-        Link::new("lasting", "default").config(&[("URL", &url)]),
-        Link::new("passing", "default").config(&[("URL", &url), ("TTL_MS", "500000")]),
-    ]
-}
-
-/// Every function at once, over each of the links.
-async fn calls(w: &World) -> Vec<(&'static str, Result<(), Error>)> {
-    let of_link = ["lasting", "passing"].map(async |name| {
-        let client = &w.client.component(name, "default").timeout(patience());
-        let pairs = [("k", b"v")];
-        let (get, exists, get_many, list, set, delete, set_many, delete_many, increment) = tokio::join!(
-            client.get("", "k"),
-            client.exists("", "k"),
-            client.get_many("", &["k"]),
-            client.list_keys("", None),
-            client.set("", "k", b"v"),
-            client.delete("", "l"),
-            client.set_many("", &pairs),
-            client.delete_many("", &["l"]),
-            client.increment("", name, 1),
-        );
-        vec![
-            ("get", get.map(drop)),
-            ("exists", exists.map(drop)),
-            ("get-many", get_many.map(drop)),
-            ("list-keys", list.map(drop)),
-            ("set", set),
-            ("delete", delete),
-            ("set-many", set_many),
-            ("delete-many", delete_many),
-            ("increment", increment.map(drop)),
-        ]
-    });
-    join_all(of_link).await.concat()
-}
-
-fn report(code: &str, load: &str, waited: usize, refused: usize, took: Duration) {
-    let mut counted = format!("{waited} calls, 0 errors, answered after {}", s(took));
-    if refused > 0 {
-        counted += &format!("; with 1 s to answer {refused} refused in Redis's words in time");
-    }
-    record(&Row {
-        fault: code,
-        load,
-        promised: "waited out within the call's time, each call carried out once",
-        counted,
-    });
 }
 
 fn lasting(fault: &str, calls: usize, took: Duration) {

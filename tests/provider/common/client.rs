@@ -18,6 +18,19 @@ use super::call::{Call, Wire};
 use super::codec::Decode;
 use super::wait::patience;
 
+/// Every function of the interfaces that components call.
+pub const FUNCTIONS: [(&str, &str); 9] = [
+    ("store", "get"),
+    ("store", "set"),
+    ("store", "delete"),
+    ("store", "exists"),
+    ("store", "list-keys"),
+    ("atomics", "increment"),
+    ("batch", "get-many"),
+    ("batch", "set-many"),
+    ("batch", "delete-many"),
+];
+
 /// What a call fails with: the interface's errors, or no answer at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
