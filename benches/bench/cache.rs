@@ -56,7 +56,7 @@ pub fn compare(
             busy,
         ),
         (
-            Workload::hot_reads("hot reads, 1 in flight", 1, 6_000),
+            Workload::hot_reads("hot reads, 1 in flight", 1, 2_000),
             alone,
         ),
     ] {
@@ -64,7 +64,7 @@ pub fn compare(
             continue;
         }
         let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..workload.rounds() {
             rounds.push((
                 workload.round(&mut with).context("with the cache")?,
                 workload.round(&mut without).context("without the cache")?,

@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
             continue;
         }
         let mut rounds: Vec<(Figures, Figures)> = Vec::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..workload.rounds() {
             rounds.push((
                 workload.round(&mut kvredis).context("kvredis failed")?,
                 workload.round(&mut stock).context("the yardstick failed")?,

@@ -84,7 +84,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     for part in [COMPONENT, "flickering", "exempt", "wrong", "hunter2", "\n"] {
         assert!(!message.contains(part), "{part:?} in {message}");
     }
-    w.provider.logged(&["ERROR", "unhealthy: ", "orders"]).await;
+    w.provider.logged(&["ERROR", "unhealthy", "orders"]).await;
 
     // What is over, or no longer there, is no longer said.
     frozen.resume();
@@ -92,7 +92,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     w.unlink("refused", "default").await;
     w.unlink("down", "orders").await;
     healthy(&w).await;
-    let lines = w.provider.count_logged(&["unhealthy: "]).await;
+    let lines = w.provider.count_logged(&["ERROR", "unhealthy"]).await;
     assert_eq!(lines, 1, "it is said once a minute, not at every question");
     record(&Row {
         fault: "links without their Redis: refused, frozen, WRONGPASS",
