@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 
-use super::reach::{Node, Shown};
+use super::reach::Node;
 use super::report::{Finding, Report, Status};
 use crate::connection::Target;
 use crate::connection::probe;
@@ -18,7 +18,7 @@ pub async fn check(target: &Target, nodes: &[Node], report: &mut Report) {
             Some(Ok(())) => all_keep = all_keep.or(Some(true)),
             Some(Err(why)) => {
                 all_keep = Some(false);
-                let text = format!("{} lets nothing be kept: {why}", Shown(&node.site));
+                let text = format!("{} lets nothing be kept: {why}", node.site);
                 let finding = Finding::new("cache", Status::Failed, text);
                 report.add(finding.advice(
                     "allow the user `+client|tracking +client|caching`, or leave CACHE_MAX_ENTRIES out: every \

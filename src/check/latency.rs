@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::reach::{Node, Shown};
+use super::reach::Node;
 use super::report::{Finding, Report, Status};
 
 /// How often each server is asked.
@@ -17,7 +17,7 @@ pub async fn check(nodes: &[Node], report: &mut Report) {
         match answers {
             Ok(answers) => times.extend(answers.into_iter().map(|time| (time, node))),
             Err(why) => {
-                let text = format!("{}: {why}", Shown(&node.site));
+                let text = format!("{}: {why}", node.site);
                 let advice = "see whether Redis is overloaded (`SLOWLOG GET`), or far away; a \
                               higher BACKEND_RESPONSE_TIMEOUT_MS waits longer";
                 report.add(Finding::new("latency", Status::Failed, text).advice(advice));
@@ -33,7 +33,7 @@ pub async fn check(nodes: &[Node], report: &mut Report) {
     let milliseconds = |time: &Duration| time.as_secs_f64() * 1_000.0;
     let (median, longest) = (milliseconds(median), milliseconds(longest));
     let place = if nodes.len() > 1 {
-        format!(" ({})", Shown(&slowest.site))
+        format!(" ({})", slowest.site)
     } else {
         String::new()
     };

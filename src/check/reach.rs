@@ -3,7 +3,6 @@
 //!
 //! Which servers there are is for `topology`.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::report::{Finding, Status};
@@ -73,10 +72,10 @@ impl Node {
         let milliseconds = self.took.as_secs_f64() * 1_000.0;
         let text = format!(
             "{} took the connection within {milliseconds:.1} ms",
-            Shown(&self.site)
+            self.site
         );
         Finding::new("reachable", Status::Ok, text)
-            .detail("server", Shown(&self.site).to_string())
+            .detail("server", self.site.to_string())
             .detail("milliseconds", milliseconds)
     }
 
@@ -216,18 +215,6 @@ impl Failure {
                 "see whether it is a Redis that answers there; if its port speaks TLS, the URL \
                  begins with rediss://"
             }
-        }
-    }
-}
-
-/// Where a server listens, as a URL without credentials.
-pub struct Shown<'a>(pub &'a Site);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Site::Tcp(endpoint) => write!(f, "{endpoint}"),
-            Site::Unix(path) => write!(f, "{}", path.display()),
         }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use redis::ServerError;
 use serde_json::json;
 
-use super::reach::{Node, Shown};
+use super::reach::Node;
 use super::report::{Finding, Report, Status};
 use crate::connection::probe::Place;
 use crate::error::{in_words, is_forbidden};
@@ -38,7 +38,7 @@ pub async fn check(settings: &Settings, nodes: &[Node], report: &mut Report) {
     let of_nodes = join_all(nodes.iter().map(|node| refusals(settings, node))).await;
     let mut alike: BTreeMap<Vec<Refused>, (Vec<String>, Refusals)> = BTreeMap::new();
     for (node, refusals) in nodes.iter().zip(of_nodes) {
-        let shown = Shown(&node.site).to_string();
+        let shown = node.site.to_string();
         match refusals {
             Ok(refusals) => {
                 let refused = refusals

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use redis::Value;
 
-use super::reach::{Node, Shown};
+use super::reach::Node;
 use super::report::{Finding, Report, Status};
 use crate::connection::probe::Place;
 use crate::error::in_words;
@@ -54,7 +54,7 @@ pub async fn check(settings: &Settings, nodes: &[Node], report: &mut Report) {
         }
         seen.push(text);
         if several {
-            finding = finding.detail("node", Shown(&node.site).to_string());
+            finding = finding.detail("node", node.site.to_string());
         }
         report.add(finding);
     }

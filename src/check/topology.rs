@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::reach::{Failure, Node, Shown};
+use super::reach::{Failure, Node};
 use super::report::{Finding, Report, Status};
 use crate::connection::Target;
 use crate::connection::probe::{self, Place, Range, Site};
@@ -77,7 +77,7 @@ async fn ask_sentinels(
     let all_together = Place::Primary(sentinels.clone());
     let (answers, together) = tokio::join!(join_all(asked), probe::find(target, &all_together));
     let primary = match together {
-        Ok(site) => Shown(&site).to_string(),
+        Ok(site) => site.to_string(),
         Err(why) => {
             let step = super::reach::Step::Sentinels;
             fail(Failure { step, why }, &target.address.to_string(), report);
@@ -87,7 +87,7 @@ async fn ask_sentinels(
     let agree = answers.iter().filter(|answer| {
         answer
             .as_ref()
-            .is_ok_and(|site| Shown(site).to_string() == primary)
+            .is_ok_and(|site| site.to_string() == primary)
     });
     let (agree, all) = (agree.count(), answers.len());
     let service = &sentinels.service;
@@ -116,8 +116,8 @@ async fn replica(
     report: &mut Report,
 ) -> Option<Node> {
     match Node::open(target, Place::Replica(sentinels.clone())).await {
-        Ok(node) if Shown(&node.site).to_string() != primary => {
-            let text = format!("reads may go to {}", Shown(&node.site));
+        Ok(node) if node.site.to_string() != primary => {
+            let text = format!("reads may go to {}", node.site);
             report.add(Finding::new("replicas", Status::Ok, text));
             Some(node)
         }

@@ -4,7 +4,7 @@
 use futures_util::future::join_all;
 use redis::ServerError;
 
-use super::reach::{Node, Shown};
+use super::reach::Node;
 use super::report::{Finding, Report, Status};
 use crate::connection::Target;
 use crate::connection::probe::{self, NOTIFICATIONS, Place};
@@ -38,7 +38,7 @@ pub async fn check(settings: &Settings, target: &Target, nodes: &[Node], report:
         }
         let mut finding = notifications(settings, &flags, may_set);
         if several && !(flags.is_ok() && seen.is_empty()) {
-            finding = finding.detail("node", Shown(&node.site).to_string());
+            finding = finding.detail("node", node.site.to_string());
         }
         report.add(finding);
         seen.push((flags, may_set));

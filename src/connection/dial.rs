@@ -3,9 +3,9 @@
 //! What is said over it is for `line`, which server it is to be for `place`, whom TLS trusts for
 //! `tls`.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -32,6 +32,15 @@ pub enum Site {
     Tcp(Endpoint),
     /// On a Unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(endpoint) => write!(f, "{endpoint}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Bytes in both directions.

@@ -105,12 +105,10 @@ impl Places {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server(Site::Tcp(endpoint)) | Self::ClusterReplica(Site::Tcp(endpoint)) => {
-                write!(f, "redis://{endpoint}")
-            }
-            Self::Server(Site::Unix(path)) | Self::ClusterReplica(Site::Unix(path)) => {
-                write!(f, "redis+unix://{}", path.display())
-            }
+            Self::Server(site) | Self::ClusterReplica(site) => match site {
+                Site::Tcp(_) => write!(f, "redis://{site}"),
+                Site::Unix(_) => write!(f, "redis+unix://{site}"),
+            },
             Self::Primary(sentinels) | Self::Replica(sentinels) => {
                 write!(f, "the primary of {}", sentinels.service)
             }
