@@ -12,8 +12,7 @@ use crate::connection::{Retry, answer};
 use crate::error::Error;
 use crate::link::Link;
 
-/// Adds, takes it back if the sum is negative (by `INCRBY` as well: no other command that an ACL
-/// would have to allow), and gives a key that does not expire yet the time
+/// Adds, takes it back if the sum is negative, and gives a key that does not expire yet the time
 /// to live, if there is one. Lua's numbers are exact up to 2^53 only: beyond, the sum is read back
 /// as text. It is taken back by the command that added it: an ACL that allows the one and not the
 /// other would leave the sum there. Redis takes no `-0`.

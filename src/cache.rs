@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::telemetry::cache as telemetry;
 use shelf::Shelf;
-pub use vouch::{BEAT, LEASE, Vouch};
+pub use vouch::{LEASE, Vouch};
 
 /// How long others may join a read that is under way. A longer one would answer them with what
 /// was there before they asked.
@@ -118,11 +118,7 @@ impl Cache {
     pub fn look<'a>(&'a self, key: &'a [u8], now: Instant) -> Found<'a> {
         let mut shelf = self.shelf();
         let has_slot = match shelf.get(key) {
-            Some(Slot::Kept(kept)) if kept.serves(now) => {
-                telemetry::hit();
-                kept.used = true;
-                return Found::Kept(kept.value.clone());
-            }
+            Some(Slot::Kept(kept)) if kept.serves(now) => return Found::Kept(kept.hit()),
             Some(Slot::Reading(reading)) if reading.since + JOINABLE > now => {
                 telemetry::hit();
                 return Found::Underway(Arc::clone(reading));
@@ -154,11 +150,7 @@ impl Cache {
     /// The value of a key, if it is known; that it is missing is known, too.
     pub fn known(&self, key: &[u8], now: Instant) -> Option<Option<Bytes>> {
         match self.shelf().get(key) {
-            Some(Slot::Kept(kept)) if kept.serves(now) => {
-                telemetry::hit();
-                kept.used = true;
-                Some(kept.value.clone())
-            }
+            Some(Slot::Kept(kept)) if kept.serves(now) => Some(kept.hit()),
             _ => None,
         }
     }
@@ -203,6 +195,13 @@ impl Drop for Cache {
 impl Kept {
     fn serves(&self, now: Instant) -> bool {
         now < self.keep.until && self.keep.vouch.holds(now)
+    }
+
+    /// The value, for a read that it answers.
+    fn hit(&mut self) -> Option<Bytes> {
+        telemetry::hit();
+        self.used = true;
+        self.value.clone()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// when a connection falls silent.
 pub const LEASE: Duration = Duration::from_secs(1);
 /// How often a question is asked for that, while what is kept is used.
-pub const BEAT: Duration = Duration::from_millis(250);
+const BEAT: Duration = Duration::from_millis(250);
 /// How long after its latest use that goes on.
 const IN_USE: Duration = Duration::from_secs(10);
 

@@ -5,7 +5,7 @@
 //! An empty socket proves nothing, so questions are asked to prove that nothing is missing. Where
 //! Redis does not take part, nothing is kept, and the log says why.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
@@ -22,6 +22,7 @@ pub struct Tracking {
     /// A key of this node of a cluster: asking for it tells whether the node still serves.
     in_cluster: bool,
     key: Mutex<Option<Vec<u8>>>,
+    refusal: OnceLock<String>,
 }
 
 impl Tracking {
@@ -32,6 +33,7 @@ impl Tracking {
             vouch: Arc::default(),
             in_cluster,
             key: Mutex::default(),
+            refusal: OnceLock::new(),
         }
     }
 
@@ -79,6 +81,17 @@ impl Tracking {
             self.vouch.end();
             self.cache.forget_from(&self.vouch);
         }
+    }
+
+    /// Redis does not take part, for this reason: nothing is kept.
+    pub fn refused(&self, why: String) {
+        self.end();
+        let _ = self.refusal.set(why);
+    }
+
+    /// Why nothing is kept, if Redis does not take part.
+    pub fn refusal(&self) -> Option<&String> {
+        self.refusal.get()
     }
 
     /// Asks, whenever that is due, to prove that all changes have been heard of.

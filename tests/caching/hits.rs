@@ -119,7 +119,7 @@ async fn bytes_are_limited_too() {
 
 #[tokio::test]
 async fn concurrent_readers_of_a_key_ask_once() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = behind_a_proxy(|w| w).await;
     w.client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let began = Instant::now();
@@ -140,7 +140,7 @@ async fn concurrent_readers_of_a_key_ask_once() {
 /// Whoever comes later than that is not answered with what was there before.
 #[tokio::test]
 async fn a_read_that_takes_long_is_not_joined() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = behind_a_proxy(|w| w).await;
     w.client.set("", "k", b"old").await.unwrap();
     proxy.hold();
     let (early, late) = tokio::join!(w.client.get("", "k"), async {

@@ -4,26 +4,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::CACHED;
 use crate::common::proxy::{Fault, Proxy};
-use crate::common::redis::Redis;
 use crate::common::wait::eventually;
 use crate::common::world::World;
+use crate::{CACHED, behind_a_proxy};
 
 /// How old an answer from memory can be: docs/cache.md.
 const LEASE: Duration = Duration::from_secs(1);
 
 /// A world behind a proxy, where `k` is kept as `old`.
 async fn kept_behind_a_proxy() -> (World, Proxy) {
-    let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.port()).await;
-    let w = World::builder()
-        .redis(redis)
-        .config(CACHED)
-        .config(&[("URL", &proxy.url())])
-        .rpc_timeout_ms(Some(1_500))
-        .start()
-        .await;
+    let (w, proxy) = behind_a_proxy(|w| w.rpc_timeout_ms(Some(1_500))).await;
     w.client.set("", "k", b"old").await.unwrap();
     w.client.get("", "k").await.unwrap();
     let before = proxy.count("GET");

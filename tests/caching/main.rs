@@ -27,7 +27,7 @@ mod writes;
 
 use common::proxy::Proxy;
 use common::redis::Redis;
-use common::world::World;
+use common::world::{Builder, World};
 
 /// Settings under which nothing is forgotten but for a reason.
 const CACHED: &[(&str, &str)] = &[
@@ -41,15 +41,13 @@ async fn cached() -> World {
     World::with(CACHED).await
 }
 
-/// The same, with a proxy before its Redis.
-async fn behind_a_proxy() -> (World, Proxy) {
+/// The same, with a proxy before its Redis, and what else is to be different.
+async fn behind_a_proxy(adjust: impl FnOnce(Builder) -> Builder) -> (World, Proxy) {
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.port()).await;
-    let w = World::builder()
+    let builder = World::builder()
         .redis(redis)
         .config(CACHED)
-        .config(&[("URL", &proxy.url())])
-        .start()
-        .await;
-    (w, proxy)
+        .config(&[("URL", &proxy.url())]);
+    (adjust(builder).start().await, proxy)
 }

@@ -14,7 +14,7 @@ use crate::{behind_a_proxy, cached};
 /// that the news is there before anybody has looked at the answer.
 #[tokio::test]
 async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
-    let (w, proxy) = behind_a_proxy().await;
+    let (w, proxy) = behind_a_proxy(|w| w).await;
     for (round, change) in [
         &["SET", "k", "new"][..],
         &["DEL", "k"],

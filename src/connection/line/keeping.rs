@@ -25,8 +25,6 @@ pub(super) enum Keeping {
     /// It may, as long as the server tells of changes.
     On {
         tracking: Arc<Tracking>,
-        /// Why it may not after all.
-        refused: OnceLock<String>,
         prover: OnceLock<AbortOnDrop>,
     },
     /// It may not.
@@ -51,7 +49,6 @@ impl Line {
             Ok((commands, driver)) => {
                 let keeping = Keeping::On {
                     tracking,
-                    refused: OnceLock::new(),
                     prover: OnceLock::new(),
                 };
                 Ok(Ok(Self::new(commands, driver, keeping)))
@@ -65,12 +62,7 @@ impl Line {
 
     /// Has the server tell of changes of what is read from now on.
     pub(super) async fn begin_keeping(&self) -> Result<(), NoLine> {
-        let Keeping::On {
-            tracking,
-            refused,
-            prover,
-        } = &self.keeping
-        else {
+        let Keeping::On { tracking, prover } = &self.keeping else {
             return Ok(());
         };
         // Of what was not asked for, the server is to remember nothing.
@@ -79,8 +71,7 @@ impl Line {
             match self.send(&Request::One(command), false).await {
                 Reply::Answer(_) => {}
                 Reply::Refusal(refusal) => {
-                    tracking.end();
-                    let _ = refused.set(in_words(&refusal));
+                    tracking.refused(in_words(&refusal));
                     return Ok(());
                 }
                 Reply::Lost => return Err(NoLine::hung_up()),
@@ -103,7 +94,7 @@ impl Line {
     pub fn keeps_nothing(&self) -> Option<&String> {
         match &self.keeping {
             Keeping::Unwanted => None,
-            Keeping::On { refused, .. } => refused.get(),
+            Keeping::On { tracking, .. } => tracking.refusal(),
             Keeping::Refused(reason) => Some(reason),
         }
     }
@@ -150,10 +141,7 @@ impl Line {
             if let Value::ServerError(refusal) = answer {
                 // Without the one nobody would tell of its change, without the other it might
                 // outlive its key.
-                tracking.end();
-                if let Keeping::On { refused, .. } = &self.keeping {
-                    let _ = refused.set(format!("{what}: {}", in_words(refusal)));
-                }
+                tracking.refused(format!("{what}: {}", in_words(refusal)));
                 self.suspect();
                 return Ok(alone(value));
             }
