@@ -159,6 +159,13 @@ async fn a_script_that_does_not_end() {
             .query_async::<()>(&mut busy)
             .await
     });
+    // The first calls must not be there before the script.
+    eventually("Redis is busy", async || {
+        let ping = redis::cmd("PING");
+        let answer = ping.query_async::<()>(&mut killer).await;
+        answer.is_err_and(|error| error.code() == Some("BUSY"))
+    })
+    .await;
     // A link that is put meanwhile has to log in, to a database that Redis will not select yet.
     let late = Link::new("late", "default").config(&[("URL", &pair.redis.url_of(1))]);
     let mut kill = redis::cmd("SCRIPT");
