@@ -66,7 +66,7 @@ pub async fn increment(
     };
     let by_hash = script("EVALSHA", &INCREMENT_HASH);
     let sum = match link.ask(by_hash, Retry::Never, deadline).await {
-        Err(Error::Other(text)) if text.starts_with("NOSCRIPT") => {
+        Err(error) if error.redis_code() == Some("NOSCRIPT") => {
             // Redis forgets scripts when it restarts, and learns this one by running it.
             let in_full = script("EVAL", INCREMENT);
             link.ask(in_full, Retry::Never, deadline).await?

@@ -13,6 +13,7 @@ mod dial;
 mod gate;
 mod hearing;
 mod line;
+mod no_line;
 mod node;
 mod notifications;
 mod place;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
-use crate::error::{Error, in_words};
+use crate::error::{Error, Failure, in_words};
 use crate::settings::address::Server;
 use crate::settings::{Address, Settings, Tls};
 
@@ -71,8 +72,8 @@ pub struct Target {
 pub struct Outage {
     /// Since when.
     pub since: Instant,
-    /// In words, without secrets.
-    pub reason: String,
+    /// What a call is answered that does not wait for its end, without secrets.
+    pub failure: Failure,
 }
 
 /// A connection that is kept up as long as somebody holds it.

@@ -7,6 +7,9 @@ use std::{fmt, io};
 
 use redis::{ServerError, Value};
 
+/// No code of Redis is longer.
+const LONGEST_CODE: usize = 32;
+
 /// The `error` variant of `wrpc:keyvalue/store`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -14,21 +17,93 @@ pub enum Error {
     NoSuchStore,
     /// The link, or Redis's ACL, does not allow the operation.
     AccessDenied,
-    /// Anything else, in words that a component's author can act on.
-    Other(String),
+    /// Anything else.
+    Other(Failure),
+}
+
+/// What went wrong: in words that a component's author can act on, and of which kind it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    kind: Kind,
+    text: String,
+}
+
+/// The kinds of failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Redis refused the command, with this code.
+    Redis(String),
+    /// There is no connection to Redis.
+    Unreachable,
+    /// Redis refused the connection.
+    Refused,
+    /// The connection broke before the answer came.
+    ConnectionLost,
+    /// The answer did not come in time.
+    Timeout,
+    /// The component has no such link.
+    NoLink,
+    /// Too many calls or bytes are here already.
+    Overloaded,
+    /// The parameters are not those of the function, too large, or did not come.
+    BadParameters,
+    /// None of these.
+    Other,
 }
 
 impl Error {
-    /// An error in words; line breaks and other control characters become spaces.
+    /// A failure of none of the kinds.
     pub fn other(text: impl Into<String>) -> Self {
-        Self::Other(one_line(text.into()))
+        Self::of(Kind::Other, text)
+    }
+
+    /// A failure of this kind, as [`Failure::new`] has it.
+    pub fn of(kind: Kind, text: impl Into<String>) -> Self {
+        Self::Other(Failure::new(kind, text))
     }
 
     /// An answer of Redis that no version of it gives to `command`.
     pub fn unexpected_answer(command: &str) -> Self {
-        Self::Other(format!(
+        Self::other(format!(
             "the server's answer to {command} is not one that Redis or Valkey gives"
         ))
+    }
+
+    /// The code of the error that Redis answered a command with, if it was Redis that refused.
+    pub fn redis_code(&self) -> Option<&str> {
+        match self {
+            Self::NoSuchStore => None,
+            // A command can be denied by Redis alone.
+            Self::AccessDenied => Some("NOPERM"),
+            Self::Other(failure) => match &failure.kind {
+                Kind::Redis(code) => Some(code),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Failure {
+    /// A failure in words; line breaks and other control characters become spaces.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        let text = one_line(text.into());
+        Self { kind, text }
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// In words, on one line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -37,7 +112,7 @@ impl fmt::Display for Error {
         match self {
             Self::NoSuchStore => f.write_str("no such store"),
             Self::AccessDenied => f.write_str("access denied"),
-            Self::Other(text) => f.write_str(text),
+            Self::Other(failure) => failure.fmt(f),
         }
     }
 }
@@ -48,10 +123,14 @@ impl std::error::Error for Error {}
 impl From<&ServerError> for Error {
     fn from(refusal: &ServerError) -> Self {
         if is_forbidden(refusal) {
-            Self::AccessDenied
-        } else {
-            Self::other(in_words(refusal))
+            return Self::AccessDenied;
         }
+        let kind = if is_code(refusal.code()) {
+            Kind::Redis(refusal.code().to_owned())
+        } else {
+            Kind::Other
+        };
+        Self::of(kind, in_words(refusal))
     }
 }
 
@@ -79,11 +158,7 @@ pub fn unscripted(refusal: ServerError) -> ServerError {
         return refusal;
     }
     let bare = bare.strip_prefix('-').unwrap_or(bare);
-    let has_code = bare
-        .split(' ')
-        .next()
-        .is_some_and(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()));
-    let line = if has_code {
+    let line = if bare.split(' ').next().is_some_and(is_code) {
         format!("-{bare}\r\n")
     } else {
         format!("-ERR {bare}\r\n")
@@ -92,6 +167,12 @@ pub fn unscripted(refusal: ServerError) -> ServerError {
         Ok(Value::ServerError(bare)) => bare,
         _ => refusal,
     }
+}
+
+/// Whether a word looks like one of Redis's codes, all of which are capital letters; a server that is
+/// none may begin with anything.
+fn is_code(word: &str) -> bool {
+    (2..=LONGEST_CODE).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 /// What follows `ERR Error running script (call to f_<hash>): `.
@@ -115,11 +196,16 @@ fn after_places(mut text: &str) -> &str {
 }
 
 /// Redis's error as Redis wrote it: its code, and what follows. Of a command that it does not know
-/// it repeats the arguments, a password perhaps, or data: these are left out.
+/// it repeats the arguments, a password perhaps, or data: these are left out. So is the page of
+/// advice that follows the first sentence in protected mode.
 pub fn in_words(refusal: &ServerError) -> String {
+    let end = match refusal.code() {
+        "DENIED" => ". ",
+        _ => ", with args beginning with",
+    };
     let details = refusal
         .details()
-        .and_then(|details| details.split(", with args beginning with").next());
+        .and_then(|details| details.split(end).next());
     match details {
         Some(details) => format!("{} {details}", refusal.code()),
         None => refusal.code().to_owned(),
@@ -148,10 +234,25 @@ mod tests {
     #[test]
     fn texts_are_one_line() {
         assert_eq!(
-            Error::other("a\r\nb\tc"),
-            Error::Other("a  b c".to_owned()),
+            Error::other("a\r\nb\tc").to_string(),
+            "a  b c",
             "control characters become spaces"
         );
+    }
+
+    #[test]
+    fn refusals_of_redis_are_known_by_their_code() {
+        for (text, code) in [
+            ("WRONGTYPE Operation against a key", Some("WRONGTYPE")),
+            ("NOPERM this user has no permissions", Some("NOPERM")),
+            ("A key that somebody wrote", None),
+            ("key that somebody wrote", None),
+        ] {
+            let error = Error::from(&refusal(text));
+            assert_eq!(error.redis_code(), code, "{text}");
+        }
+        let own = Error::other("ERR is how some errors begin");
+        assert_eq!(own.redis_code(), None, "nobody reads the text");
     }
 
     #[test]

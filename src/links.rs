@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::connection::{Connection, Target};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::link::Link;
 use crate::settings::{Health, Layer, Origin, Reading, Settings, Sources};
 
@@ -99,10 +99,11 @@ impl Links {
         let Some(kept) = table.links.get(component).and_then(|links| links.get(name)) else {
             let whose = (component.to_owned(), name.to_owned());
             self.unknown.send_replace(whose);
-            return Err(Error::other(format!(
+            let text = format!(
                 "no link of component {component:?} named {name:?} to this provider: link it \
                  (wasi:keyvalue), or name another link"
-            )));
+            );
+            return Err(Error::of(Kind::NoLink, text));
         };
         kept.state.clone()
     }
@@ -197,7 +198,7 @@ impl Links {
             }
             if let Some(outage) = link.outage().filter(|o| o.since.elapsed() > longer_than) {
                 let seconds = outage.since.elapsed().as_secs();
-                let reason = outage.reason;
+                let reason = outage.failure;
                 outages.push(format!(
                     "link {name:?} of component {component:?} is without its Redis for {seconds} \
                      s: {reason}"

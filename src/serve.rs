@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::link::Link;
 use crate::links::Links;
 use crate::settings::ProviderSettings;
@@ -232,10 +232,11 @@ impl Shared {
     ) -> Result<(Bytes, Held), Error> {
         let limit = self.budget.limit();
         let too_large = || {
-            Error::other(format!(
+            let text = format!(
                 "the parameters are larger than the {limit} bytes that this provider holds \
                  (MAX_BYTES_IN_FLIGHT)"
-            ))
+            );
+            Error::of(Kind::BadParameters, text)
         };
         let size = first.saturating_add(missing);
         if size > limit {
@@ -257,7 +258,8 @@ impl Shared {
             Err(Undelivered::TooLarge) => Err(too_large()),
             Err(Undelivered::Silence) => {
                 self.junk("the rest of the parameters did not come");
-                Err(Error::other(
+                Err(Error::of(
+                    Kind::BadParameters,
                     "the parameters of the call did not arrive in time",
                 ))
             }
@@ -327,9 +329,10 @@ impl Shared {
             Unreadable::Invalid(what) => what,
         };
         self.junk(what);
-        Error::other(format!(
+        let text = format!(
             "the parameters are not those of the function in wrpc:keyvalue@0.2.0-draft: {what}"
-        ))
+        );
+        Error::of(Kind::BadParameters, text)
     }
 
     fn junk(&self, what: &str) {
@@ -356,7 +359,8 @@ fn no_room(why: NoRoom) -> Error {
         NoRoom::TooManyWait => "as many wait",
         NoRoom::TimeIsUp => "the call's time is up",
     };
-    Error::other(format!(
+    let text = format!(
         "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and {and}"
-    ))
+    );
+    Error::of(Kind::Overloaded, text)
 }

@@ -52,7 +52,7 @@ fn error() -> impl Strategy<Value = Error> {
     prop_oneof![
         Just(Error::NoSuchStore),
         Just(Error::AccessDenied),
-        ".{0,40}".prop_map(Error::Other),
+        ".{0,40}".prop_map(Error::other),
     ]
 }
 
@@ -60,7 +60,7 @@ fn as_generated(error: Error) -> store::Error {
     match error {
         Error::NoSuchStore => store::Error::NoSuchStore,
         Error::AccessDenied => store::Error::AccessDenied,
-        Error::Other(text) => store::Error::Other(text),
+        Error::Other(failure) => store::Error::Other(failure.to_string()),
     }
 }
 
@@ -68,7 +68,7 @@ fn same_error(by_hand: &Error, generated: &store::Error) -> bool {
     match (by_hand, generated) {
         (Error::NoSuchStore, store::Error::NoSuchStore)
         | (Error::AccessDenied, store::Error::AccessDenied) => true,
-        (Error::Other(a), store::Error::Other(b)) => a == b,
+        (Error::Other(a), store::Error::Other(b)) => a.text() == b,
         _ => false,
     }
 }

@@ -7,8 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::report::{Finding, Status};
 use crate::connection::Target;
-use crate::connection::probe::{self, NoLine, Place, Probe, Site};
+use crate::connection::probe::{self, Cause, NoLine, Place, Probe, Site};
 use crate::settings::Tls;
+
+const NO_SENTINEL: &str = "the URL must name sentinels, by default on port 26379; for a single \
+     server use redis://host:port";
+const NO_REDIS: &str = "see whether it is a Redis that answers there; if its port speaks TLS, the \
+     URL begins with rediss://";
 
 /// A server on which the check has logged in.
 pub struct Node {
@@ -26,7 +31,7 @@ pub struct Node {
 
 /// A step that failed.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailedStep {
     pub step: Step,
     pub why: NoLine,
 }
@@ -42,8 +47,8 @@ pub enum Step {
 
 impl Node {
     /// Goes all the way.
-    pub async fn open(target: &Target, place: Place) -> Result<Self, Failure> {
-        let failed = |step: Step| move |why: NoLine| Failure { step, why };
+    pub async fn open(target: &Target, place: Place) -> Result<Self, FailedStep> {
+        let failed = |step: Step| move |why: NoLine| FailedStep { step, why };
         let site = probe::find(target, &place)
             .await
             .map_err(failed(Step::Sentinels))?;
@@ -105,7 +110,7 @@ impl Node {
     }
 }
 
-impl Failure {
+impl FailedStep {
     /// The findings: the steps before it, which succeeded, and the one that failed.
     pub fn findings(self, server: &str) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -123,9 +128,9 @@ impl Failure {
         let advice = self.advice();
         let text = match self.step {
             Step::Sentinels | Step::Reach => {
-                format!("cannot reach {server}: {}", self.why.reason())
+                format!("cannot reach {server}: {}", self.why.words())
             }
-            Step::Tls | Step::LogIn => self.why.reason(),
+            Step::Tls | Step::LogIn => self.why.words().to_owned(),
         };
         findings.push(Finding::new(name, Status::Failed, text).advice(advice));
         findings
@@ -133,88 +138,89 @@ impl Failure {
 
     /// What to do, in plain words.
     pub fn advice(&self) -> &'static str {
-        let why = self.why.clone().reason();
-        let says = |words: &str| why.contains(words);
-        match self.step {
-            Step::Sentinels if says("knows no service") || says("know no service") => {
+        // Redis has one code for much: then it takes its words to know what is wrong.
+        let says = |words: &str| self.why.words().contains(words);
+        match (self.step, self.why.cause()) {
+            (Step::Sentinels, Cause::UnknownService) => {
                 "set sentinelServiceName in URL to what the sentinels call it (`SENTINEL MASTERS`)"
             }
-            Step::Sentinels if says("NOAUTH") || says("WRONGPASS") => {
+            (Step::Sentinels, Cause::Refused(code)) if code == "NOAUTH" || code == "WRONGPASS" => {
                 "set sentinelUsername and sentinelPassword in URL to those of the sentinels"
             }
-            Step::Sentinels if says("is no sentinel") || says("unknown command") => {
-                "the URL must name sentinels, by default on port 26379; for a single server use \
-                 redis://host:port"
-            }
-            Step::Sentinels => "check the hosts and ports of the sentinels, and that they run",
-            Step::Reach if says("refused") => {
+            (Step::Sentinels, Cause::NoSentinel) => NO_SENTINEL,
+            (Step::Sentinels, Cause::Refused(_)) if says("unknown command") => NO_SENTINEL,
+            (Step::Sentinels, _) => "check the hosts and ports of the sentinels, and that they run",
+            (Step::Reach, Cause::NobodyListens) => {
                 "nobody listens there: check host and port, that Redis runs, and the addresses \
                  that it listens on (`bind` in its configuration)"
             }
-            Step::Reach if says("lookup") || says("name") => {
+            (Step::Reach, Cause::UnknownHost) => {
                 "the host's name is not known here: check it in URL, or use its IP address"
             }
-            Step::Reach if says("no such file") => "check the path of the Unix socket in URL",
-            Step::Reach if says("permission denied") => {
+            (Step::Reach, Cause::NoSocket) => "check the path of the Unix socket in URL",
+            (Step::Reach, Cause::ForbiddenSocket) => {
                 "let the user that kvredis runs as use the socket (`unixsocketperm`)"
             }
-            Step::Reach => {
+            (Step::Reach, _) => {
                 "check host and port, and firewalls on the way; a slow network may need a higher \
                  BACKEND_CONNECTION_TIMEOUT_MS"
             }
-            Step::Tls if says("not from an authority") => {
+            (Step::Tls, Cause::UntrustedAuthority) => {
                 "set TLS_CA to the certificate of the authority that signed the server's (PEM \
                  text, or an absolute path)"
             }
-            Step::Tls if says("not for the name") => {
+            (Step::Tls, Cause::WrongName) => {
                 "use a host in URL that the certificate names, or have one made for this host"
             }
-            Step::Tls if says("expired") || says("not valid yet") => {
+            (Step::Tls, Cause::OutOfDate) => {
                 "renew the server's certificate, and check the clocks of both machines"
             }
-            Step::Tls if says("speak TLS") || says("closed") || says("within") => {
+            (Step::Tls, Cause::NoTls | Cause::HungUp | Cause::Late) => {
                 "without TLS the URL begins with redis://; else use the port that speaks TLS \
                  (`tls-port`)"
             }
-            Step::Tls => "check TLS_CA, TLS_CERT and TLS_KEY, and the server's own certificate",
-            Step::LogIn if says("WRONGPASS") => {
-                "check user and password, in URL or in USERNAME, PASSWORD and PASSWORD_FILE, and \
-                 that the user is on (`ACL LIST`)"
+            (Step::Tls, _) => {
+                "check TLS_CA, TLS_CERT and TLS_KEY, and the server's own certificate"
             }
-            Step::LogIn if says("NOAUTH") => {
-                "Redis wants a password: set PASSWORD or PASSWORD_FILE, and USERNAME for an ACL \
-                 user"
-            }
-            Step::LogIn if says("without any password configured") => {
-                "Redis has no password: leave it out of the settings, or set one in Redis"
-            }
-            Step::LogIn if says("PASSWORD_FILE") => {
+            (Step::LogIn, Cause::PasswordFile) => {
                 "put the password there, readable for the user that kvredis runs as"
             }
-            Step::LogIn if says("DB index") => {
-                "use a lower database number in URL, or raise `databases` in Redis's configuration"
-            }
-            Step::LogIn if says("DENIED") => {
-                "Redis is in protected mode: set a password in Redis, or `protected-mode no`"
-            }
-            Step::LogIn if says("NOPERM") => {
-                "allow the user what logging in takes: `+select` with a database number, \
-                 `+readonly` for replicas of a cluster"
-            }
-            Step::LogIn if says("no connection within") => {
+            (Step::LogIn, Cause::Late) => {
                 "the server takes connections and does not answer: see whether it hangs, or is \
                  another service; a port that speaks TLS needs rediss://"
             }
-            Step::LogIn if says("that the sentinels name") => {
-                "a failover may be under way: try again in a moment"
+            (Step::LogIn, Cause::WrongRole) => "a failover may be under way: try again in a moment",
+            (Step::LogIn, Cause::NotReady) if says("max number of clients") => {
+                "see who keeps so many connections (`CLIENT LIST`), or raise `maxclients` in \
+                 Redis's configuration"
             }
-            Step::LogIn if says("LOADING") || says("BUSY") || says("MASTERDOWN") => {
-                "this passes by itself: try again in a moment"
-            }
-            Step::LogIn => {
-                "see whether it is a Redis that answers there; if its port speaks TLS, the URL \
-                 begins with rediss://"
-            }
+            (Step::LogIn, Cause::NotReady) => "this passes by itself: try again in a moment",
+            (Step::LogIn, Cause::Refused(code)) => match code.as_str() {
+                "WRONGPASS" => {
+                    "check user and password, in URL or in USERNAME, PASSWORD and PASSWORD_FILE, \
+                     and that the user is on (`ACL LIST`)"
+                }
+                "NOAUTH" => {
+                    "Redis wants a password: set PASSWORD or PASSWORD_FILE, and USERNAME for an \
+                     ACL user"
+                }
+                "NOPERM" => {
+                    "allow the user what logging in takes: `+select` with a database number, \
+                     `+readonly` for replicas of a cluster"
+                }
+                "DENIED" => {
+                    "Redis is in protected mode: set a password in Redis, or `protected-mode no`"
+                }
+                _ if says("without any password configured") => {
+                    "Redis has no password: leave it out of the settings, or set one in Redis"
+                }
+                _ if says("DB index") => {
+                    "use a lower database number in URL, or raise `databases` in Redis's \
+                     configuration"
+                }
+                _ => NO_REDIS,
+            },
+            (Step::LogIn, _) => NO_REDIS,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::reach::{Failure, Node};
+use super::reach::{FailedStep, Node};
 use super::report::{Finding, Report, Status};
 use crate::connection::Target;
 use crate::connection::probe::{self, Place, Range, Site};
@@ -55,7 +55,7 @@ async fn one(target: &Target, place: Place, server: &str, report: &mut Report) -
     }
 }
 
-fn fail(failure: Failure, server: &str, report: &mut Report) {
+fn fail(failure: FailedStep, server: &str, report: &mut Report) {
     for finding in failure.findings(server) {
         report.add(finding);
     }
@@ -80,7 +80,11 @@ async fn ask_sentinels(
         Ok(site) => site.to_string(),
         Err(why) => {
             let step = super::reach::Step::Sentinels;
-            fail(Failure { step, why }, &target.address.to_string(), report);
+            fail(
+                FailedStep { step, why },
+                &target.address.to_string(),
+                report,
+            );
             return None;
         }
     };
@@ -103,7 +107,7 @@ async fn ask_sentinels(
         .detail("asked", all);
     let silent = answers.into_iter().find_map(Result::err);
     if let Some(why) = silent {
-        finding = finding.advice(format!("see after the others ({})", why.reason()));
+        finding = finding.advice(format!("see after the others ({})", why.words()));
     }
     report.add(finding);
     Some(primary)
@@ -128,7 +132,7 @@ async fn replica(
         }
         Err(failure) => {
             let advice = failure.advice();
-            let text = format!("no replica can be read from: {}", failure.why.reason());
+            let text = format!("no replica can be read from: {}", failure.why.words());
             report.add(Finding::new("replicas", Status::Warning, text).advice(advice));
             None
         }
@@ -154,7 +158,7 @@ async fn cluster(
     report.add(first.tls(&target.tls));
     for (endpoint, failure) in failures {
         let advice = failure.advice();
-        let text = format!("the node {endpoint} of the URL: {}", failure.why.reason());
+        let text = format!("the node {endpoint} of the URL: {}", failure.why.words());
         report.add(Finding::new("reachable", Status::Warning, text).advice(advice));
     }
     let ranges = match &first.site {
@@ -224,14 +228,14 @@ async fn nodes_of(target: &Target, ranges: &[Range], report: &mut Report) -> Vec
     nodes
 }
 
-fn report_unreachable(failures: Vec<(Endpoint, Failure)>, status: Status, report: &mut Report) {
+fn report_unreachable(failures: Vec<(Endpoint, FailedStep)>, status: Status, report: &mut Report) {
     for (endpoint, failure) in failures {
         let advice = format!(
             "{}; the nodes must be reachable by the addresses that they name \
              (`cluster-announce-ip`, `cluster-announce-port`)",
             failure.advice()
         );
-        let text = format!("the node {endpoint}: {}", failure.why.reason());
+        let text = format!("the node {endpoint}: {}", failure.why.words());
         let finding = Finding::new("cluster", status, text).advice(advice);
         report.add(finding.detail("node", endpoint.to_string()));
     }
@@ -242,7 +246,7 @@ async fn open_all(
     target: &Target,
     endpoints: impl Iterator<Item = Endpoint>,
     place: impl Fn(Site) -> Place,
-) -> (Vec<Node>, Vec<(Endpoint, Failure)>) {
+) -> (Vec<Node>, Vec<(Endpoint, FailedStep)>) {
     let opening = endpoints.map(|endpoint| {
         let place = place(Site::Tcp(endpoint.clone()));
         async move {

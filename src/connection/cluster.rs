@@ -20,7 +20,7 @@ use super::node::{Answered, Attempts, Node, Outcome};
 use super::request::{Patience, Request, Retry};
 use super::{Outage, Target};
 use crate::cache::Cache;
-use crate::error::{Error, in_words};
+use crate::error::{Error, Kind};
 use crate::settings::address::Endpoint;
 pub use slots::{Map, Range, ranges};
 use split::{Part, Plan};
@@ -153,7 +153,7 @@ impl Cluster {
                     hop = Some(self.follow(&refusal)?);
                     hops += 1;
                     if hops > MOST_HOPS && !attempts.pause().await {
-                        return Err(Error::other(in_words(&refusal)));
+                        return Err(Error::from(&refusal));
                     }
                 }
             }
@@ -170,7 +170,7 @@ impl Cluster {
             .details()
             .and_then(|details| details.split(' ').nth(1))
             .and_then(slots::endpoint_of)
-            .ok_or_else(|| Error::other(in_words(refusal)))?;
+            .ok_or_else(|| Error::from(refusal))?;
         Ok(Hop {
             node: self.topology.node(&endpoint),
             asking,
@@ -181,10 +181,13 @@ impl Cluster {
     async fn map(&self, deadline: Instant) -> Result<Arc<Map>, Error> {
         match timeout_at(deadline, self.topology.map()).await {
             Ok(Some(map)) => Ok(map),
-            _ => Err(Error::other(self.outage().map_or_else(
-                || format!("cannot reach {}: no node answered yet", self.address),
-                |outage| outage.reason,
-            ))),
+            _ => Err(self.outage().map_or_else(
+                || {
+                    let text = format!("cannot reach {}: no node answered yet", self.address);
+                    Error::of(Kind::Unreachable, text)
+                },
+                |outage| Error::Other(outage.failure),
+            )),
         }
     }
 

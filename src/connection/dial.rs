@@ -3,17 +3,22 @@
 //! What is said over it is for `line`, which server it is to be for `place`, whom TLS trusts for
 //! `tls`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
+use redis::Value;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
 
-use super::line::NoLine;
+use super::no_line::{Cause, NoLine};
 use super::tls;
-use crate::error::os_words;
+use crate::error;
 use crate::settings::Tls;
 use crate::settings::address::Endpoint;
 
@@ -24,6 +29,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// How long sent bytes may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// How long a server that closes connections is listened to, and how much.
+const UNASKED: Duration = Duration::from_millis(200);
+const LONGEST_REFUSAL: u64 = 4096;
 
 /// Where one server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +69,7 @@ pub async fn dial(site: &Site, tls: Option<&Tls>) -> Result<Box<dyn Duplex>, NoL
             Ok(Box::new(stream))
         }
         Site::Tcp(endpoint) => {
-            let stream = connect(endpoint).await.map_err(unreachable)?;
+            let stream = connect(endpoint).await?;
             let Some(tls) = tls else {
                 return Ok(Box::new(stream));
             };
@@ -71,10 +80,27 @@ pub async fn dial(site: &Site, tls: Option<&Tls>) -> Result<Box<dyn Duplex>, NoL
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+/// Connects to a port, and does no more.
+///
+/// # Errors
+///
+/// Why there is no connection.
+pub async fn connect(endpoint: &Endpoint) -> Result<TcpStream, NoLine> {
+    let addresses: Vec<SocketAddr> = lookup_host((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(|error| NoLine::new(Cause::UnknownHost, os_words(&error)))?
+        .collect();
+    let stream = TcpStream::connect(&addresses[..])
+        .await
+        .map_err(unreachable)?;
+    keep_alive(&stream).map_err(unreachable)?;
+    Ok(stream)
+}
+
+/// Has the kernel send at once, and notice a peer that is gone.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
+    let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
         .with_interval(KEEPALIVE_INTERVAL);
@@ -83,7 +109,7 @@ async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    Ok(stream)
+    Ok(())
 }
 
 /// A server says only with its first answer that it does not take the client's certificate; the
@@ -103,7 +129,37 @@ async fn first_words(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Resu
         .map_err(|error| tls::in_words(error, "the server"))
 }
 
+/// Why a server closes connections without an answer. In protected mode, and when it has as many
+/// clients as it takes, Redis says so before it is asked anything, so that who asks at once often
+/// does not hear it. `None` if it says nothing.
+pub async fn said_unasked(site: &Site) -> Option<NoLine> {
+    let stream = dial(site, None).await.ok()?;
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(stream.take(LONGEST_REFUSAL));
+    let read = timeout(UNASKED, reader.read_until(b'\n', &mut line));
+    read.await.ok()?.ok()?;
+    match redis::parse_redis_value(&line) {
+        Ok(Value::ServerError(refusal)) if refusal.code() == "DENIED" => {
+            Some(NoLine::refused(&refusal))
+        }
+        Ok(Value::ServerError(refusal)) => {
+            Some(NoLine::new(Cause::NotReady, error::in_words(&refusal)))
+        }
+        _ => None,
+    }
+}
+
 /// There is no connection, for the reason that the operating system gives.
 pub fn unreachable(error: io::Error) -> NoLine {
-    NoLine::Unreachable(os_words(&error).to_lowercase())
+    let cause = match error.kind() {
+        io::ErrorKind::ConnectionRefused => Cause::NobodyListens,
+        io::ErrorKind::NotFound => Cause::NoSocket,
+        io::ErrorKind::PermissionDenied => Cause::ForbiddenSocket,
+        _ => Cause::Unreachable,
+    };
+    NoLine::new(cause, os_words(&error))
+}
+
+fn os_words(error: &io::Error) -> String {
+    error::os_words(error).to_lowercase()
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// The limits `MAX_IN_FLIGHT` and `MAX_WAITING` of one link.
 #[derive(Debug)]
@@ -44,7 +44,8 @@ impl Gate {
         let _waiting = self.wait()?;
         match timeout_at(deadline, self.turns.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::other(
+            _ => Err(Error::of(
+                Kind::Overloaded,
                 "the call waited for its turn until its time was up: the calls of this link are \
                  more than Redis answers (MAX_IN_FLIGHT)",
             )),
@@ -61,10 +62,11 @@ impl Gate {
         if self.waiting.fetch_add(1, Ordering::Relaxed) < self.max_waiting {
             return Ok(waiting);
         }
-        Err(Error::other(format!(
+        let text = format!(
             "too many calls waiting for Redis: this link allows {} (MAX_WAITING)",
             self.max_waiting
-        )))
+        );
+        Err(Error::of(Kind::Overloaded, text))
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::Target;
 use super::dial::dial;
-use super::line::{NoLine, resp3_login};
+use super::line::resp3_login;
+use super::no_line::NoLine;
 use super::place::Place;
 use super::subscription::{Listener, Message};
 use crate::error::in_words;
@@ -38,8 +39,8 @@ pub async fn open(
     connection: u64,
     (listener, heard): (Arc<dyn Listener>, Arc<AtomicU64>),
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()>), String> {
-    let site = place.find(target).await.map_err(NoLine::reason)?;
-    let stream = dial(&site, target.tls()).await.map_err(NoLine::reason)?;
+    let site = place.find(target).await.map_err(reason)?;
+    let stream = dial(&site, target.tls()).await.map_err(reason)?;
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
@@ -137,6 +138,10 @@ async fn answered<T>(
     }
 }
 
+fn reason(why: NoLine) -> String {
+    why.words().to_owned()
+}
+
 fn hung(limit: Duration) -> String {
     format!("it did not answer within {} ms", limit.as_millis())
 }
@@ -147,6 +152,6 @@ fn hung(limit: Duration) -> String {
 ///
 /// There is no password, although there should be one.
 pub fn login(target: &Target) -> Result<RedisConnectionInfo, String> {
-    let login = resp3_login(target).map_err(NoLine::reason)?;
+    let login = resp3_login(target).map_err(reason)?;
     Ok(login.set_db(i64::from(target.address.database)))
 }

@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Target;
-use super::dial::{Duplex, dial};
+use super::dial::{Duplex, Site, dial, said_unasked};
+use super::no_line::{Cause, NoLine};
 use super::place::Place;
 use super::request::Request;
 use super::tracking::Tracking;
@@ -69,40 +70,6 @@ pub enum Reply {
     Lost,
 }
 
-/// Why a connection could not be established.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoLine {
-    /// Nobody there, nobody who speaks Redis's protocol, or a Redis that says it needs a moment.
-    Unreachable(String),
-    /// Redis itself refused: waiting does not help, somebody has to act.
-    Refused(String),
-    /// A setting, a file or a certificate does not do: somebody has to act here, too.
-    Unusable(String),
-}
-
-impl NoLine {
-    /// The server closed the connection when it should have answered.
-    pub fn hung_up() -> Self {
-        Self::Unreachable("the connection was closed during the log-in".to_owned())
-    }
-
-    /// The reason alone.
-    pub fn reason(self) -> String {
-        match self {
-            Self::Unreachable(words) | Self::Refused(words) | Self::Unusable(words) => words,
-        }
-    }
-
-    /// The same, with the server in question.
-    pub fn at(self, server: &str) -> Self {
-        match self {
-            Self::Unreachable(reason) => Self::Unreachable(format!("{server}: {reason}")),
-            Self::Refused(words) => Self::Refused(format!("{server}: {words}")),
-            Self::Unusable(words) => Self::Unusable(format!("{server}: {words}")),
-        }
-    }
-}
-
 impl Line {
     /// Connects, logs in, selects the database, and announces `name`.
     ///
@@ -116,11 +83,26 @@ impl Line {
         cache: Option<&Arc<Cache>>,
     ) -> Result<Self, NoLine> {
         let site = place.find(target).await?;
+        match Self::open_at(&site, target, place, name, cache).await {
+            Err(why) if *why.cause() == Cause::HungUp && !target.address.tls => {
+                Err(said_unasked(&site).await.unwrap_or(why))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_at(
+        site: &Site,
+        target: &Target,
+        place: &Place,
+        name: &str,
+        cache: Option<&Arc<Cache>>,
+    ) -> Result<Self, NoLine> {
         let mut refused = Keeping::Unwanted;
         if let Some(cache) = cache {
             let in_cluster = matches!(target.address.server, Server::Cluster { .. });
             let tracking = Arc::new(Tracking::new(Arc::clone(cache), in_cluster));
-            let stream = dial(&site, target.tls()).await?;
+            let stream = dial(site, target.tls()).await?;
             match Self::that_is_told(stream, target, tracking).await? {
                 Ok(line) => {
                     line.log_in(target, place, name).await?;
@@ -130,7 +112,7 @@ impl Line {
                 Err(reason) => refused = Keeping::Refused(reason),
             }
         }
-        let mut line = Self::over(dial(&site, target.tls()).await?).await?;
+        let mut line = Self::over(dial(site, target.tls()).await?).await?;
         line.keeping = refused;
         line.log_in(target, place, name).await?;
         Ok(line)
@@ -148,7 +130,7 @@ impl Line {
             MultiplexedConnection::new_with_config(&info, stream, multiplexing())
                 .await
                 // The redis crate's texts may repeat what a server sent; its kinds do not.
-                .map_err(|error| NoLine::Unreachable(error.category().to_owned()))?;
+                .map_err(|error| NoLine::new(Cause::Unreachable, error.category()))?;
         Ok(Self::new(commands, driver, Keeping::Unwanted))
     }
 

@@ -18,7 +18,7 @@ use super::request::{Patience, Request, Retry};
 use super::supervisor::{self, State};
 use super::{Outage, Target};
 use crate::cache::{Cache, LEASE, Vouch};
-use crate::error::{Error, in_words};
+use crate::error::{Error, Kind};
 use crate::task::AbortOnDrop;
 
 /// First pause before asking again a Redis that says it will be ready soon.
@@ -141,13 +141,16 @@ impl Node {
             Ok(Err(_)) => return Err(Error::other("the link was deleted during the call")),
             Err(_) => {}
         }
-        let reason = self.outage().map(|outage| outage.reason);
-        Err(Error::other(reason.unwrap_or_else(|| {
-            format!(
-                "cannot reach {}: the connection came too late",
-                self.address
-            )
-        })))
+        Err(self.outage().map_or_else(
+            || {
+                let text = format!(
+                    "cannot reach {}: the connection came too late",
+                    self.address
+                );
+                Error::of(Kind::Unreachable, text)
+            },
+            |outage| Error::Other(outage.failure),
+        ))
     }
 }
 
@@ -218,7 +221,7 @@ impl<'a> Attempts<'a> {
                 line.suspect();
                 Outcome::Done(Err(match &self.earlier {
                     // What keeps Redis from it says more than that time is up.
-                    Some(refusal) if self.retry == Retry::Safe => Error::other(in_words(refusal)),
+                    Some(refusal) if self.retry == Retry::Safe => Error::from(refusal),
                     _ => self.no_answer(node),
                 }))
             }
@@ -256,7 +259,7 @@ impl<'a> Attempts<'a> {
         }
         // Redis did not carry it out, so that any request may be sent again.
         if !self.pause().await {
-            return Outcome::Done(Err(Error::other(in_words(&refusal))));
+            return Outcome::Done(Err(Error::from(&refusal)));
         }
         self.earlier = Some(refusal);
         Outcome::Again
@@ -273,20 +276,22 @@ impl<'a> Attempts<'a> {
     }
 
     fn lost(&self, node: &Node) -> Error {
-        Error::other(format!(
+        let text = format!(
             "the connection to {} broke before the answer came{}",
             node.address,
             maybe_done(self.retry)
-        ))
+        );
+        Error::of(Kind::ConnectionLost, text)
     }
 
     fn no_answer(&self, node: &Node) -> Error {
-        Error::other(format!(
+        let text = format!(
             "no answer from {} within {} ms{}",
             node.address,
             self.patience.response_timeout.as_millis(),
             maybe_done(self.retry)
-        ))
+        );
+        Error::of(Kind::Timeout, text)
     }
 }
 

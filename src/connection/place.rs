@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout_at};
 use super::Target;
 use super::cluster::Map;
 use super::dial::{Site, dial};
-use super::line::{Line, NoLine, Reply};
+use super::line::{Line, Reply};
+use super::no_line::{Cause, NoLine};
 use super::request::Request;
-use crate::error::in_words;
 use crate::settings::address::{Endpoint, Sentinels};
 
 /// How long sentinels that do not answer are waited for.
@@ -121,9 +121,8 @@ async fn primary(sentinels: &Sentinels, target: &Target) -> Result<Endpoint, NoL
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
         let Value::Array(parts) = ask(&line, command).await? else {
-            return Err(NoLine::Unusable(format!(
-                "the sentinels know no service {service:?} (sentinelServiceName)"
-            )));
+            let words = format!("the sentinels know no service {service:?} (sentinelServiceName)");
+            return Err(NoLine::new(Cause::UnknownService, words));
         };
         let [host, port] = &parts[..] else {
             return Err(nonsense());
@@ -182,14 +181,14 @@ async fn ask_all<T: Clone + Eq + std::hash::Hash>(
                     let line = open(endpoint, sentinels, target).await?;
                     question(line, &sentinels.service).await
                 };
-                let late = || NoLine::Unreachable("no answer in time".to_owned());
+                let late = || NoLine::new(Cause::Late, "no answer in time");
                 let answer = timeout_at(give_up, answer).await;
                 (endpoint, answer.unwrap_or_else(|_| Err(late())))
             }
         })
         .collect();
     let mut votes: HashMap<T, usize> = HashMap::new();
-    let mut failure = NoLine::Unreachable("there are no sentinels".to_owned());
+    let mut failure = NoLine::new(Cause::Unusable, "there are no sentinels");
     while let Some((endpoint, answer)) = answers.next().await {
         match answer {
             Ok(answer) => {
@@ -217,7 +216,7 @@ async fn open(endpoint: &Endpoint, sentinels: &Sentinels, target: &Target) -> Re
 async fn ask(line: &Line, command: redis::Cmd) -> Result<Value, NoLine> {
     match line.send(&Request::One(command), false).await {
         Reply::Answer(answer) => Ok(answer),
-        Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
+        Reply::Refusal(refusal) => Err(NoLine::refused(&refusal)),
         Reply::Lost => Err(NoLine::hung_up()),
     }
 }
@@ -239,5 +238,5 @@ fn text(value: &Value) -> Option<&str> {
 }
 
 fn nonsense() -> NoLine {
-    NoLine::Unusable("what answers there is no sentinel".to_owned())
+    NoLine::new(Cause::NoSentinel, "what answers there is no sentinel")
 }

@@ -10,12 +10,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use redis::{Cmd, ServerError, Value};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use super::cluster::Range;
 pub use super::dial::Site;
-pub use super::line::NoLine;
+pub use super::no_line::{Cause, NoLine};
 pub use super::notifications::{
     SETTING as NOTIFICATIONS, current as notifications_set, to_set as notifications_to_set,
 };
@@ -23,7 +22,7 @@ pub use super::place::Place;
 
 use super::Target;
 use super::cluster::ranges;
-use super::dial::{dial, unreachable};
+use super::dial::{connect, dial};
 use super::hearing::{self, Hearing};
 use super::line::{Line, Reply};
 use super::request::Request;
@@ -75,8 +74,8 @@ pub async fn tls_version(target: &Target, site: &Site) -> Result<Option<String>,
     let secured = async {
         // As links do, which hear what the server says of their certificate.
         drop(dial(site, Some(tls)).await?);
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
-        tls::secure(stream.map_err(unreachable)?, &endpoint.host, tls).await
+        let stream = connect(endpoint).await?;
+        tls::secure(stream, &endpoint.host, tls).await
     };
     let stream = within(target.connection_timeout, secured).await?;
     let version = stream.get_ref().1.protocol_version();
@@ -114,7 +113,7 @@ pub async fn keeps(target: &Target, place: &Place) -> Option<Result<(), String>>
     let opened = Line::open(target, place, NAME, Some(&cache));
     let line = match within(target.connection_timeout, opened).await {
         Ok(line) => line,
-        Err(why) => return Some(Err(why.reason())),
+        Err(why) => return Some(Err(why.words().to_owned())),
     };
     let refused = line.keeps_nothing().cloned();
     Some(refused.map_or(Ok(()), Err))
@@ -133,7 +132,7 @@ pub async fn subscribe(target: &Target, place: &Place, patterns: &[String]) -> R
     let opened = hearing::open(target, place, &login, 0, listener);
     let (commands, driver) = timeout(limit, opened)
         .await
-        .unwrap_or_else(|_| Err(late(limit)))?;
+        .unwrap_or_else(|_| Err(NoLine::late(limit).words().to_owned()))?;
     let mut hearing = Hearing {
         commands,
         heard,
@@ -189,9 +188,5 @@ async fn within<T>(
 ) -> Result<T, NoLine> {
     timeout(limit, step)
         .await
-        .unwrap_or_else(|_| Err(NoLine::Unreachable(late(limit))))
-}
-
-fn late(limit: Duration) -> String {
-    format!("no connection within {} ms", limit.as_millis())
+        .unwrap_or_else(|_| Err(NoLine::late(limit)))
 }

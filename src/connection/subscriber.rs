@@ -17,7 +17,7 @@ use super::place::Place;
 use super::subscription::{Listener, Wish};
 use super::supervisor::{FIRST_DELAY, jittered};
 use super::{Outage, Target};
-use crate::error::in_words;
+use crate::error::{Failure, Kind, in_words};
 use crate::telemetry::connections::{Up, Use};
 
 /// How often it is checked that somebody is there and that all flags are set.
@@ -72,10 +72,14 @@ enum Flags {
     Unknown(String),
 }
 
+fn failure(reason: String) -> Failure {
+    Failure::new(Kind::Unreachable, reason)
+}
+
 fn outage(reason: String) -> Outage {
     Outage {
         since: Instant::now(),
-        reason,
+        failure: failure(reason),
     }
 }
 
@@ -245,7 +249,7 @@ impl Subscriber {
         let reason = format!("cannot watch {}: {reason}", self.shown);
         match &mut state.outage {
             Some(outage) => {
-                outage.reason = reason;
+                outage.failure = failure(reason);
                 false
             }
             none => {

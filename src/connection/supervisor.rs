@@ -10,10 +10,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use super::line::{Line, NoLine};
+use super::line::Line;
+use super::no_line::{Cause, NoLine};
 use super::place::Place;
 use super::{Outage, Target};
 use crate::cache::Cache;
+use crate::error::{Failure, Kind};
 use crate::task::AbortOnDrop;
 use crate::telemetry::Occasionally;
 use crate::telemetry::connections::{Up, Use};
@@ -51,6 +53,18 @@ pub struct Down {
     hung: bool,
 }
 
+impl Down {
+    fn failure(&self, address: &str) -> Failure {
+        match &self.latest {
+            Some(latest) => latest.failure(address),
+            None => {
+                let text = format!("cannot reach {address}: not connected yet");
+                Failure::new(Kind::Unreachable, text)
+            }
+        }
+    }
+}
+
 impl State {
     /// The connection, if there is one that has not broken.
     pub fn line(&self) -> Option<Arc<Line>> {
@@ -63,7 +77,7 @@ impl State {
     /// Whether somebody has to act first, so that waiting for the connection is in vain.
     pub fn is_refused(&self) -> bool {
         let Self::Down(down) = self else { return false };
-        matches!(down.latest, Some(NoLine::Refused(_) | NoLine::Unusable(_)))
+        down.latest.as_ref().is_some_and(NoLine::is_lasting)
     }
 
     /// Whether the server stopped answering and has not come back.
@@ -76,7 +90,7 @@ impl State {
         let Self::Down(down) = self else { return None };
         Some(Outage {
             since: down.since,
-            reason: in_words(address, down.latest.as_ref()),
+            failure: down.failure(address),
         })
     }
 }
@@ -204,7 +218,7 @@ impl Supervisor {
             }
             down = Down {
                 since: Instant::now(),
-                latest: hung.then_some(NoLine::Unreachable(reason)),
+                latest: hung.then(|| NoLine::new(Cause::Late, reason)),
                 hung,
             };
             self.state.send_replace(State::Down(down.clone()));
@@ -225,7 +239,7 @@ impl Supervisor {
                 warn!(
                     redis = self.address,
                     client = self.name,
-                    reason = %in_words(&self.address, Some(&failure)),
+                    reason = %failure.failure(&self.address),
                     "no connection to Redis; trying again until it works"
                 );
             }
@@ -250,10 +264,7 @@ impl Supervisor {
             } else {
                 ""
             };
-            Err(NoLine::Unreachable(format!(
-                "no connection within {} ms{hint}",
-                limit.as_millis()
-            )))
+            Err(NoLine::late(limit).with(hint))
         })
     }
 
@@ -267,7 +278,7 @@ impl Supervisor {
         let mut refused: Option<NoLine> = None;
         loop {
             if let Some(reason) = line.keeps_nothing()
-                && trouble.is_news(&NoLine::Unusable(reason.clone()))
+                && trouble.is_news(&NoLine::new(Cause::Unusable, reason.clone()))
             {
                 warn!(
                     redis = self.address,
@@ -286,7 +297,7 @@ impl Supervisor {
                         warn!(
                             redis = self.address,
                             client = self.name,
-                            reason = %in_words(&self.address, Some(failure)),
+                            reason = %failure.failure(&self.address),
                             "the new password does not work; the connection goes on with the old one"
                         );
                     }
@@ -319,17 +330,8 @@ impl Supervisor {
             }
             Ok(Ok(false)) => Ok(()),
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(NoLine::Unreachable("no answer to AUTH".to_owned())),
+            Err(_) => Err(NoLine::new(Cause::Late, "no answer to AUTH")),
         }
-    }
-}
-
-fn in_words(address: &str, latest: Option<&NoLine>) -> String {
-    match latest {
-        None => format!("cannot reach {address}: not connected yet"),
-        Some(NoLine::Unreachable(reason)) => format!("cannot reach {address}: {reason}"),
-        Some(NoLine::Refused(words)) => format!("{address} refuses the connection: {words}"),
-        Some(NoLine::Unusable(words)) => format!("cannot connect to {address}: {words}"),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::dial;
-use super::line::NoLine;
+use super::no_line::{Cause, NoLine};
 use crate::error::os_words;
 use crate::settings::{Pem, Tls};
 
@@ -53,49 +53,51 @@ pub fn in_words(error: io::Error, host: &str) -> NoLine {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<TlsError>());
     match tls {
-        Some(error) => unusable(explain(error, host)),
+        Some(error) => explain(error, host),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            NoLine::Unreachable("the connection was closed while TLS began".to_owned())
+            NoLine::new(Cause::HungUp, "the connection was closed while TLS began")
         }
         None => dial::unreachable(error),
     }
 }
 
 fn unusable(words: String) -> NoLine {
-    NoLine::Unusable(words)
+    NoLine::new(Cause::Unusable, words)
 }
 
-fn explain(error: &TlsError, host: &str) -> String {
+fn explain(error: &TlsError, host: &str) -> NoLine {
     match error {
         TlsError::InvalidCertificate(certificate) => {
-            let what = match certificate {
-                CertificateError::UnknownIssuer => {
-                    "is not from an authority that is trusted (TLS_CA, or the system's)".to_owned()
-                }
+            let (cause, what) = match certificate {
+                CertificateError::UnknownIssuer => (
+                    Cause::UntrustedAuthority,
+                    "is not from an authority that is trusted (TLS_CA, or the system's)".to_owned(),
+                ),
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "has expired".to_owned()
+                    (Cause::OutOfDate, "has expired".to_owned())
                 }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    "is not valid yet".to_owned()
+                    (Cause::OutOfDate, "is not valid yet".to_owned())
                 }
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } => {
-                    format!("is not for the name {host}")
+                    (Cause::WrongName, format!("is not for the name {host}"))
                 }
-                other => format!("is invalid: {other}"),
+                other => (Cause::Unusable, format!("is invalid: {other}")),
             };
-            format!("the server's certificate {what}")
+            NoLine::new(cause, format!("the server's certificate {what}"))
         }
         TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server wants a client's certificate: set TLS_CERT and TLS_KEY".to_owned()
+            unusable("the server wants a client's certificate: set TLS_CERT and TLS_KEY".to_owned())
         }
-        TlsError::AlertReceived(alert) => {
-            format!(
-                "the server does not take the certificate in TLS_CERT, or the way of speaking TLS: {alert:?}"
-            )
+        TlsError::AlertReceived(alert) => unusable(format!(
+            "the server does not take the certificate in TLS_CERT, or the way of speaking TLS: \
+             {alert:?}"
+        )),
+        TlsError::InvalidMessage(_) => {
+            NoLine::new(Cause::NoTls, "the server does not speak TLS there")
         }
-        TlsError::InvalidMessage(_) => "the server does not speak TLS there".to_owned(),
-        other => other.to_string(),
+        other => unusable(other.to_string()),
     }
 }
 

@@ -210,9 +210,9 @@ pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> 
             match error {
                 Error::NoSuchStore => writer.byte(0),
                 Error::AccessDenied => writer.byte(1),
-                Error::Other(text) => {
+                Error::Other(failure) => {
                     writer.byte(2);
-                    writer.text(&text);
+                    writer.text(failure.text());
                 }
             }
         }

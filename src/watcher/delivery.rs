@@ -164,7 +164,7 @@ impl Delivery {
         match answer.and_then(|answer| optional_bytes("GET", answer)) {
             Ok(Some(value)) => Stored::Value(value),
             Ok(None) => Stored::Nothing,
-            Err(Error::Other(text)) if text.starts_with("WRONGTYPE") => Stored::Nothing,
+            Err(error) if error.redis_code() == Some("WRONGTYPE") => Stored::Nothing,
             Err(error) => Stored::Unreadable(error),
         }
     }

@@ -145,7 +145,7 @@ impl Watch {
         // The connection for the values says best what is wrong.
         let outages = self.link.outage().into_iter().chain(outages);
         let lasting = outages.filter(|outage| outage.since.elapsed() > longer_than);
-        troubles.extend(lasting.map(|outage| outage.reason).take(1));
+        troubles.extend(lasting.map(|outage| outage.failure.to_string()).take(1));
         if troubles.is_empty() {
             let failure = self.lease.as_ref().and_then(|lease| lease.failure());
             troubles.extend(failure.map(|why| format!("the lease cannot be taken: {why}")));

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
 use crate::certificates::Authority;
 use crate::common::ports;
 use crate::common::redis::Redis;
@@ -131,6 +134,43 @@ async fn a_server_that_hangs_is_given_up() {
     redis.resume();
     found.fails(&["login"]);
     found.says("login", &["within 200 ms", "hangs"]);
+}
+
+#[tokio::test]
+async fn a_server_with_no_room_for_clients() {
+    let redis = Redis::start().await;
+    let mut only = redis.connect(0).await.unwrap();
+    let mut config = redis::cmd("CONFIG");
+    config.arg(&["SET", "maxclients", "1"]);
+    config.query_async::<()>(&mut only).await.unwrap();
+    let found = check(&[&redis.url()]).await;
+    found.fails(&["login"]);
+    found.says("login", &["max number of clients", "CLIENT LIST"]);
+}
+
+/// Redis speaks so to other machines only, and this one need not have an address among them: what
+/// 7.0 says is said here without it.
+#[tokio::test]
+async fn a_server_in_protected_mode() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", server.local_addr().unwrap());
+    let protected = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = server.accept().await.unwrap();
+            let words = b"-DENIED Redis is running in protected mode because protected mode is \
+                          enabled. In this mode connections are only accepted from the loopback \
+                          interface. If you want to connect from external computers\r\n";
+            // Whoever asks before has closed it.
+            let _ = client.write_all(words).await;
+        }
+    });
+    for password in [&[][..], &["PASSWORD=hunter2"]] {
+        let found = check(&[&[url.as_str()], password].concat()).await;
+        found.fails(&["login"]);
+        found.says("login", &["protected mode is enabled", "protected-mode no"]);
+        assert!(!found.text.contains("If you want"), "{}", found.text);
+    }
+    protected.abort();
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::common::client::other;
+use crate::common::host::Link;
 use crate::common::proxy::Proxy;
 use crate::common::redis::Redis;
 use crate::common::wait::{eventually, eventually_eq, eventually_some, patience};
@@ -47,6 +48,32 @@ async fn a_call_waits_for_the_connection() {
     w.client.probe().await.unwrap();
     assert!(!call.is_finished());
     w.redis.restart().await;
+    assert_eq!(call.await.unwrap(), Ok(1));
+}
+
+/// Redis says so before it is asked anything, and closes the connection.
+#[tokio::test]
+async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
+    let w = World::builder()
+        .unlinked()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let mut only = w.redis.connect(0).await.unwrap();
+    let mut room_for = async |clients: usize| {
+        let limit = ["SET", "maxclients", &clients.to_string()].map(str::to_owned);
+        let mut config = redis::cmd("CONFIG");
+        config.arg(&limit).query_async::<()>(&mut only).await
+    };
+    room_for(1).await.unwrap();
+    let link = Link::new("c", "default").config(&[("URL", &w.redis.url())]);
+    let client = w.put_new(&link).await.timeout(Duration::from_secs(60));
+    let call = tokio::spawn(async move { client.increment("", "n", 1).await });
+    w.provider
+        .logged(&["WARN", "ERR max number of clients reached"])
+        .await;
+    assert!(!call.is_finished());
+    room_for(1_000).await.unwrap();
     assert_eq!(call.await.unwrap(), Ok(1));
 }
 

@@ -9,8 +9,9 @@ use std::sync::PoisonError;
 
 use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, Value};
 
-use super::{Line, NoLine, Reply};
+use super::{Line, Reply};
 use crate::connection::Target;
+use crate::connection::no_line::{Cause, NoLine};
 use crate::connection::node::passes;
 use crate::connection::place::Place;
 use crate::connection::request::Request;
@@ -55,9 +56,7 @@ impl Line {
         }
         // Redis asks for a password only when a command comes.
         match self.send(&Request::One(redis::cmd("PING")), false).await {
-            Reply::Refusal(refusal) if refusal.code() == "NOAUTH" => {
-                Err(NoLine::Refused(in_words(&refusal)))
-            }
+            Reply::Refusal(refusal) if refusal.code() == "NOAUTH" => Err(NoLine::refused(&refusal)),
             Reply::Lost => Err(NoLine::hung_up()),
             _ => Ok(()),
         }
@@ -111,10 +110,10 @@ impl Line {
         match self.send(&Request::One(redis::cmd("ROLE")), false).await {
             Reply::Answer(Value::Array(parts)) => match parts.first() {
                 Some(Value::BulkString(is)) if is != role.as_bytes() => {
-                    Err(NoLine::Unreachable(format!(
-                        "the server that the sentinels name is a {}, not the {role}",
-                        String::from_utf8_lossy(is)
-                    )))
+                    let is = String::from_utf8_lossy(is);
+                    let words =
+                        format!("the server that the sentinels name is a {is}, not the {role}");
+                    Err(NoLine::new(Cause::WrongRole, words))
                 }
                 _ => Ok(()),
             },
@@ -129,9 +128,9 @@ impl Line {
         match self.send(&Request::One(command), false).await {
             Reply::Answer(_) => Ok(()),
             Reply::Refusal(refusal) if passes(refusal.code()) => {
-                Err(NoLine::Unreachable(in_words(&refusal)))
+                Err(NoLine::new(Cause::NotReady, in_words(&refusal)))
             }
-            Reply::Refusal(refusal) => Err(NoLine::Refused(in_words(&refusal))),
+            Reply::Refusal(refusal) => Err(NoLine::refused(&refusal)),
             Reply::Lost => Err(NoLine::hung_up()),
         }
     }
@@ -170,10 +169,8 @@ pub fn password(target: &Target) -> Result<Option<Secret>, NoLine> {
 
 fn read_password(path: &Path) -> Result<Secret, NoLine> {
     let unusable = |words: &str| {
-        NoLine::Unusable(format!(
-            "PASSWORD_FILE: cannot read {}: {words}",
-            path.display()
-        ))
+        let words = format!("PASSWORD_FILE: cannot read {}: {words}", path.display());
+        NoLine::new(Cause::PasswordFile, words)
     };
     let text = fs::read_to_string(path).map_err(|error| unusable(&os_words(&error)))?;
     let password = text.trim_end_matches(['\r', '\n']);
