@@ -8,6 +8,7 @@ use redis::Value;
 
 use super::reach::Node;
 use super::report::{Finding, Report, Status};
+use crate::connection::answer::text;
 use crate::connection::probe::Place;
 use crate::error::in_words;
 use crate::settings::address::Server;
@@ -65,7 +66,7 @@ async fn login(address: &Address, node: &Node) -> Finding {
     let whoami = redis::cmd("ACL").arg("WHOAMI").take();
     match node.probe.ask(whoami).await {
         Ok(Ok(answer)) => {
-            let user = text(&answer).unwrap_or_else(|| set.to_owned());
+            let user = text(&answer).unwrap_or(set);
             let text = format!("logged in as {user}");
             Finding::new("login", Status::Ok, text).detail("user", user)
         }
@@ -85,7 +86,7 @@ async fn ask(node: &Node) -> Result<Facts, String> {
     for section in ["server", "replication"] {
         let info = redis::cmd("INFO").arg(section).take();
         match node.probe.ask(info).await? {
-            Ok(answer) => texts.push_str(&text(&answer).unwrap_or_default()),
+            Ok(answer) => texts.push_str(text(&answer).unwrap_or_default()),
             Err(refusal) => {
                 let hello = node.probe.ask(redis::cmd("HELLO")).await?;
                 let hello = hello.ok().and_then(|answer| of_hello(&answer));
@@ -124,18 +125,17 @@ fn of_hello(answer: &Value) -> Option<Facts> {
     let Value::Array(items) = answer else {
         return None;
     };
-    let fields: HashMap<String, String> = items
+    let fields: HashMap<&str, &str> = items
         .chunks_exact(2)
         .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
         .collect();
-    let is_valkey = fields
-        .get("server")
-        .is_some_and(|server| server == "valkey");
+    let field = |name: &str| fields.get(name).copied();
+    let is_valkey = field("server") == Some("valkey");
     Some(Facts {
         name: if is_valkey { "Valkey" } else { "Redis" },
-        version: fields.get("version")?.clone(),
-        mode: fields.get("mode")?.clone(),
-        role: role(fields.get("role")?),
+        version: field("version")?.to_owned(),
+        mode: field("mode")?.to_owned(),
+        role: role(field("role")?),
         primary: None,
         takes_writes: false,
     })
@@ -227,16 +227,6 @@ fn is_too_old(facts: &Facts) -> bool {
         _ => OLDEST_REDIS,
     };
     (major, minor) < oldest
-}
-
-/// An answer that is text.
-pub fn text(answer: &Value) -> Option<String> {
-    match answer {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        Value::VerbatimString { text, .. } => Some(text.clone()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

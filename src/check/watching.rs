@@ -55,7 +55,7 @@ async fn flags(node: &Node) -> Flags {
     let get = redis::cmd("CONFIG").arg("GET").arg(NOTIFICATIONS).take();
     match node.probe.ask(get).await {
         Ok(Ok(answer)) => {
-            probe::notifications_set(answer).ok_or_else(|| "there is no such setting".to_owned())
+            probe::notifications_set(&answer).ok_or_else(|| "there is no such setting".to_owned())
         }
         Ok(Err(refusal)) => Err(in_words(&refusal)),
         Err(why) => Err(why),

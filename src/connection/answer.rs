@@ -23,6 +23,15 @@ pub fn optional_bytes(command: &str, answer: Value) -> Result<Option<Bytes>, Err
     }
 }
 
+/// An answer that is text; `None` for any other.
+pub fn text(answer: &Value) -> Option<&str> {
+    match answer {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
 /// A whole number, also where Redis writes it as a string.
 ///
 /// # Errors
@@ -31,10 +40,7 @@ pub fn optional_bytes(command: &str, answer: Value) -> Result<Option<Bytes>, Err
 pub fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
     match answer {
         Value::Int(number) => Some(*number),
-        Value::BulkString(digits) => std::str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok()),
-        _ => None,
+        digits => text(digits).and_then(|digits| digits.parse().ok()),
     }
     .ok_or_else(|| Error::unexpected_answer(command))
 }
@@ -63,11 +69,7 @@ pub fn scan_page(answer: Value) -> Result<(u64, Vec<Value>), Error> {
     else {
         return Err(wrong());
     };
-    let Value::BulkString(digits) = cursor else {
-        return Err(wrong());
-    };
-    let cursor = std::str::from_utf8(&digits)
-        .ok()
+    let cursor = text(&cursor)
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(wrong)?;
     Ok((cursor, keys))

@@ -5,6 +5,8 @@
 
 use redis::Value;
 
+use super::answer;
+
 /// The name of the setting.
 pub const SETTING: &str = "notify-keyspace-events";
 /// The flags that Redis abbreviates as `A`.
@@ -20,17 +22,13 @@ pub fn to_set(current: &str, needed: &str) -> Option<String> {
 }
 
 /// The value in an answer to `CONFIG GET`, which is a map or an array.
-pub fn current(answer: Value) -> Option<String> {
+pub fn current(answer: &Value) -> Option<String> {
     let value = match answer {
-        Value::Map(pairs) => pairs.into_iter().next()?.1,
-        Value::Array(items) => items.into_iter().nth(1)?,
+        Value::Map(pairs) => &pairs.first()?.1,
+        Value::Array(items) => items.get(1)?,
         _ => return None,
     };
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
-    }
+    answer::text(value).map(str::to_owned)
 }
 
 /// What an operator has to do, in words.
@@ -63,9 +61,9 @@ mod tests {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let map = Value::Map(vec![(bulk(SETTING), bulk("AK"))]);
         let array = Value::Array(vec![bulk(SETTING), bulk("")]);
-        assert_eq!(current(map).as_deref(), Some("AK"));
-        assert_eq!(current(array).as_deref(), Some(""));
-        assert_eq!(current(Value::Array(Vec::new())), None);
-        assert_eq!(current(Value::Nil), None);
+        assert_eq!(current(&map).as_deref(), Some("AK"));
+        assert_eq!(current(&array).as_deref(), Some(""));
+        assert_eq!(current(&Value::Array(Vec::new())), None);
+        assert_eq!(current(&Value::Nil), None);
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Target;
+use super::answer::text;
 use super::cluster::Map;
 use super::dial::{Site, dial};
 use super::line::{Line, Reply};
@@ -227,14 +228,6 @@ fn endpoint(host: &Value, port: &Value) -> Result<Endpoint, NoLine> {
         .and_then(|port| port.parse().ok())
         .ok_or_else(nonsense)?;
     Ok(Endpoint { host, port })
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
-    }
 }
 
 fn nonsense() -> NoLine {

@@ -199,7 +199,7 @@ impl Subscriber {
             Ok(answer) => answer,
             Err(refusal) => return Ok(Flags::Unknown(in_words(&refusal))),
         };
-        let Some(current) = notifications::current(answer) else {
+        let Some(current) = notifications::current(&answer) else {
             return Ok(Flags::Unknown("there is no such setting".to_owned()));
         };
         let Some(to_set) = notifications::to_set(&current, self.wish.flags) else {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use redis::Value;
 
+use crate::connection::answer;
 use crate::connection::node::Node;
 use crate::settings::address::Endpoint;
 
@@ -149,9 +150,8 @@ fn endpoint(node: &Value, asked: &Endpoint) -> Option<Endpoint> {
         return None;
     };
     let host = match host {
-        Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-        Value::SimpleString(host) => host,
-        _ => "",
+        Value::Nil => "",
+        host => answer::text(host)?,
     };
     // `?` is a node that has not been told its host name.
     let host = if host.is_empty() || host == "?" {
