@@ -70,14 +70,12 @@ impl Request {
                 get.and_then(|get| words(get).nth(1)).into_iter().collect()
             }
             Self::One(command) => {
-                let mut words = words(command);
-                let name = words.next();
-                match name {
-                    Some(b"SCAN") | None => Vec::new(),
-                    Some(b"EVALSHA" | b"EVAL") => words.skip(2).take(1).collect(),
-                    Some(b"MGET" | b"DEL") => words.collect(),
-                    Some(b"MSET") => words.step_by(2).collect(),
-                    Some(_) => words.take(1).collect(),
+                let arguments = words(command).skip(1);
+                match (Self::name_of(command), words_per_key(command)) {
+                    (_, Some(words)) => arguments.step_by(words).collect(),
+                    ("SCAN", _) => Vec::new(),
+                    ("EVALSHA" | "EVAL", _) => arguments.skip(2).take(1).collect(),
+                    _ => arguments.take(1).collect(),
                 }
             }
         }
@@ -86,6 +84,15 @@ impl Request {
     /// Whether a replica may answer it. `SCAN` is not among them: its cursor is of one server.
     pub fn is_read(&self) -> bool {
         matches!(self.name(), "GET" | "EXISTS" | "MGET")
+    }
+}
+
+/// How many words each key takes, the key among them, in a command that is about any number of keys.
+pub fn words_per_key(command: &Cmd) -> Option<usize> {
+    match Request::name_of(command) {
+        "MGET" | "DEL" => Some(1),
+        "MSET" => Some(2),
+        _ => None,
     }
 }
 

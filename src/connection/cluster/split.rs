@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::slots::slot_of;
 use crate::connection::answer;
-use crate::connection::request::{Request, words};
+use crate::connection::request::{Request, words, words_per_key};
 use crate::error::Error;
 
 /// Where a request goes.
@@ -46,17 +46,18 @@ pub fn plan(request: &Request) -> Plan {
             Request::Transaction(part)
         })
         .unwrap_or_else(whole),
-        Request::One(command) => {
-            let words: Vec<&[u8]> = words(command).collect();
-            match request.name() {
-                "SCAN" => Plan::Scan,
-                "MGET" | "DEL" => several(&words, 1),
-                "MSET" => several(&words, 2),
-                _ => whole(request.keys().first().map(|key| slot_of(key))),
-            }
-        }
-        Request::Kept(_) => whole(request.keys().first().map(|key| slot_of(key))),
+        Request::One(_) if request.name() == "SCAN" => Plan::Scan,
+        Request::One(command) => match words_per_key(command) {
+            Some(per_key) => several(command, per_key),
+            None => one(request),
+        },
+        Request::Kept(_) => one(request),
     }
+}
+
+/// A request about one key.
+fn one(request: &Request) -> Plan {
+    whole(request.keys().first().map(|key| slot_of(key)))
 }
 
 fn whole(slot: Option<u16>) -> Plan {
@@ -64,16 +65,17 @@ fn whole(slot: Option<u16>) -> Plan {
 }
 
 /// A command whose arguments are keys, each followed by what belongs to it.
-fn several(words: &[&[u8]], step: usize) -> Plan {
+fn several(command: &Cmd, per_key: usize) -> Plan {
+    let words: Vec<&[u8]> = words(command).collect();
     let Some((name, arguments)) = words.split_first() else {
         return whole(None);
     };
-    let items: Vec<&[&[u8]]> = arguments.chunks(step).collect();
+    let items: Vec<&[&[u8]]> = arguments.chunks(per_key).collect();
     let keys = items.iter().map(|item| item[0]);
     parts(keys, |places| {
         let items = places.iter().map(|place| items[*place]);
         let bytes = items.clone().flatten().map(|word| word.len() + 8).sum();
-        let mut part = Cmd::with_capacity(1 + places.len() * step, bytes);
+        let mut part = Cmd::with_capacity(1 + places.len() * per_key, bytes);
         part.arg(*name);
         for word in items.flatten() {
             part.arg(*word);
