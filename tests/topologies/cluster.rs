@@ -83,7 +83,9 @@ async fn a_listing_is_complete_over_all_nodes() {
 async fn slots_move_under_load_without_an_error() {
     let mut cluster = ClusterServers::start(0, &[]).await;
     let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url())]).await;
+    // A node writes down each slot that moves, and answers nobody until the disk has it.
+    let slow_disk = ("BACKEND_RESPONSE_TIMEOUT_MS", "8000");
+    let client = link(&w, &[("URL", &cluster.url()), slow_disk]).await;
     let load = Load::start(&client, 16);
     eventually("calls are made", async || load.calls() > 500).await;
     let new = cluster.meet().await;
