@@ -9,6 +9,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,7 +24,10 @@ const START: Duration = Duration::from_secs(20);
 /// More losses than this end a run.
 const MOST_LOSSES: usize = 100;
 const MAX_PAYLOAD: usize = 1 << 20;
-const INBOX: &str = "_INBOX.bench";
+
+/// How many callers there have been, to tell their inboxes apart: replies that went to idle ones, too,
+/// would cost NATS as much again.
+static CALLERS: AtomicU64 = AtomicU64::new(0);
 
 /// What is called: the same call again and again, or several in turn.
 #[derive(Clone)]
@@ -54,6 +58,7 @@ pub struct Caller {
     unread: std::ops::Range<usize>,
     output: Vec<u8>,
     subject_prefix: String,
+    inbox: String,
     headers: String,
     /// Tells each attempt to call from all others.
     attempts: u64,
@@ -90,11 +95,17 @@ impl Caller {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        let inbox = format!("_INBOX.bench-{}", CALLERS.fetch_add(1, Ordering::Relaxed));
+        let hello = format!(
+            "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\
+             \"no_responders\":true}}\r\nSUB {inbox}.> 1\r\nPING\r\n"
+        );
         let mut caller = Self {
             stream,
             input: vec![0; 256 * 1024],
             unread: 0..0,
             output: Vec::new(),
+            inbox,
             subject_prefix: format!("{lattice}.{provider}.wrpc.0.0.1.wrpc:keyvalue/"),
             headers: format!(
                 "NATS/1.0\r\nsource-id: {component}\r\nlink-name: default\r\n\
@@ -102,10 +113,6 @@ impl Caller {
             ),
             attempts: 0,
         };
-        let hello = format!(
-            "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\
-             \"no_responders\":true}}\r\nSUB {INBOX}.> 1\r\nPING\r\n"
-        );
         caller.stream.write_all(hello.as_bytes())?;
         while caller.line()? != "PONG" {}
         Ok(caller)
@@ -199,7 +206,7 @@ impl Caller {
         slot.attempt = self.attempts;
         slot.received = 0;
         let operation = &operations[slot.operation];
-        let reply = format!("{INBOX}.{index}.{}", slot.attempt);
+        let reply = format!("{}.{index}.{}", self.inbox, slot.attempt);
         let room = MAX_PAYLOAD - self.headers.len() - reply.len();
         let first = &operation.params[..operation.params.len().min(room)];
         slot.sent = first.len();
@@ -273,7 +280,7 @@ impl Caller {
     }
 
     fn slot_of(&self, subject: &str, slots: &[Slot]) -> Option<usize> {
-        let mut parts = subject.strip_prefix(INBOX)?.split('.').skip(1);
+        let mut parts = subject.strip_prefix(&self.inbox)?.split('.').skip(1);
         let index: usize = parts.next()?.parse().ok()?;
         let attempt: u64 = parts.next()?.parse().ok()?;
         let slot = slots.get(index)?;
