@@ -304,7 +304,7 @@ impl Shared {
 
     async fn answer(&self, reply: &Subject, answer: Answer) {
         let Answer { result, mut held } = answer;
-        let results = Subject::from(format!("{reply}.results"));
+        let results = Subject::from([reply.as_str(), ".results"].concat());
         for mut piece in result.finish() {
             if let Some(held) = &mut held {
                 held.grow(piece.len());

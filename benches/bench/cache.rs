@@ -3,7 +3,6 @@
 
 use anyhow::Context as _;
 
-use crate::ROUNDS;
 use crate::common::redis::Redis;
 use crate::load::{Operation, median};
 use crate::report::{Comparison, Report};
@@ -12,7 +11,7 @@ use crate::workload::{Figures, Workload, read, value};
 
 const CONFIG: &[(&str, &str)] = &[("CACHE_MAX_ENTRIES", "10000")];
 /// Reads of a round of keys that are read once.
-const ONCE: u64 = 40_000;
+const ONCE: u64 = 15_000;
 
 /// One figure, and what with / without is to be.
 type Wanted = (&'static str, fn(&Figures) -> f64, Option<f64>, bool);
@@ -52,7 +51,7 @@ pub fn compare(
     ];
     for (workload, wanted) in [
         (
-            Workload::hot_reads("hot reads, 64 in flight", 64, 60_000),
+            Workload::hot_reads("hot reads, 64 in flight", 64, 20_000),
             busy,
         ),
         (
@@ -72,10 +71,10 @@ pub fn compare(
         }
         add(report, workload.name, &rounds, wanted);
     }
-    let once = Workload::hot_reads("keys that are never read twice, 64 in flight", 64, ONCE);
+    let once = never_twice();
     if is_wanted(once.name, words) {
         let mut rounds = Vec::new();
-        for round in 0..=ROUNDS as u64 {
+        for round in 0..=once.rounds() as u64 {
             let first = round * ONCE;
             let reads: Vec<Operation> = (first..first + ONCE)
                 .map(|key| read(&self::once(key)))
@@ -126,8 +125,13 @@ fn is_wanted(name: &str, words: &[String]) -> bool {
     words.is_empty() || words.iter().any(|word| name.contains(word))
 }
 
+/// Its operations are others in each round.
+fn never_twice() -> Workload {
+    Workload::hot_reads("keys that are never read twice, 64 in flight", 64, ONCE)
+}
+
 fn keys() -> u64 {
-    (ROUNDS as u64 + 1) * ONCE
+    (never_twice().rounds() as u64 + 1) * ONCE
 }
 
 fn once(key: u64) -> String {

@@ -37,6 +37,8 @@ struct Account {
 struct Sums {
     held: usize,
     announced: usize,
+    /// How many calls wait, and how many bytes they have with them.
+    waiters: usize,
     waiting: usize,
 }
 
@@ -143,6 +145,7 @@ impl Account {
         if sums.waiting.saturating_add(bytes) > self.limit.max(LEAST_WAITING) {
             return Err(NoRoom::TooManyWait);
         }
+        sums.waiters += 1;
         sums.waiting += bytes;
         Ok(Waiting {
             account: self,
@@ -153,7 +156,9 @@ impl Account {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.account.sums().waiting -= self.bytes;
+        let mut sums = self.account.sums();
+        sums.waiters -= 1;
+        sums.waiting -= self.bytes;
     }
 }
 
@@ -174,8 +179,11 @@ impl Drop for Held {
         let mut sums = self.account.sums();
         sums.held -= self.held;
         sums.announced -= self.announced;
+        let is_awaited = sums.waiters > 0;
         drop(sums);
-        self.account.given_back.notify_waiters();
+        if is_awaited {
+            self.account.given_back.notify_waiters();
+        }
     }
 }
 
@@ -228,7 +236,7 @@ mod tests {
             Sums {
                 held: 145,
                 announced: 0,
-                waiting: 0,
+                ..Sums::default()
             }
         );
         drop((first, small));

@@ -8,6 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// A value of this size or more is sent as it came from Redis rather than copied.
 const WORTH_NO_COPY: usize = 32 * 1024;
+/// The bytes of most results.
+const MOST_RESULTS: usize = 192;
 /// The longest encoding of 64 bits.
 const LONGEST_NUMBER: usize = 10;
 
@@ -157,10 +159,20 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes values one after another, as pieces that together are the encoding.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
     pieces: Vec<Bytes>,
     last: BytesMut,
+}
+
+impl Default for Writer {
+    /// With room for what most calls answer, which spares them moving it.
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            last: BytesMut::with_capacity(MOST_RESULTS),
+        }
+    }
 }
 
 impl Writer {
@@ -204,9 +216,8 @@ impl Writer {
     }
 
     /// The pieces, none of them empty.
-    pub fn finish(mut self) -> impl Iterator<Item = Bytes> {
-        let last = self.last.split().freeze();
-        let last = (!last.is_empty()).then_some(last);
+    pub fn finish(self) -> impl Iterator<Item = Bytes> {
+        let last = (!self.last.is_empty()).then(|| self.last.freeze());
         self.pieces.into_iter().chain(last)
     }
 }
