@@ -227,11 +227,9 @@ impl Link {
             retries: self.settings.retries,
         };
         let command = Command::started(request, &self.settings.address);
-        let answer = self
-            .connection
-            .ask(request, retry, &self.gate, patience)
-            .instrument(command.span())
-            .await;
+        // Boxed, because it is most of a call, and each call is moved several times on its way here.
+        let asked = Box::pin(self.connection.ask(request, retry, &self.gate, patience));
+        let answer = asked.instrument(command.span()).await;
         command.ended(&answer);
         if answer.is_ok() {
             self.answered.store(true, Ordering::Relaxed);

@@ -183,7 +183,8 @@ impl Shared {
     ) {
         let result = match function.read(&first) {
             Err(Unreadable::Incomplete(missing)) => {
-                match self.gather(&reply, first.len(), missing, deadline).await {
+                let gathered = self.gather(&reply, first.len(), missing, deadline);
+                match Box::pin(gathered).await {
                     Ok((rest, held)) => {
                         let whole;
                         let call = match function.read_parts(&first, &rest) {
