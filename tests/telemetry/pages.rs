@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::collector;
-use crate::common::component::Manner;
+use crate::collector::{self, Collector};
+use crate::common::component::{Component, Manner};
 use crate::common::wait::{eventually, eventually_eq};
+use crate::common::world::World;
 use crate::observed::observed;
 
 /// The cells of a table's rows that begin with a name in backquotes, below a heading.
@@ -45,19 +46,23 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-#[tokio::test]
-async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
-    let collector = collector::start();
-    let mut w = observed(&collector)
-        .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "500")])
-        .start()
-        .await;
+/// A world with a link of this configuration, and a component that is told of `k`.
+async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (World, Component) {
+    let w = observed(collector).config(config).start().await;
     let () = w
         .redis
         .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     let component = w.component("watcher").await;
     w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    (w, component)
+}
+
+#[tokio::test]
+async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
+    let collector = collector::start();
+    let config = [("BACKEND_RESPONSE_TIMEOUT_MS", "500")];
+    let (mut w, component) = watched(&collector, &config).await;
     w.client.set("", "k", "v").await.unwrap();
     component.told_of("k").await;
     component.behave(Manner::Deaf);
@@ -96,16 +101,7 @@ async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
 #[tokio::test]
 async fn the_page_lists_the_attributes_of_spans() {
     let collector = collector::start();
-    let w = observed(&collector)
-        .config(&[("TTL_MS", "60000")])
-        .start()
-        .await;
-    let () = w
-        .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
-        .await;
-    let component = w.component("watcher").await;
-    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    let (w, component) = watched(&collector, &[("TTL_MS", "60000")]).await;
     w.client
         .set_many("", &[("k", "1"), ("l", "2")])
         .await
