@@ -3,8 +3,9 @@
 //! Many calls share it at once. It waits for Redis within a call's time, tries again what is safe
 //! to try again, and knows which requests may have reached Redis. A single server, or the one that
 //! sentinels name, is a `node`; a `cluster` is several. `supervisor` keeps a node up, `line` is one
-//! established connection, `gate` says how many calls of a link may use it. `subscription` hears of
-//! changes of keys over connections of its own; `probe` tells how a connection would be.
+//! established connection, `no_line` why there is none, `gate` says how many calls of a link may use
+//! it. `subscription` hears of changes of keys over connections of its own; `probe` tells how a
+//! connection would be.
 //! Which command a call needs is for the rooms of the interfaces.
 
 pub mod answer;
@@ -24,6 +25,7 @@ pub mod subscription;
 mod supervisor;
 mod tls;
 mod tracking;
+mod trouble;
 
 use std::path::PathBuf;
 use std::sync::Arc;

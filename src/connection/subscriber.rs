@@ -15,7 +15,7 @@ use super::hearing::{self, BROKE, Hearing};
 use super::notifications;
 use super::place::Place;
 use super::subscription::{Listener, Wish};
-use super::supervisor::{FIRST_DELAY, jittered};
+use super::trouble::{Trouble, jittered};
 use super::{Outage, Target};
 use crate::error::{Failure, Kind, in_words};
 use crate::telemetry::connections::{Up, Use};
@@ -26,8 +26,6 @@ const CHECK: Duration = Duration::from_secs(5);
 const CHECK_MISSING: Duration = Duration::from_secs(1);
 /// The same after flags were added: somebody else may have set them at the same time.
 const CHECK_ADDED: Duration = Duration::from_millis(300);
-/// How often a lasting outage is logged again.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// How many connections there have been, to tell them apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -37,8 +35,8 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 pub struct State {
     /// `None` while the subscription stands.
     pub outage: Option<Outage>,
-    /// Whether it has stood, so that there may be something missed.
-    stood_before: bool,
+    /// Since when it has stood; the last time, if it does not now. Then something may be missed.
+    stood_since: Option<Instant>,
     /// What has to be done so that Redis tells of all that is wished.
     pub missing: Option<String>,
 }
@@ -88,7 +86,7 @@ impl State {
     pub fn new(place: &Place) -> Self {
         Self {
             outage: Some(outage(format!("cannot watch {place}: not connected yet"))),
-            stood_before: false,
+            stood_since: None,
             missing: None,
         }
     }
@@ -97,36 +95,33 @@ impl State {
 impl Subscriber {
     /// Subscribes, and does so again when that breaks, for ever.
     pub async fn run(self) {
-        let mut delay = FIRST_DELAY;
-        let mut logged: Option<(String, Instant)> = None;
+        let mut trouble = Trouble::new();
+        let mut told = true;
         loop {
-            let reason = self
-                .session(CONNECTIONS.fetch_add(1, Ordering::Relaxed))
-                .await;
-            let was_up = self.lost(&reason);
-            let worth_logging = was_up
-                || logged
-                    .as_ref()
-                    .is_none_or(|(earlier, at)| *earlier != reason || at.elapsed() >= REMIND);
-            if worth_logging {
+            let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+            let reason = self.session(connection, told).await;
+            let is_news = match self.lost(&reason) {
+                Some(lasted) => {
+                    told = trouble.broke_after(lasted).is_some();
+                    told
+                }
+                None => trouble.is_news(&reason),
+            };
+            if is_news {
                 warn!(
                     redis = self.shown,
                     client = self.name,
                     reason,
                     "cannot watch; trying again until it works"
                 );
-                logged = Some((reason, Instant::now()));
             }
-            if was_up {
-                delay = FIRST_DELAY;
-            }
-            sleep(jittered(delay)).await;
-            delay = (delay * 2).min(self.target.reconnect_max_delay);
+            trouble.pause(self.target.reconnect_max_delay).await;
         }
     }
 
-    /// Connects and subscribes, and stays until that breaks; answers why it did.
-    async fn session(&self, connection: u64) -> String {
+    /// Connects and subscribes, which is logged if `told`, and stays until that breaks; answers why
+    /// it did.
+    async fn session(&self, connection: u64, told: bool) -> String {
         let limit = self.target.connection_timeout;
         let heard = Arc::new(AtomicU64::new(0));
         let listener = (Arc::clone(&self.listener), Arc::clone(&heard));
@@ -147,12 +142,12 @@ impl Subscriber {
         };
         tokio::select! {
             () = driver => BROKE.to_owned(),
-            reason = self.stay(hearing) => reason,
+            reason = self.stay(hearing, told) => reason,
         }
     }
 
     /// Subscribes, and looks after the subscription until it is of no more use; answers why.
-    async fn stay(&self, mut hearing: Hearing) -> String {
+    async fn stay(&self, mut hearing: Hearing, told: bool) -> String {
         let mut name = redis::cmd("CLIENT");
         name.arg("SETNAME").arg(&self.name);
         // For whoever looks at Redis only: a strict ACL may refuse it.
@@ -162,7 +157,7 @@ impl Subscriber {
         if let Err(reason) = hearing.subscribe(&self.wish.patterns).await {
             return reason;
         }
-        let again = self.stands();
+        let again = self.stands(told);
         let _up = Up::new(&self.target.address, Use::Notifications, again);
         let mut told_of_refusal = false;
         loop {
@@ -226,35 +221,37 @@ impl Subscriber {
     }
 
     /// The subscription stands from now on; answers whether it has before.
-    fn stands(&self) -> bool {
+    fn stands(&self, told: bool) -> bool {
         let mut state = self.state();
         let outage = state.outage.take();
-        let missed = std::mem::replace(&mut state.stood_before, true);
+        let missed = state.stood_since.replace(Instant::now()).is_some();
         drop(state);
-        info!(
-            redis = self.shown,
-            client = self.name,
-            "watching changes of keys"
-        );
+        if told {
+            info!(
+                redis = self.shown,
+                client = self.name,
+                "watching changes of keys"
+            );
+        }
         if let Some(outage) = outage.filter(|_| missed) {
             self.listener.missed(&self.shown, outage.since.elapsed());
         }
         missed
     }
 
-    /// It does not stand, for this reason; answers whether it did until now.
-    fn lost(&self, reason: &str) -> bool {
+    /// It does not stand, for this reason; answers how long it did, if that was until now.
+    fn lost(&self, reason: &str) -> Option<Duration> {
         let mut state = self.state();
         state.missing = None;
         let reason = format!("cannot watch {}: {reason}", self.shown);
         match &mut state.outage {
             Some(outage) => {
                 outage.failure = failure(reason);
-                false
+                None
             }
             none => {
                 *none = Some(outage(reason));
-                true
+                state.stood_since.map(|since| since.elapsed())
             }
         }
     }

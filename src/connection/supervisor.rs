@@ -7,32 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::line::Line;
 use super::no_line::{Cause, NoLine};
 use super::place::Place;
+use super::trouble::Trouble;
 use super::{Outage, Target};
 use crate::cache::Cache;
 use crate::error::{Failure, Kind};
 use crate::task::AbortOnDrop;
-use crate::telemetry::Occasionally;
 use crate::telemetry::connections::{Up, Use};
 
-pub(super) const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// How often an idle connection is asked whether somebody is there.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// How often it is asked whether the password is another one by now.
 const PASSWORD_CHECK: Duration = Duration::from_secs(1);
-/// How often a lasting outage is logged again.
-const REMIND: Duration = Duration::from_secs(60);
-
-/// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log
-/// is spared.
-const BRIEF: Duration = Duration::from_secs(1);
-/// How many reasons for an outage are remembered as logged.
-const REASONS: usize = 16;
 
 /// Whether there is a connection.
 #[derive(Debug)]
@@ -120,14 +111,6 @@ pub fn start(
     (receiver, AbortOnDrop::spawn(supervisor.run(down)))
 }
 
-/// How trouble has been handled so far, until a connection lasts.
-struct Trouble {
-    delay: Duration,
-    /// Which reasons have been logged, and when.
-    logged: Vec<(NoLine, Instant)>,
-    breaks: Occasionally,
-}
-
 struct Supervisor {
     address: String,
     target: Target,
@@ -144,31 +127,6 @@ enum End {
     Hung,
     /// The server is a replica now.
     Demoted,
-}
-
-impl Trouble {
-    fn new() -> Self {
-        Self {
-            delay: FIRST_DELAY,
-            logged: Vec::new(),
-            breaks: Occasionally::default(),
-        }
-    }
-
-    /// Whether this reason has not been logged for a while; it is taken as logged now.
-    fn is_news(&mut self, failure: &NoLine) -> bool {
-        self.logged.retain(|(_, at)| at.elapsed() < REMIND);
-        if self.logged.iter().any(|(logged, _)| logged == failure) || self.logged.len() == REASONS {
-            return false;
-        }
-        self.logged.push((failure.clone(), Instant::now()));
-        true
-    }
-
-    async fn pause(&mut self, longest: Duration) {
-        sleep(jittered(self.delay)).await;
-        self.delay = (self.delay * 2).min(longest);
-    }
 }
 
 impl Supervisor {
@@ -201,11 +159,8 @@ impl Supervisor {
                 End::Demoted => "it is a replica now".to_owned(),
             };
             let hung = end == End::Hung;
-            let brief = connected.elapsed() < BRIEF;
-            if !brief {
-                trouble = Trouble::new();
-            }
-            let breaks = trouble.breaks.happened(1);
+            let lasted = connected.elapsed();
+            let breaks = trouble.broke_after(lasted);
             told = breaks.is_some();
             if let Some(breaks) = breaks {
                 warn!(
@@ -222,9 +177,8 @@ impl Supervisor {
                 hung,
             };
             self.state.send_replace(State::Down(down.clone()));
-            if brief {
-                trouble.pause(self.target.reconnect_max_delay).await;
-            }
+            let longest = self.target.reconnect_max_delay;
+            trouble.pause_if_brief(lasted, longest).await;
         }
     }
 
@@ -235,11 +189,12 @@ impl Supervisor {
                 Ok(line) => return Arc::new(line),
                 Err(failure) => failure,
             };
-            if trouble.is_news(&failure) {
+            let reason = failure.failure(&self.address);
+            if trouble.is_news(reason.text()) {
                 warn!(
                     redis = self.address,
                     client = self.name,
-                    reason = %failure.failure(&self.address),
+                    %reason,
                     "no connection to Redis; trying again until it works"
                 );
             }
@@ -278,7 +233,7 @@ impl Supervisor {
         let mut refused: Option<NoLine> = None;
         loop {
             if let Some(reason) = line.keeps_nothing()
-                && trouble.is_news(&NoLine::new(Cause::Unusable, reason.clone()))
+                && trouble.is_news(reason)
             {
                 warn!(
                     redis = self.address,
@@ -335,11 +290,6 @@ impl Supervisor {
     }
 }
 
-/// Between half the delay and all of it, so that many links do not come back in step.
-pub(super) fn jittered(delay: Duration) -> Duration {
-    delay.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
-}
-
 /// A name as Redis takes it: printable ASCII without spaces.
 pub(super) fn client_name(name: &str) -> String {
     name.chars()
@@ -350,14 +300,6 @@ pub(super) fn client_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_are_jittered_within_bounds() {
-        for _ in 0..1_000 {
-            let delay = jittered(Duration::from_millis(100));
-            assert!((50..=100).contains(&delay.as_millis()), "{delay:?}");
-        }
-    }
 
     #[test]
     fn client_names_are_such_as_redis_takes() {

@@ -36,6 +36,7 @@ struct Ear {
     /// By the pattern of the channel.
     watched: HashMap<Vec<u8>, Watched>,
     repetitions: Mutex<Repetitions>,
+    interruptions: Occasionally,
     delivery: Arc<Delivery>,
 }
 
@@ -114,6 +115,7 @@ impl Watch {
             channel: channel_start,
             watched,
             repetitions: Mutex::default(),
+            interruptions: Occasionally::default(),
             delivery,
         });
         let subscription = Subscription::start(places, target, &client, wish, ear);
@@ -202,7 +204,11 @@ impl Listener for Ear {
         repetitions.start_over();
         drop(repetitions);
         watching::lost(1, Loss::Interrupted);
+        let Some(times) = self.interruptions.happened(1) else {
+            return;
+        };
         warn!(
+            times,
             component = self.delivery.component,
             link = self.delivery.name,
             redis = address,

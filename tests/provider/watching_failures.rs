@@ -237,6 +237,23 @@ async fn watching_goes_on_after_the_connection_was_lost() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
+    let (mut w, _component) = watching(&[("WATCH", "SET@k")]).await;
+    let mut kills = 0_u64;
+    eventually("it has broken many times", async || {
+        kills += w
+            .redis
+            .ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
+            .await;
+        kills > 10
+    })
+    .await;
+    let lines = w.provider.count_logged(&[]).await;
+    assert!(lines < 15, "{lines} lines");
+    assert_eq!(w.provider.count_logged(&["cannot watch"]).await, 1);
+}
+
+#[tokio::test]
 async fn watching_goes_on_after_redis_has_restarted() {
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
     let (mut w, component) = watching(&config).await;

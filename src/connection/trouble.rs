@@ -1,0 +1,116 @@
+//! How trouble with one server is taken: how long to pause between attempts, and what of it is worth
+//! a line in the log.
+//!
+//! Connecting and writing the lines is for those who are in trouble: `supervisor`, `subscriber`.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::telemetry::Occasionally;
+
+const FIRST_DELAY: Duration = Duration::from_millis(10);
+/// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log
+/// is spared.
+const BRIEF: Duration = Duration::from_secs(1);
+/// How often a reason that stays is logged again.
+const REMIND: Duration = Duration::from_secs(60);
+/// How many reasons are remembered as logged.
+const REASONS: usize = 16;
+
+/// What has been in the way so far, until a connection lasts.
+#[derive(Debug)]
+pub struct Trouble {
+    delay: Duration,
+    /// Which reasons have been logged, and when.
+    logged: Vec<(String, Instant)>,
+    breaks: Occasionally,
+}
+
+impl Trouble {
+    /// None so far.
+    pub fn new() -> Self {
+        Self {
+            delay: FIRST_DELAY,
+            logged: Vec::new(),
+            breaks: Occasionally::default(),
+        }
+    }
+
+    /// Whether this reason has not been logged for a while; it is taken as logged now.
+    pub fn is_news(&mut self, reason: &str) -> bool {
+        self.logged.retain(|(_, at)| at.elapsed() < REMIND);
+        if self.logged.iter().any(|(logged, _)| logged == reason) || self.logged.len() == REASONS {
+            return false;
+        }
+        self.logged.push((reason.to_owned(), Instant::now()));
+        true
+    }
+
+    /// A connection broke that had lasted so long; answers how many did since the last line, if one
+    /// is due.
+    pub fn broke_after(&mut self, lasted: Duration) -> Option<usize> {
+        if lasted >= BRIEF {
+            *self = Self::new();
+        }
+        self.breaks.happened(1)
+    }
+
+    /// Pauses before the next attempt, longer each time.
+    pub async fn pause(&mut self, longest: Duration) {
+        sleep(jittered(self.delay)).await;
+        self.delay = (self.delay * 2).min(longest);
+    }
+
+    /// Pauses only if the connection that broke had not lasted.
+    pub async fn pause_if_brief(&mut self, lasted: Duration, longest: Duration) {
+        if lasted < BRIEF {
+            self.pause(longest).await;
+        }
+    }
+}
+
+/// Between half the delay and all of it, so that many links do not come back in step.
+pub fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_jittered_within_bounds() {
+        for _ in 0..1_000 {
+            let delay = jittered(Duration::from_millis(100));
+            assert!((50..=100).contains(&delay.as_millis()), "{delay:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_are_logged_when_they_are_new_and_once_a_minute() {
+        let mut trouble = Trouble::new();
+        assert!(trouble.is_news("refused") && trouble.is_news("timed out"));
+        assert!(!trouble.is_news("refused") && !trouble.is_news("timed out"));
+        sleep(REMIND).await;
+        assert!(trouble.is_news("refused"));
+        for number in 0..1_000 {
+            trouble.is_news(&number.to_string());
+        }
+        assert!(trouble.logged.len() <= REASONS, "{}", trouble.logged.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_connection_that_lasts_ends_it() {
+        let mut trouble = Trouble::new();
+        assert_eq!(trouble.broke_after(BRIEF), Some(1));
+        let longest = Duration::from_millis(300);
+        for _ in 0..10 {
+            assert_eq!(trouble.broke_after(Duration::ZERO), None);
+            trouble.pause(longest).await;
+        }
+        assert_eq!(trouble.delay, longest);
+        assert_eq!(trouble.broke_after(BRIEF), Some(1));
+        assert_eq!(trouble.delay, FIRST_DELAY);
+    }
+}
