@@ -39,8 +39,10 @@ pub async fn open(
     connection: u64,
     (listener, heard): (Arc<dyn Listener>, Arc<AtomicU64>),
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()>), String> {
-    let site = place.find(target).await.map_err(reason)?;
-    let stream = dial(&site, target.tls()).await.map_err(reason)?;
+    let site = place.find(target).await.map_err(NoLine::into_words)?;
+    let stream = dial(&site, target.tls())
+        .await
+        .map_err(NoLine::into_words)?;
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
@@ -138,10 +140,6 @@ async fn answered<T>(
     }
 }
 
-fn reason(why: NoLine) -> String {
-    why.words().to_owned()
-}
-
 fn hung(limit: Duration) -> String {
     format!("it did not answer within {} ms", limit.as_millis())
 }
@@ -152,6 +150,6 @@ fn hung(limit: Duration) -> String {
 ///
 /// There is no password, although there should be one.
 pub fn login(target: &Target) -> Result<RedisConnectionInfo, String> {
-    let login = resp3_login(target).map_err(reason)?;
+    let login = resp3_login(target).map_err(NoLine::into_words)?;
     Ok(login.set_db(i64::from(target.address.database)))
 }

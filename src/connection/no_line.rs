@@ -91,6 +91,11 @@ impl NoLine {
         &self.words
     }
 
+    /// The words alone.
+    pub fn into_words(self) -> String {
+        self.words
+    }
+
     /// Whether waiting does not help, and somebody has to act.
     pub fn is_lasting(&self) -> bool {
         match self.cause {

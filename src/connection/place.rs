@@ -189,7 +189,7 @@ async fn ask_all<T: Clone + Eq + std::hash::Hash>(
         })
         .collect();
     let mut votes: HashMap<T, usize> = HashMap::new();
-    let mut failure = NoLine::new(Cause::Unusable, "there are no sentinels");
+    let mut failure = NoLine::new(Cause::Unreachable, "there are no sentinels");
     while let Some((endpoint, answer)) = answers.next().await {
         match answer {
             Ok(answer) => {

@@ -113,7 +113,7 @@ pub async fn keeps(target: &Target, place: &Place) -> Option<Result<(), String>>
     let opened = Line::open(target, place, NAME, Some(&cache));
     let line = match within(target.connection_timeout, opened).await {
         Ok(line) => line,
-        Err(why) => return Some(Err(why.words().to_owned())),
+        Err(why) => return Some(Err(why.into_words())),
     };
     let refused = line.keeps_nothing().cloned();
     Some(refused.map_or(Ok(()), Err))
@@ -132,7 +132,7 @@ pub async fn subscribe(target: &Target, place: &Place, patterns: &[String]) -> R
     let opened = hearing::open(target, place, &login, 0, listener);
     let (commands, driver) = timeout(limit, opened)
         .await
-        .unwrap_or_else(|_| Err(NoLine::late(limit).words().to_owned()))?;
+        .unwrap_or_else(|_| Err(NoLine::late(limit).into_words()))?;
     let mut hearing = Hearing {
         commands,
         heard,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::hearing::{self, BROKE, Hearing};
+use super::no_line::NoLine;
 use super::notifications;
 use super::place::Place;
 use super::subscription::{Listener, Wish};
@@ -133,7 +134,7 @@ impl Subscriber {
         let (commands, driver) = match timeout(limit, opened).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(reason)) => return reason,
-            Err(_) => return format!("no connection within {} ms", limit.as_millis()),
+            Err(_) => return NoLine::late(limit).into_words(),
         };
         let hearing = Hearing {
             commands,
