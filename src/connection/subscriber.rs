@@ -103,7 +103,7 @@ impl Subscriber {
             let reason = self.session(connection, told).await;
             let is_news = match self.lost(&reason) {
                 Some(lasted) => {
-                    told = trouble.broke_after(lasted).is_some();
+                    told = trouble.broke_after(lasted, &reason).is_some();
                     told
                 }
                 None => trouble.is_news(&reason),

@@ -160,7 +160,7 @@ impl Supervisor {
             };
             let hung = end == End::Hung;
             let lasted = connected.elapsed();
-            let breaks = trouble.broke_after(lasted);
+            let breaks = trouble.broke_after(lasted, &reason);
             told = breaks.is_some();
             if let Some(breaks) = breaks {
                 warn!(

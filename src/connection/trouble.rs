@@ -47,13 +47,16 @@ impl Trouble {
         true
     }
 
-    /// A connection broke that had lasted so long; answers how many did since the last line, if one
-    /// is due.
-    pub fn broke_after(&mut self, lasted: Duration) -> Option<usize> {
+    /// A connection that had lasted so long broke for this reason; answers how many broke since the
+    /// last line, if one is due. The reason is taken as logged then: the next connection may break
+    /// for it before it counts as one.
+    pub fn broke_after(&mut self, lasted: Duration, reason: &str) -> Option<usize> {
         if lasted >= BRIEF {
             *self = Self::new();
         }
-        self.breaks.happened(1)
+        let breaks = self.breaks.happened(1)?;
+        self.is_news(reason);
+        Some(breaks)
     }
 
     /// Pauses before the next attempt, longer each time.
@@ -103,14 +106,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_a_connection_that_lasts_ends_it() {
         let mut trouble = Trouble::new();
-        assert_eq!(trouble.broke_after(BRIEF), Some(1));
+        assert_eq!(trouble.broke_after(BRIEF, "broke"), Some(1));
         let longest = Duration::from_millis(300);
         for _ in 0..10 {
-            assert_eq!(trouble.broke_after(Duration::ZERO), None);
+            assert_eq!(trouble.broke_after(Duration::ZERO, "broke"), None);
+            assert!(!trouble.is_news("broke"));
             trouble.pause(longest).await;
         }
         assert_eq!(trouble.delay, longest);
-        assert_eq!(trouble.broke_after(BRIEF), Some(1));
+        assert_eq!(trouble.broke_after(BRIEF, "broke"), Some(1));
         assert_eq!(trouble.delay, FIRST_DELAY);
     }
 }

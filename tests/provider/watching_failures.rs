@@ -250,7 +250,9 @@ async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
     .await;
     let lines = w.provider.count_logged(&[]).await;
     assert!(lines < 15, "{lines} lines");
-    assert_eq!(w.provider.count_logged(&["cannot watch"]).await, 1);
+    // One, unless a subscription lasted a second because the machine stood still.
+    let breaks = w.provider.count_logged(&["cannot watch"]).await;
+    assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
 #[tokio::test]
