@@ -31,6 +31,7 @@ pub mod keyspace;
 pub mod link;
 pub mod links;
 pub mod provider;
+pub mod registry;
 pub mod serve;
 pub mod settings;
 pub mod store;

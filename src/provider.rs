@@ -22,7 +22,8 @@ use wasmcloud_provider_sdk::{
 };
 
 use crate::host_data::Opener;
-use crate::links::{Definition, Links};
+use crate::links::Links;
+use crate::registry::{Definition, ProviderLayers, Warnings};
 use crate::serve::Server;
 use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
@@ -76,9 +77,12 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         .await
         .context("failed to subscribe to the host's messages")?;
 
-    let secrets = Layer::secrets(Origin::ProviderSecrets, &host_data.secrets);
-    let config = Layer::config(Origin::ProviderConfig, &host_data.config);
-    let links = Arc::new(Links::new(secrets.clone(), config.clone()));
+    let layers = ProviderLayers {
+        secrets: Layer::secrets(Origin::ProviderSecrets, &host_data.secrets),
+        config: Layer::config(Origin::ProviderConfig, &host_data.config),
+    };
+    let warnings = Arc::<Warnings>::default();
+    let links = Arc::new(Links::new(layers.clone(), Arc::clone(&warnings)));
     let caller = Caller::start(
         &nats,
         &host_data.lattice_rpc_prefix,
@@ -86,12 +90,8 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     )
     .await
     .context("failed to subscribe to the answers of components")?;
-    let watchers = Watchers::new(
-        Arc::clone(&links),
-        Arc::new(caller),
-        (secrets.clone(), config.clone()),
-    );
-    let settings = provider_settings(&links, secrets, config);
+    let settings = provider_settings(&warnings, layers.clone());
+    let watchers = Watchers::new(layers, warnings, caller);
     let provider = Provider {
         id: host_data.provider_key.clone(),
         links: Arc::clone(&links),
@@ -272,14 +272,14 @@ async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
 }
 
 /// The settings of the process; wrong ones are logged, and the defaults serve.
-fn provider_settings(links: &Links, secrets: Layer, config: Layer) -> ProviderSettings {
+fn provider_settings(warnings: &Warnings, provider: ProviderLayers) -> ProviderSettings {
     let reading = ProviderSettings::read(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         Layer::empty(Origin::LinkConfig),
-        secrets,
-        config,
+        provider.secrets,
+        provider.config,
     ));
-    links.warn_once(reading.warnings.into_iter().map(|warning| warning.text));
+    warnings.once(reading.warnings.into_iter().map(|warning| warning.text));
     reading.settings.unwrap_or_else(|wrong| {
         error!(reason = %wrong, "a setting of the provider is wrong; the default is used");
         ProviderSettings::default()

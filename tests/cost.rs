@@ -15,7 +15,8 @@ use common::client::Client;
 use common::nats::Nats;
 use common::redis::Redis;
 use common::wait::patience;
-use kvredis::links::{Definition, Links};
+use kvredis::links::Links;
+use kvredis::registry::{Definition, ProviderLayers};
 use kvredis::serve::Server;
 use kvredis::settings::{Layer, Origin, ProviderSettings};
 use tokio::runtime::{Builder, Runtime};
@@ -49,10 +50,11 @@ impl Bench {
         });
         let config = HashMap::from([("URL".to_owned(), redis.url())]);
         inside.block_on(async {
-            let links = Links::new(
-                Layer::empty(Origin::ProviderSecrets),
-                Layer::empty(Origin::ProviderConfig),
-            );
+            let provider = ProviderLayers {
+                secrets: Layer::empty(Origin::ProviderSecrets),
+                config: Layer::empty(Origin::ProviderConfig),
+            };
+            let links = Links::new(provider, Arc::default());
             links.put(Definition {
                 component: "component".to_owned(),
                 name: "default".to_owned(),

@@ -115,6 +115,15 @@ async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
     .await;
     let error = other(client.get("", "k").await);
     assert!(error.to_lowercase().contains("secret"), "{error}");
+
+    // What was meant is still unknown when there is another URL to take.
+    let follows = w.put_new(&Link::new("c", "follows")).await;
+    w.host.update_config(&[("URL", &w.redis.url())]).await;
+    eventually("the provider's configuration holds", async || {
+        follows.get("", "k").await.is_ok()
+    })
+    .await;
+    assert_eq!(other(client.get("", "k").await), error);
 }
 
 #[tokio::test]

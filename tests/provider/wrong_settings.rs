@@ -184,6 +184,25 @@ async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
     assert_eq!(w.provider.count_logged(&["hunter2"]).await, 0);
 }
 
+/// Nothing is kept of a deleted link, so that links which come and go do not fill the memory.
+#[tokio::test]
+async fn a_link_that_comes_back_is_warned_of_again() {
+    let mut w = World::builder().unlinked().start().await;
+    let calls = [("REDONLY", "true")];
+    let watches = [("WATCH", "SET@k"), ("WATCHONCE", "true")];
+    for _ in 0..2 {
+        w.link("c", "default", &calls).await;
+        w.watch("c", "default", &watches).await;
+        w.unlink("c", "default").await;
+        w.host.delete_watch("c", "default").await;
+        w.watching("c", "default", 0).await;
+    }
+    for (way, unknown) in [("of", "REDONLY"), ("to", "WATCHONCE")] {
+        let count = w.provider.count_logged(&["WARN", way, unknown]).await;
+        assert_eq!(count, 2, "{unknown}");
+    }
+}
+
 #[tokio::test]
 async fn names_that_the_sdk_reads_are_not_unknown() {
     let names = [
