@@ -74,6 +74,11 @@ impl Links {
         link.clone()
     }
 
+    /// Whether there is such a link, be its settings wrong.
+    pub fn has(&self, component: &str, name: &str) -> bool {
+        self.table().links.get(component, name).is_some()
+    }
+
     /// Waits for the next call over a link that is not there; answers its component and link name.
     pub async fn unknown(&self) -> (String, String) {
         let mut unknown = self.unknown.subscribe();

@@ -4,11 +4,13 @@
 //! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
 //! are is in `messages`; what a link is, `links` and `watcher` know; calls are taken by `serve`.
 
+mod ended_for;
 mod messages;
 mod missed;
 mod nats;
 mod signals;
 
+use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +31,9 @@ use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
 use crate::telemetry::Occasionally;
 use crate::watcher::Watchers;
+use ended_for::EndedFor;
 use messages::{FromHost, HostMessages};
+use missed::Missed;
 use nats::Nats;
 use signals::Signals;
 
@@ -121,22 +125,22 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         "kvredis is serving"
     );
 
-    let missed = missed::link(
-        &nats,
-        &host_data.lattice_rpc_prefix,
-        &provider.id,
-        &provider.links,
-    );
-    let missed_watch = missed::watching_link(
-        &nats,
-        &host_data.lattice_rpc_prefix,
-        &provider.id,
-        &provider.watchers,
-    );
+    let ended_for = EndedFor::new(&env::temp_dir(), host_data);
+    let missed = Missed {
+        nats: nats.clone(),
+        lattice: &host_data.lattice_rpc_prefix,
+        provider: &provider.id,
+        connected: connection.connected.clone(),
+        ended_for: &ended_for,
+    };
     let end = tokio::select! {
         end = provider.listen(&nats, &mut messages, &signals) => end,
-        (component, name) = missed => End::MissedLink { component, name },
-        (component, name) = missed_watch => End::MissedLink { component, name },
+        (component, name) = missed.clone().link(&provider.links) => {
+            End::MissedLink { component, name }
+        }
+        (component, name) = missed.watching_link(&provider.watchers) => {
+            End::MissedLink { component, name }
+        }
         // Nobody can be answered any more, so that there is nothing to bring to an end.
         () = connection.stuck() => bail!(
             "an attempt to connect to NATS again does not end: ending, for the host to start \
@@ -151,10 +155,11 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         End::Signal => {}
         End::Host(request) => reply(&nats, &request, "shutting down".into()).await,
         End::MissedLink { component, name } => bail!(
-            "the link {name:?} of component {component:?} was put while kvredis was starting, too \
-             early to be heard of: ending, for the host to start it with all links"
+            "the link {name:?} of component {component:?} was put without kvredis hearing of it: \
+             ending, for the host to start it anew with all links"
         ),
     }
+    ended_for.forget();
     // Without NATS there is nobody to tell.
     let _ = timeout(LAST_MESSAGES, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");

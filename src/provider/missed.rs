@@ -1,33 +1,53 @@
-//! Links that were put while the provider was starting.
+//! Links that were put without this process hearing of it.
 //!
 //! A host tells a new process of the links there are, and later of each link that is put. One that
-//! is put in between, after the host data was written and before the process listens, reaches
-//! nobody, and no host puts it again. So a call over a link that nobody told of, soon after the
-//! start, is worth the question whether the lattice has that link. If so the process ends, and the
-//! host starts it anew with all links, secrets included. Over a link from the provider nobody calls:
-//! hosts are asked for those soon after the start.
+//! is put after the host data was written and before the process listens, or while NATS is out of
+//! reach, reaches nobody, and no host puts it again. So a call over a link that nobody told of, soon
+//! after the start or after NATS came back, is worth the question whether the lattice has that link.
+//! If so the process ends, once for a link, and the host starts it anew with all links, secrets
+//! included. Over a link from the provider nobody calls: hosts are asked for those each time.
 
 use std::future::pending;
 use std::time::Duration;
 
 use async_nats::{Client, Request};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::debug;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error};
 
+use super::ended_for::EndedFor;
 use crate::links::Links;
 use crate::watcher::Watchers;
 
-/// How long after the start a link may have been missed: components may take that long to call.
+/// For how long a link may be noticed to be missed: components may take that long to call.
 const SOON: Duration = Duration::from_secs(120);
 /// How long hosts may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
-
 /// The pause between two questions: calls without a link may be many.
 const BETWEEN: Duration = Duration::from_millis(250);
-
-/// How long after the start hosts are asked for watching links, and once more for a missed one.
+/// What is just being put or deleted is so no longer after this time.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// What calls are answered when a new start has not helped.
+const LEFT_OUT: &str = "the lattice has this link, but the host does not pass it on to kvredis, also \
+     not at a new start; its log says why (\"failed to resolve link config\"): most likely it \
+     cannot fetch the configuration or the secrets that the link names";
+
+/// What is needed to find such links.
+#[derive(Clone)]
+pub struct Missed<'a> {
+    /// The way to the hosts.
+    pub nats: Client,
+    /// The lattice.
+    pub lattice: &'a str,
+    /// The id of this provider.
+    pub provider: &'a str,
+    /// When NATS was there again, or for the first time.
+    pub connected: watch::Receiver<Instant>,
+    /// The links that are not worth another end.
+    pub ended_for: &'a EndedFor,
+}
 
 /// A host's answer, as far as it is of interest.
 #[derive(Deserialize)]
@@ -44,63 +64,98 @@ struct Link {
     interfaces: Vec<String>,
 }
 
-/// Waits until it is sure that a link to `provider` was missed; answers whose. Usually for ever.
-pub async fn link(nats: &Client, lattice: &str, provider: &str, links: &Links) -> (String, String) {
-    let until = Instant::now() + SOON;
-    while let Ok((component, name)) = timeout_at(until, links.unknown()).await {
-        let known = known_links(nats, lattice).await;
-        let missed = known.iter().any(|link| {
-            link.target == provider && link.source_id == component && link.name == name
-        });
-        // It may have arrived while the hosts were asked.
-        if missed && links.find(&component, &name).is_err() {
-            return (component, name);
+impl Missed<'_> {
+    /// Waits for a link to this provider that was missed and is worth an end; answers its component
+    /// and name. Usually for ever.
+    pub async fn link(self, links: &Links) -> (String, String) {
+        loop {
+            let (component, name) = links.unknown().await;
+            if self.connected.borrow().elapsed() > SOON {
+                continue;
+            }
+            if self.is_missed(links, &component, &name).await {
+                if self.is_worth_an_end(&component, &name) {
+                    return (component, name);
+                }
+                links.put_wrong(&component, &name, LEFT_OUT.to_owned());
+            }
+            sleep(BETWEEN).await;
         }
-        sleep(BETWEEN).await;
     }
-    pending().await
-}
 
-/// Finds out whether a link from `provider` to a component that watches was missed; answers whose.
-/// Usually for ever.
-pub async fn watching_link(
-    nats: &Client,
-    lattice: &str,
-    provider: &str,
-    watchers: &Watchers,
-) -> (String, String) {
-    let mut suspected = Vec::new();
-    for _ in 0..2 {
-        sleep(SETTLED).await;
-        let mut missed: Vec<(String, String)> = known_links(nats, lattice)
-            .await
+    /// The same for a link from this provider to a component that watches.
+    pub async fn watching_link(mut self, watchers: &Watchers) -> (String, String) {
+        loop {
+            self.connected.borrow_and_update();
+            let mut suspected = Vec::new();
+            let mut answers = 0;
+            // Hosts may be back at NATS later than this.
+            while answers < 2 && self.connected.borrow().elapsed() < SOON {
+                sleep(SETTLED).await;
+                let Some(known) = self.known_links().await else {
+                    continue;
+                };
+                answers += 1;
+                let missed = self.missed_of(known, watchers);
+                for (component, name) in missed.iter().filter(|link| suspected.contains(*link)) {
+                    if self.is_worth_an_end(component, name) {
+                        return (component.clone(), name.clone());
+                    }
+                    watchers.put_wrong(component, name);
+                }
+                suspected = missed;
+            }
+            if self.connected.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    async fn is_missed(&self, links: &Links, component: &str, name: &str) -> bool {
+        for look in 0..2 {
+            if look > 0 {
+                sleep(SETTLED).await;
+            }
+            let known = self.known_links().await.unwrap_or_default();
+            let listed = known.iter().any(|link| {
+                link.target == self.provider && link.source_id == component && link.name == name
+            });
+            // It may have arrived while the hosts were asked.
+            if !listed || links.has(component, name) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn missed_of(&self, known: Vec<Link>, watchers: &Watchers) -> Vec<(String, String)> {
+        known
             .into_iter()
-            .filter(|link| link.source_id == provider)
+            .filter(|link| link.source_id == self.provider)
             .filter(|link| link.interfaces.iter().any(|name| name == super::WATCHER))
             .map(|link| (link.target, link.name))
             .filter(|(component, name)| !watchers.has(component, name))
-            .collect();
-        // One that is just being put or deleted is not missing twice.
-        if let Some(at) = missed.iter().position(|link| suspected.contains(link)) {
-            return missed.swap_remove(at);
-        }
-        suspected = missed;
+            .collect()
     }
-    pending().await
-}
 
-/// The links of the lattice, as any of its hosts knows them; none if no host answers.
-async fn known_links(nats: &Client, lattice: &str) -> Vec<Link> {
-    let subject = format!("wasmbus.ctl.v1.{lattice}.link.get");
-    let request = Request::new().timeout(Some(ANSWER));
-    match nats.send_request(subject, request).await {
-        Ok(answer) => serde_json::from_slice::<Answer>(&answer.payload)
-            .ok()
-            .and_then(|answer| answer.response)
-            .unwrap_or_default(),
-        Err(error) => {
-            debug!(%error, "no host says which links there are");
-            Vec::new()
+    fn is_worth_an_end(&self, component: &str, name: &str) -> bool {
+        let worth = self.ended_for.note(component, name);
+        if !worth {
+            error!(component, link = name, "the host does not pass on a link");
         }
+        worth
+    }
+
+    /// The links of the lattice, as any of its hosts knows them; `None` if no host answers.
+    async fn known_links(&self) -> Option<Vec<Link>> {
+        let subject = format!("wasmbus.ctl.v1.{}.link.get", self.lattice);
+        let request = Request::new().timeout(Some(ANSWER));
+        let answer = self.nats.send_request(subject, request).await;
+        let answer = answer
+            .inspect_err(|error| debug!(%error, "no host says which links there are"))
+            .ok()?;
+        serde_json::from_slice::<Answer>(&answer.payload)
+            .ok()?
+            .response
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use wasmcloud_provider_sdk::HostData;
@@ -38,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Nats {
     /// The client.
     pub client: Client,
+    /// When it connected the last time.
+    pub connected: watch::Receiver<Instant>,
     latest_attempt: Attempt,
 }
 
@@ -57,11 +60,13 @@ impl Nats {
         let failures = Occasionally::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
-            let connecting = options(host_data, Arc::clone(&latest_attempt))?.connect(url);
-            let error = match timeout(ATTEMPT, connecting).await {
+            let (sender, connected) = watch::channel(Instant::now());
+            let options = options(host_data, sender, Arc::clone(&latest_attempt))?;
+            let error = match timeout(ATTEMPT, options.connect(url)).await {
                 Ok(Ok(client)) => {
                     return Ok(Self {
                         client,
+                        connected,
                         latest_attempt,
                     });
                 }
@@ -103,7 +108,11 @@ fn is_hopeless(error: ConnectErrorKind) -> bool {
     )
 }
 
-fn options(host_data: &HostData, latest_attempt: Attempt) -> anyhow::Result<ConnectOptions> {
+fn options(
+    host_data: &HostData,
+    connected: watch::Sender<Instant>,
+    latest_attempt: Attempt,
+) -> anyhow::Result<ConnectOptions> {
     let jwt = host_data.lattice_rpc_user_jwt.trim();
     let seed = host_data.lattice_rpc_user_seed.trim();
     let options = if jwt.is_empty() && seed.is_empty() {
@@ -121,6 +130,9 @@ fn options(host_data: &HostData, latest_attempt: Attempt) -> anyhow::Result<Conn
     let slow = Arc::new(Occasionally::default());
     Ok(options
         .event_callback(move |event| {
+            if matches!(event, Event::Connected) {
+                connected.send_replace(Instant::now());
+            }
             tell(event, &slow);
             std::future::ready(())
         })

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
-use crate::common::client::{Error, other};
+use crate::common::client::{Client, Error, other};
 use crate::common::host::Link;
 use crate::common::provider::Provider;
 use crate::common::wait::{eventually, eventually_eq};
@@ -244,6 +245,32 @@ async fn id_of(w: &World, name: &str) -> Option<String> {
         .map(|client| client["id"].clone())
 }
 
+/// Answers as a host that the component `early` is linked to the provider.
+async fn answer_that_early_is_linked(w: &World) -> JoinHandle<()> {
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
+    let mut questions = w.host.nats().subscribe(subject).await.unwrap();
+    let links = json!({ "success": true, "message": "", "response": [{
+        "source_id": "early", "target": w.host.provider_id(), "name": "default",
+        "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["store"],
+    }]});
+    let nats = w.host.nats().clone();
+    tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            let answer = links.to_string().into();
+            nats.publish(question.reply.unwrap(), answer).await.unwrap();
+        }
+    })
+}
+
+async fn ends_at_a_call(w: &mut World, missed: &Client) {
+    eventually("it ends for the link that there is", async || {
+        let _ = missed.get("", "k").await;
+        w.provider.ended().is_some()
+    })
+    .await;
+    assert_eq!(w.provider.end().await.code(), Some(1));
+}
+
 /// A host puts a link once: a process that did not listen yet must get it another way.
 #[tokio::test]
 async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
@@ -254,28 +281,64 @@ async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
         w.provider.ended().is_none(),
         "nobody says that there is such a link"
     );
-
-    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
-    let mut questions = w.host.nats().subscribe(subject).await.unwrap();
-    let links = json!({ "success": true, "message": "", "response": [{
-        "source_id": "early", "target": w.host.provider_id(), "name": "default",
-        "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["store"],
-    }]});
-    let nats = w.host.nats().clone();
-    let host = tokio::spawn(async move {
-        while let Some(question) = questions.next().await {
-            let answer = links.to_string().into();
-            nats.publish(question.reply.unwrap(), answer).await.unwrap();
-        }
-    });
+    let host = answer_that_early_is_linked(&w).await;
     let other_link = w.client.component("early", "other");
     assert!(other(other_link.get("", "k").await).contains("other"));
-    eventually("it ends for the link that there is", async || {
-        let _ = missed.get("", "k").await;
-        w.provider.ended().is_some()
+    ends_at_a_call(&mut w, &missed).await;
+    w.provider.logged(&["early", "start"]).await;
+
+    // The host has the link in its data now.
+    let mut data = w.host.data();
+    let link = Link::new("early", "default").config(&[("URL", &w.redis.url())]);
+    data.link_definitions.push(w.host.definition(&link));
+    w.provider = Provider::start(&data);
+    eventually("the link is there", async || {
+        missed.set("", "k", b"v").await.is_ok()
     })
     .await;
-    assert_eq!(w.provider.end().await.code(), Some(1));
-    w.provider.logged(&["early", "start"]).await;
+    assert_eq!(w.provider.count_logged(&["ERROR"]).await, 0);
+    host.abort();
+}
+
+/// A host leaves out what it cannot resolve, at every start, and starts a provider that ends every
+/// five seconds: one such link must not take the others down.
+#[tokio::test]
+async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
+    let mut w = World::builder().unlinked().start().await;
+    let host = answer_that_early_is_linked(&w).await;
+    let missed = w.client.component("early", "default");
+    ends_at_a_call(&mut w, &missed).await;
+
+    w.provider = Provider::start(&w.host.data());
+    w.host.ready().await;
+    let works = w.link(COMPONENT, "default", &[]).await;
+    eventually("its calls are answered why", async || {
+        match missed.get("", "k").await {
+            Err(Error::Other(text)) => text.contains("secrets") && text.contains("host"),
+            _ => false,
+        }
+    })
+    .await;
+    w.provider.logged(&["ERROR", "early", "pass on"]).await;
+    works.set("", "k", b"v").await.unwrap();
+    assert!(w.provider.ended().is_none());
+
+    let link = Link::new("early", "default").config(&[("URL", &w.redis.url())]);
+    w.host.put(&link).await;
+    eventually("it is put after all", async || {
+        missed.get("", "k").await.is_ok()
+    })
+    .await;
+
+    // Who stops it and starts it again has mended something.
+    assert!(w.host.shutdown().await.is_some());
+    assert_eq!(w.provider.end().await.code(), Some(0));
+    w.provider = Provider::start(&w.host.data());
+    w.host.ready().await;
+    ends_at_a_call(&mut w, &missed).await;
+    // Leaves nothing in the folder for temporary files.
+    w.provider = Provider::start(&w.host.data());
+    w.host.ready().await;
+    assert!(w.host.shutdown().await.is_some());
     host.abort();
 }

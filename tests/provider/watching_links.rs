@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use crate::common::host::Link;
+use crate::common::provider::Provider;
 use crate::common::wait::eventually;
 use crate::common::world::World;
 use crate::watching::{WATCHER, notify, run, watching};
@@ -198,15 +199,38 @@ async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() 
     answer_twice(&w, &["known"]).await;
     // It has asked twice and, when it is asked for its health, has the second answer.
     assert!(w.host.health().await.unwrap().healthy);
-    let missed = w.provider.count_logged(&["put while kvredis was starting"]);
+    let missed = w.provider.count_logged(&["without kvredis hearing of it"]);
     assert_eq!(missed.await, 0);
 
     let mut w = World::builder().unlinked().start().await;
     notify(&w.redis).await;
     w.watch("known", "default", &[("WATCH", "SET@k")]).await;
     answer_twice(&w, &["known", "early"]).await;
+    ends_for(&mut w, "early").await;
+    // It is worth one new start: the host may be unable to pass it on.
+    w.provider = Provider::start(&w.host.data());
+    answer_twice(&w, &["early"]).await;
+    w.provider.logged(&["ERROR", "early", "pass on"]).await;
+    assert!(w.host.health().await.is_some());
+    assert!(w.host.shutdown().await.is_some());
+}
+
+#[tokio::test]
+async fn a_watching_link_that_was_put_while_nats_was_away_is_got_by_a_new_start() {
+    let mut w = World::builder().unlinked().start().await;
+    answer_twice(&w, &[]).await;
+    assert!(w.host.health().await.unwrap().healthy);
+    w.nats.restart().await;
+    answer_twice(&w, &["meanwhile"]).await;
+    ends_for(&mut w, "meanwhile").await;
+    w.provider = Provider::start(&w.host.data());
+    w.host.ready().await;
+    assert!(w.host.shutdown().await.is_some());
+}
+
+async fn ends_for(w: &mut World, component: &str) {
     assert_eq!(w.provider.end().await.code(), Some(1));
     w.provider
-        .logged(&["early", "put while kvredis was starting"])
+        .logged(&[component, "without kvredis hearing of it"])
         .await;
 }

@@ -27,6 +27,8 @@ impl Provider {
     pub fn with_input(input: Vec<u8>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvredis"));
         command.env_clear();
+        // What it leaves for its next start stays with what is built.
+        command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
         Self {
             process: Process::start("kvredis", command, input),
         }
