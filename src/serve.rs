@@ -45,6 +45,8 @@ const LINK_NAME: HeaderName = HeaderName::from_static("link-name");
 const DEFAULT_LINK: &str = "default";
 /// The smallest payload limit that NATS is run with; results within it need no look at the limit.
 const SURELY_FITS: usize = 1024;
+/// Where the provider sends itself what is no call, see `drain`.
+const FILLER: &str = "kvredis.filler";
 /// How long calls under way may take when the provider stops, and how long it takes to say that
 /// they took too long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,8 +61,9 @@ struct Answer {
 /// The side of the provider that components call.
 pub struct Server {
     calls: Subscriber,
-    /// How many calls have come.
+    /// How many messages have come.
     taken: u64,
+    filler: Subject,
     under_way: TaskTracker,
     shared: Arc<Shared>,
 }
@@ -113,6 +116,7 @@ impl Server {
         Ok(Self {
             calls,
             taken: 0,
+            filler: Subject::from(prefix + FILLER),
             under_way: TaskTracker::new(),
             shared: Arc::new(shared),
         })
@@ -141,6 +145,9 @@ impl Server {
 
     fn take(&mut self, message: Message) {
         self.taken += 1;
+        if message.subject == self.filler {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         // Boxed, because spawning moves the future several times, and it is large.
         let mut call = Box::pin(async move { shared.serve(message).await });

@@ -10,7 +10,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use async_nats::{Client, Request};
+use async_nats::{Client, Request, RequestErrorKind};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -28,6 +28,10 @@ const ANSWER: Duration = Duration::from_secs(1);
 const BETWEEN: Duration = Duration::from_millis(250);
 /// What is just being put or deleted is so no longer after this time.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// How long nothing is asked when nothing came back: each word puts off the pings by which the client
+/// finds out that NATS is gone.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// What calls are answered when a new start has not helped.
 const LEFT_OUT: &str = "the lattice has this link, but the host does not pass it on to kvredis, also \
@@ -64,6 +68,14 @@ struct Link {
     interfaces: Vec<String>,
 }
 
+/// Why it is not known which links there are.
+enum Unanswered {
+    /// No host that answers is connected to NATS.
+    NoHost,
+    /// Nothing came back: NATS may be gone.
+    Silence,
+}
+
 impl Missed<'_> {
     /// Waits for a link to this provider that was missed and is worth an end; answers its component
     /// and name. Usually for ever.
@@ -92,8 +104,13 @@ impl Missed<'_> {
             // Hosts may be back at NATS later than this.
             while answers < 2 && self.connected.borrow().elapsed() < SOON {
                 sleep(SETTLED).await;
-                let Some(known) = self.known_links().await else {
-                    continue;
+                let known = match self.known_links().await {
+                    Ok(known) => known,
+                    Err(Unanswered::NoHost) => continue,
+                    Err(Unanswered::Silence) => {
+                        sleep(SILENCE).await;
+                        continue;
+                    }
                 };
                 answers += 1;
                 let missed = self.missed_of(known, watchers);
@@ -146,16 +163,22 @@ impl Missed<'_> {
         worth
     }
 
-    /// The links of the lattice, as any of its hosts knows them; `None` if no host answers.
-    async fn known_links(&self) -> Option<Vec<Link>> {
+    /// The links of the lattice, as any of its hosts knows them.
+    async fn known_links(&self) -> Result<Vec<Link>, Unanswered> {
         let subject = format!("wasmbus.ctl.v1.{}.link.get", self.lattice);
         let request = Request::new().timeout(Some(ANSWER));
-        let answer = self.nats.send_request(subject, request).await;
-        let answer = answer
-            .inspect_err(|error| debug!(%error, "no host says which links there are"))
-            .ok()?;
-        serde_json::from_slice::<Answer>(&answer.payload)
-            .ok()?
-            .response
+        match self.nats.send_request(subject, request).await {
+            Ok(answer) => serde_json::from_slice::<Answer>(&answer.payload)
+                .ok()
+                .and_then(|answer| answer.response)
+                .ok_or(Unanswered::NoHost),
+            Err(error) => {
+                debug!(%error, "no host says which links there are");
+                Err(match error.kind() {
+                    RequestErrorKind::NoResponders => Unanswered::NoHost,
+                    _ => Unanswered::Silence,
+                })
+            }
+        }
     }
 }

@@ -127,13 +127,13 @@ fn options(
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         })
     };
-    let slow = Arc::new(Occasionally::default());
+    let (slow, errors) = <(Arc<Occasionally>, Arc<Occasionally>)>::default();
     Ok(options
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
                 connected.send_replace(Instant::now());
             }
-            tell(event, &slow);
+            tell(event, &slow, &errors);
             std::future::ready(())
         })
         .name(format!("kvredis {}", host_data.provider_key))
@@ -149,7 +149,7 @@ fn options(
 }
 
 /// Has in the log what happens to the connection.
-fn tell(event: Event, slow: &Occasionally) {
+fn tell(event: Event, slow: &Occasionally, errors: &Occasionally) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
@@ -162,7 +162,11 @@ fn tell(event: Event, slow: &Occasionally) {
                 );
             }
         }
-        Event::ServerError(error) => warn!(reason = %error, "the NATS server reports an error"),
+        Event::ServerError(error) => {
+            if let Some(errors) = errors.happened(1) {
+                warn!(errors, reason = %error, "the NATS server reports an error");
+            }
+        }
         Event::ClientError(error) => warn!(reason = %error, "the NATS client reports an error"),
         Event::Draining | Event::Closed => debug!("the connection to NATS is closed"),
     }

@@ -3,24 +3,30 @@
 //!
 //! How long all that may take is for `serve`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::Server;
 
 /// How many calls are still taken when the provider stops: more than may be on their way.
-const IN_TRANSIT: u64 = 256;
-/// The pause between calls, and the time, after which it no longer waits for so many.
-const LULL: Duration = Duration::from_millis(10);
+const IN_TRANSIT: u64 = 1024;
+/// How often what is missing to that number is sent: other processes of the provider take some.
+const FILL: Duration = Duration::from_millis(10);
 const LONGEST_TRANSIT: Duration = Duration::from_secs(1);
 
 impl Server {
     /// Takes no more calls, and waits until those under way are answered.
     pub(super) async fn drain(&mut self) {
-        if self.end_by_count().await.is_ok() && self.unsubscribe().await.is_ok() {
+        // Without NATS nothing is on its way.
+        if self.is_connected()
+            && let Ok(false) | Err(_) = self.end_by_count().await
+            && self.unsubscribe().await.is_ok()
+        {
             while let Some(message) = self.calls.next().await {
                 self.take(message);
             }
@@ -28,20 +34,35 @@ impl Server {
         self.answered().await;
     }
 
-    /// Lets the subscription end after a number of calls. When it is ended otherwise, the client
-    /// forgets the calls that the server sent before it knew; with a number, both end at the same
-    /// call. Where so many do not come, hardly one is on its way.
-    async fn end_by_count(&mut self) -> Result<(), async_nats::Error> {
+    /// Lets the subscription end after a number of calls, sends itself what is missing to that
+    /// number, and answers whether it has ended. When it is ended otherwise, the client forgets the
+    /// calls that the server sent before it knew; with a number, both end at the same call.
+    ///
+    /// The server counts from the latest connection on, the client from the first one: where these
+    /// are two, there is no such call.
+    async fn end_by_count(&mut self) -> Result<bool, async_nats::Error> {
+        let connections = self.shared.nats.statistics();
+        if connections.connects.load(Ordering::Relaxed) > 1 {
+            return Ok(false);
+        }
         self.calls
             .unsubscribe_after(self.taken + IN_TRANSIT)
             .await?;
         let give_up = Instant::now() + LONGEST_TRANSIT;
-        while Instant::now() < give_up
-            && let Ok(Some(message)) = timeout(LULL, self.calls.next()).await
-        {
-            self.take(message);
+        while Instant::now() < give_up && self.is_connected() {
+            for _ in 0..IN_TRANSIT {
+                let filler = self.filler.clone();
+                self.shared.nats.publish(filler, Bytes::new()).await?;
+            }
+            let next_fill = Instant::now() + FILL;
+            while let Ok(message) = timeout_at(next_fill, self.calls.next()).await {
+                match message {
+                    Some(message) => self.take(message),
+                    None => return Ok(true),
+                }
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Ends the subscription. The client hands out what the server had sent only when something
@@ -60,5 +81,9 @@ impl Server {
         self.under_way.close();
         self.under_way.wait().await;
         let _ = self.shared.nats.flush().await;
+    }
+
+    fn is_connected(&self) -> bool {
+        self.shared.nats.connection_state() == State::Connected
     }
 }

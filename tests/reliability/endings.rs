@@ -190,6 +190,38 @@ async fn a_signal_ends_it_without_nats() {
     });
 }
 
+/// From then on the client has counted more calls than the server, which must not make the one end
+/// the subscription before the other.
+#[tokio::test]
+async fn a_signal_ends_it_after_nats_has_restarted() {
+    let mut w = World::builder().rpc_timeout_ms(Some(LONG_MS)).start().await;
+    for _ in 0..300 {
+        w.client.increment("", "before", 1).await.unwrap();
+    }
+    w.nats.restart().await;
+    eventually("it is back", async || {
+        let client = w.client.timeout(Duration::from_millis(200));
+        client.get("", "before").await.is_ok()
+    })
+    .await;
+    let proxy = Proxy::start(w.redis.port()).await;
+    let slow = slow_link(&w, &proxy).await;
+    let held = hold(&slow, &proxy, 8).await;
+    let callers = pick(64, 256);
+    let busy: Vec<_> = (0..callers).map(|_| increment_on(&w.client)).collect();
+    eventually("calls are made", async || count(&w).await > 4 * callers).await;
+    w.provider.signal(Signal::TERM);
+    takes_no_calls(&w.client).await;
+    proxy.release();
+    for call in held {
+        assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
+    }
+    assert_eq!(w.provider.end().await.code(), Some(0));
+    for caller in busy {
+        caller.abort();
+    }
+}
+
 /// A link whose Redis is behind the proxy.
 async fn slow_link(w: &World, proxy: &Proxy) -> Client {
     let client = w
