@@ -336,11 +336,12 @@ impl<T> Definition<T> {
             wrong.hint = None;
             return format!("wrong setting {name} in {origin} (its value is secret): {wrong}");
         }
-        // An `@` stands behind credentials in anything that may be meant as an address.
-        let shown = if name == "WATCH" {
-            text.to_owned()
-        } else {
+        // What stands elsewhere may have been meant for the URL, too.
+        let is_address = name == "URL" || text.contains("://") || text.contains('@');
+        let shown = if is_address && name != "WATCH" {
             url::redacted(text)
+        } else {
+            text.to_owned()
         };
         let shown: String = shown.chars().take(100).collect();
         format!("wrong setting {name}={shown:?} in {origin}: {wrong}")

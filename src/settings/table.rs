@@ -72,6 +72,8 @@ pub const LINK_SETTINGS: &[Definition<Settings>] = &[
     Definition {
         example: "/run/secrets/redis-password",
         belongs_to_url: true,
+        // The password itself, where the path of its file belongs.
+        holds_password: |text| !text.trim_start().starts_with('/'),
         ..Definition::new(
             "PASSWORD_FILE",
             "",

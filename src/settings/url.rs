@@ -107,19 +107,31 @@ pub fn parse(text: &str) -> Result<ParsedUrl, Wrong> {
     Ok(parsed)
 }
 
-/// The URL with whatever may be secret in it left out.
+/// The URL, or what was meant as one, with whatever may be secret in it left out.
 pub fn redacted(text: &str) -> String {
-    let without_query = text.split('?').next().unwrap_or_default();
-    match (without_query.find("://"), without_query.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!(
-                "{}***{}",
-                &without_query[..scheme + 3],
-                &without_query[at..]
-            )
+    let (scheme, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + 3),
+        None => ("", text),
+    };
+    let query = rest.find('?');
+    let rest = match rest.rfind('@') {
+        // A password may hold the one as well as the other.
+        Some(at) if query.is_some_and(|query| query < at) => "***".to_owned(),
+        Some(at) => format!("***{}", &rest[at..query.unwrap_or(rest.len())]),
+        None => without_port_that_is_none(&rest[..query.unwrap_or(rest.len())]),
+    };
+    scheme.to_owned() + &rest
+}
+
+/// Behind a colon may stand a password, where the host was forgotten.
+fn without_port_that_is_none(rest: &str) -> String {
+    let authority = rest.split('/').next().unwrap_or_default();
+    let may_be_port = |text: &str| text.len() <= 5 && text.chars().all(|c| c.is_ascii_digit());
+    match authority.split_once(':') {
+        Some((host, port)) if !host.starts_with('[') && !may_be_port(port) => {
+            format!("{host}:***")
         }
-        (None, Some(at)) => format!("***{}", &without_query[at..]),
-        _ => without_query.to_owned(),
+        _ => rest.to_owned(),
     }
 }
 

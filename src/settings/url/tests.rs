@@ -124,4 +124,23 @@ fn redaction_leaves_no_credentials() {
     assert_eq!(redacted("redis://u:p@ss@h:1/2?x=y"), "redis://***@h:1/2");
     assert_eq!(redacted("u:p@h"), "***@h");
     assert_eq!(redacted("redis://h"), "redis://h");
+    assert_eq!(redacted("redis://h:1/2"), "redis://h:1/2");
+    assert_eq!(redacted("redis://[::1]:1"), "redis://[::1]:1");
+    assert_eq!(redacted("/run/redis.sock"), "/run/redis.sock");
+    for secret in [
+        "redis://u:hunter?2@h",
+        "redis://u:hunter#2@h",
+        "redis://u:hunter/2@h",
+        "redis://u:x@a?hunter@h",
+        "u:hunter?2@h",
+        "redis://u:hunter2",
+        "redis://:hunter2",
+        "redis://:hunter2/1",
+        "u:hunter2",
+        "redis-sentinel://h?sentinelPassword=hunter@2",
+        "redis-sentinel://h?sentinelPassword=2@hunter",
+    ] {
+        let shown = redacted(secret);
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
 }
