@@ -7,6 +7,9 @@ use redis::ServerError;
 
 use crate::error::{Failure, Kind, in_words};
 
+/// What Redis says at `maxclients`.
+const NO_ROOM: &str = "max number of clients";
+
 /// Why there is no connection, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoLine {
@@ -64,8 +67,12 @@ impl NoLine {
         }
     }
 
-    /// Redis refused for good: waiting does not help.
+    /// Redis refused for good: waiting does not help. But it does where Redis has as many clients as
+    /// it takes: it says so unasked, so that it looks like the answer to what was asked first.
     pub fn refused(refusal: &ServerError) -> Self {
+        if refusal.details().is_some_and(|it| it.starts_with(NO_ROOM)) {
+            return Self::new(Cause::NotReady, in_words(refusal));
+        }
         let cause = Cause::Refused(refusal.code().to_owned());
         Self::new(cause, in_words(refusal))
     }

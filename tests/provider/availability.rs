@@ -66,15 +66,23 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
         config.arg(&limit).query_async::<()>(&mut only).await
     };
     room_for(1).await.unwrap();
-    let link = Link::new("c", "default").config(&[("URL", &w.redis.url())]);
-    let client = w.put_new(&link).await.timeout(Duration::from_secs(60));
-    let call = tokio::spawn(async move { client.increment("", "n", 1).await });
-    w.provider
-        .logged(&["WARN", "ERR max number of clients reached"])
-        .await;
-    assert!(!call.is_finished());
+    // What Redis says unasked is taken for the answer to the first command: a name, a number.
+    let mut calls = Vec::new();
+    for (name, url) in [("named", w.redis.url()), ("numbered", w.redis.url_of(1))] {
+        let link = Link::new("c", name).config(&[("URL", &url)]);
+        let client = w.put_new(&link).await.timeout(Duration::from_secs(60));
+        calls.push(tokio::spawn(
+            async move { client.increment("", "n", 1).await },
+        ));
+        w.provider
+            .logged(&["WARN", name, "ERR max number of clients reached"])
+            .await;
+    }
+    assert!(calls.iter().all(|call| !call.is_finished()));
     room_for(1_000).await.unwrap();
-    assert_eq!(call.await.unwrap(), Ok(1));
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Ok(1));
+    }
 }
 
 #[tokio::test]
