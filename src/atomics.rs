@@ -15,18 +15,27 @@ use crate::link::Link;
 /// Adds, takes it back if the sum is negative, and gives a key that does not expire yet the time
 /// to live, if there is one. Lua's numbers are exact up to 2^53 only: beyond, the sum is read back
 /// as text. It is taken back by the command that added it: an ACL that allows the one and not the
-/// other would leave the sum there. Redis takes no `-0`.
+/// other would leave the sum there. Redis takes no `-0`. It is taken back as well where the ACL
+/// forbids what follows: who is refused must not have counted.
 const INCREMENT: &str = r"
+local left = ARGV[2] and redis.pcall('PTTL', KEYS[1]) or 0
+if type(left) == 'table' then return left end
 local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
 if type(sum) == 'table' then return sum end
-if sum < 0 then
+local function take_back(answer)
   if ARGV[1] ~= '0' then redis.call('INCRBY', KEYS[1], '-' .. ARGV[1]) end
-  return false
+  return answer
 end
-if ARGV[2] and redis.call('PTTL', KEYS[1]) < 0 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if sum < 0 then return take_back(false) end
+if left < 0 then
+  local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
+  if type(expires) == 'table' then return take_back(expires) end
 end
-if sum >= 9007199254740992 then return redis.call('GET', KEYS[1]) end
+if sum >= 9007199254740992 then
+  local text = redis.pcall('GET', KEYS[1])
+  if type(text) == 'table' then return take_back(text) end
+  return text
+end
 return sum
 ";
 

@@ -128,6 +128,40 @@ async fn the_documented_rights_are_enough_to_change_nothing() {
     assert_eq!(client.increment("", "n", 6).await, Ok(1));
 }
 
+/// Who may count and not do what belongs to it is refused, and has not counted.
+#[tokio::test]
+async fn a_refused_increment_has_not_counted() {
+    let w = World::builder().unlinked().start().await;
+    let url = w.redis.url();
+    for (i, (rights, before, ttl)) in [
+        ("+incrby", "7", Some("60000")),
+        ("+incrby +pttl", "7", Some("60000")),
+        ("+incrby", "9007199254740992", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let user = format!("app{i}");
+        let mut rules = vec![
+            "ACL", "SETUSER", &user, "on", ">pw", "~*", "+evalsha", "+eval",
+        ];
+        rules.extend(rights.split(' '));
+        let () = w.redis.ask(&rules).await;
+        let () = w.redis.ask(&["SET", "n", before]).await;
+        let mut link = Link::new("c", &user)
+            .config(&[("URL", &url)])
+            .secrets(&[("USERNAME", &user), ("PASSWORD", "pw")]);
+        if let Some(ttl) = ttl {
+            link = link.config(&[("TTL_MS", ttl)]);
+        }
+        let client = w.put_new(&link).await;
+        let refused = client.increment("", "n", 3).await;
+        assert_eq!(refused, Err(Error::AccessDenied), "{rights}");
+        let now: String = w.redis.ask(&["GET", "n"]).await;
+        assert_eq!(now, before, "{rights}");
+    }
+}
+
 #[tokio::test]
 async fn a_value_that_is_no_integer_is_an_error_and_stays() {
     let w = World::start().await;
