@@ -10,6 +10,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 const WORTH_NO_COPY: usize = 32 * 1024;
 /// The bytes of most results.
 const MOST_RESULTS: usize = 192;
+/// As many words as Redis takes in a command. Each item costs more memory than the bytes that are
+/// counted for it.
+const MOST_ITEMS: usize = 1 << 20;
+const TOO_MANY_ITEMS: &str = "a list has more items than 1048576";
 /// The longest encoding of 64 bits.
 const LONGEST_NUMBER: usize = 10;
 
@@ -140,12 +144,15 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// Those of `item`.
+    /// Those of `item`; and more items than Redis takes words in a command.
     pub fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<T, Unreadable>,
     ) -> Result<Vec<T>, Unreadable> {
         let length = self.length()?;
+        if length > MOST_ITEMS {
+            return Err(Unreadable::Invalid(TOO_MANY_ITEMS));
+        }
         // Every item of the interface has at least one byte.
         if self.0.len() < length {
             return Err(Unreadable::Incomplete(length - self.0.len()));
@@ -245,6 +252,17 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_more_items_than_a_command_has_words_are_invalid() {
+        let mut bytes = written(|w| w.number(MOST_ITEMS as u64));
+        bytes.resize(bytes.len() + MOST_ITEMS, 0);
+        let items = Reader::new(&bytes).list(Reader::text).unwrap();
+        assert_eq!(items.len(), MOST_ITEMS);
+        let bytes = written(|w| w.number(MOST_ITEMS as u64 + 1));
+        let list = Reader::new(&bytes).list(Reader::text);
+        assert_eq!(list, Err(Unreadable::Invalid(TOO_MANY_ITEMS)));
+    }
+
+    #[test]
     fn numbers_of_more_than_64_bits_are_invalid() {
         let too_long = [0xff; 11];
         assert!(matches!(
@@ -263,7 +281,7 @@ mod tests {
     fn a_claimed_length_allocates_nothing() {
         let claims_everything = [0xff, 0xff, 0xff, 0xff, 0x0f];
         let list = Reader::new(&claims_everything).list(Reader::text);
-        assert_eq!(list, Err(Unreadable::Incomplete(u32::MAX as usize)));
+        assert_eq!(list, Err(Unreadable::Invalid(TOO_MANY_ITEMS)));
         let bytes = Reader::new(&claims_everything).bytes();
         assert_eq!(bytes, Err(Unreadable::Incomplete(u32::MAX as usize)));
         let beyond_32_bits = [0xff, 0xff, 0xff, 0xff, 0x1f];
