@@ -46,6 +46,14 @@ pub struct Nats {
 
 type Attempt = Arc<Mutex<Instant>>;
 
+/// For what comes again and again: each attempt that fails is an error of the client.
+#[derive(Default)]
+struct Brakes {
+    slow: Occasionally,
+    server_errors: Occasionally,
+    client_errors: Occasionally,
+}
+
 impl Nats {
     /// Connects as the host data says.
     ///
@@ -127,13 +135,13 @@ fn options(
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         })
     };
-    let (slow, errors) = <(Arc<Occasionally>, Arc<Occasionally>)>::default();
+    let brakes = Arc::<Brakes>::default();
     Ok(options
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
                 connected.send_replace(Instant::now());
             }
-            tell(event, &slow, &errors);
+            tell(event, &brakes);
             std::future::ready(())
         })
         .name(format!("kvredis {}", host_data.provider_key))
@@ -149,13 +157,13 @@ fn options(
 }
 
 /// Has in the log what happens to the connection.
-fn tell(event: Event, slow: &Occasionally, errors: &Occasionally) {
+fn tell(event: Event, brakes: &Brakes) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
         Event::LameDuckMode => info!("the NATS server is about to stop"),
         Event::SlowConsumer(_) => {
-            if let Some(messages) = slow.happened(1) {
+            if let Some(messages) = brakes.slow.happened(1) {
                 warn!(
                     messages,
                     "NATS sends more than is taken: messages were dropped"
@@ -163,11 +171,15 @@ fn tell(event: Event, slow: &Occasionally, errors: &Occasionally) {
             }
         }
         Event::ServerError(error) => {
-            if let Some(errors) = errors.happened(1) {
+            if let Some(errors) = brakes.server_errors.happened(1) {
                 warn!(errors, reason = %error, "the NATS server reports an error");
             }
         }
-        Event::ClientError(error) => warn!(reason = %error, "the NATS client reports an error"),
+        Event::ClientError(error) => {
+            if let Some(errors) = brakes.client_errors.happened(1) {
+                warn!(errors, reason = %error, "the NATS client reports an error");
+            }
+        }
         Event::Draining | Event::Closed => debug!("the connection to NATS is closed"),
     }
 }
