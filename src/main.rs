@@ -119,7 +119,11 @@ fn read_host_data() -> Result<HostData, NoHostData> {
 }
 
 fn serve(host_data: HostData) -> anyhow::Result<()> {
-    runtime()?.block_on(telemetry::during(&host_data, provider::run(&host_data)))
+    let runtime = runtime()?;
+    let done = runtime.block_on(telemetry::during(&host_data, provider::run(&host_data)));
+    // Looking up a name may still be under way, in a thread that nobody can stop.
+    runtime.shutdown_background();
+    done
 }
 
 /// One thread: calls wait for NATS and Redis, not for each other, and waking threads costs more
