@@ -63,15 +63,22 @@ impl Links {
     pub fn find(&self, component: &str, name: &str) -> Working {
         let table = self.table();
         let Some(link) = table.links.get(component, name) else {
-            let whose = (component.to_owned(), name.to_owned());
-            self.unknown.send_replace(whose);
+            self.is_unknown(component, name);
             let text = format!(
                 "no link of component {component:?} named {name:?} to this provider: link it \
                  (wasi:keyvalue), or name another link"
             );
             return Err(Error::of(Kind::NoLink, text));
         };
+        if is_left_out(link) {
+            self.is_unknown(component, name);
+        }
         link.clone()
+    }
+
+    fn is_unknown(&self, component: &str, name: &str) {
+        let whose = (component.to_owned(), name.to_owned());
+        self.unknown.send_replace(whose);
     }
 
     /// Whether there is such a link, be its settings wrong.
@@ -113,6 +120,19 @@ impl Links {
             .links
             .put_wrong(component, name, Err(Error::other(why)));
         table.connections.forget_unused();
+    }
+
+    /// Keeps a link that the host has not passed on; calls over it go on being calls over a link that
+    /// is not there.
+    pub fn leave_out(&self, component: &str, name: &str, why: &str) {
+        let left_out = Err(Error::of(Kind::NoLink, why));
+        self.table().links.put_wrong(component, name, left_out);
+    }
+
+    /// Whether a link was left out so.
+    pub fn is_left_out(&self, component: &str, name: &str) -> bool {
+        let table = self.table();
+        table.links.get(component, name).is_some_and(is_left_out)
     }
 
     /// Forgets a link, if there is one.
@@ -170,6 +190,10 @@ impl Links {
         // The table is whole after every statement, also where a panic interrupted one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_left_out(link: &Working) -> bool {
+    matches!(link, Err(Error::Other(why)) if *why.kind() == Kind::NoLink)
 }
 
 impl Connections {

@@ -25,7 +25,7 @@ use wasmcloud_provider_sdk::{
 
 use crate::host_data::Opener;
 use crate::links::Links;
-use crate::registry::{Definition, ProviderLayers, Warnings};
+use crate::registry::{Definition, ProviderLayers, Warnings, Way};
 use crate::serve::Server;
 use crate::serve::caller::Caller;
 use crate::settings::{Layer, Origin, ProviderSettings, Sources};
@@ -52,6 +52,7 @@ struct Provider {
     links: Arc<Links>,
     watchers: Watchers,
     opener: Opener,
+    ended_for: EndedFor,
     unhealthy: Occasionally,
 }
 
@@ -101,6 +102,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         links: Arc::clone(&links),
         watchers,
         opener,
+        ended_for: EndedFor::new(&env::temp_dir(), host_data),
         unhealthy: Occasionally::default(),
     };
     for link in &host_data.link_definitions {
@@ -125,13 +127,12 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         "kvredis is serving"
     );
 
-    let ended_for = EndedFor::new(&env::temp_dir(), host_data);
     let missed = Missed {
         nats: nats.clone(),
         lattice: &host_data.lattice_rpc_prefix,
         provider: &provider.id,
         connected: connection.connected.clone(),
-        ended_for: &ended_for,
+        ended_for: &provider.ended_for,
     };
     let end = tokio::select! {
         end = provider.listen(&nats, &mut messages, &signals) => end,
@@ -159,7 +160,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
              ending, for the host to start it anew with all links"
         ),
     }
-    ended_for.forget();
+    provider.ended_for.forget();
     // Without NATS there is nobody to tell.
     let _ = timeout(LAST_MESSAGES, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
@@ -205,6 +206,12 @@ impl Provider {
             );
             return;
         };
+        let way = if link.target == self.id {
+            Way::From
+        } else {
+            Way::To
+        };
+        self.ended_for.arrived((way, component, &link.name));
         let secrets = self.opener.open(sealed.as_deref()).inspect_err(|why| {
             error!(
                 component,

@@ -10,6 +10,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::settings::{Layer, Origin, Settings, Sources};
@@ -28,7 +29,7 @@ pub struct Definition {
 }
 
 /// Which way calls go over a link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Way {
     /// From the component to the provider.
     From,

@@ -4,8 +4,8 @@
 //! is put after the host data was written and before the process listens, or while NATS is out of
 //! reach, reaches nobody, and no host puts it again. So a call over a link that nobody told of, soon
 //! after the start or after NATS came back, is worth the question whether the lattice has that link.
-//! If so the process ends, once for a link, and the host starts it anew with all links, secrets
-//! included. Over a link from the provider nobody calls: hosts are asked for those each time.
+//! If so the process ends, and the host starts it anew with all links, secrets included; how often
+//! for a link is for `ended_for`. Over a link from the provider nobody calls: hosts are asked for those each time.
 
 use std::future::pending;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use super::ended_for::EndedFor;
+use super::ended_for::{self, EndedFor};
 use crate::links::Links;
+use crate::registry::Way;
 use crate::watcher::Watchers;
 
 /// For how long a link may be noticed to be missed: components may take that long to call.
@@ -82,14 +83,16 @@ impl Missed<'_> {
     pub async fn link(self, links: &Links) -> (String, String) {
         loop {
             let (component, name) = links.unknown().await;
-            if self.connected.borrow().elapsed() > SOON {
-                continue;
-            }
-            if self.is_missed(links, &component, &name).await {
-                if self.is_worth_an_end(&component, &name) {
+            let may_be_missed = if links.is_left_out(&component, &name) {
+                self.ended_for.is_worth_it((Way::From, &component, &name))
+            } else {
+                self.connected.borrow().elapsed() < SOON
+            };
+            if may_be_missed && self.is_missed(links, &component, &name).await {
+                if self.is_worth_an_end((Way::From, &component, &name)) {
                     return (component, name);
                 }
-                links.put_wrong(&component, &name, LEFT_OUT.to_owned());
+                links.leave_out(&component, &name, LEFT_OUT);
             }
             sleep(BETWEEN).await;
         }
@@ -115,7 +118,7 @@ impl Missed<'_> {
                 answers += 1;
                 let missed = self.missed_of(known, watchers);
                 for (component, name) in missed.iter().filter(|link| suspected.contains(*link)) {
-                    if self.is_worth_an_end(component, name) {
+                    if self.is_worth_an_end((Way::To, component, name)) {
                         return (component.clone(), name.clone());
                     }
                     watchers.put_wrong(component, name);
@@ -138,7 +141,7 @@ impl Missed<'_> {
                 link.target == self.provider && link.source_id == component && link.name == name
             });
             // It may have arrived while the hosts were asked.
-            if !listed || links.has(component, name) {
+            if !listed || links.has(component, name) && !links.is_left_out(component, name) {
                 return false;
             }
         }
@@ -155,9 +158,11 @@ impl Missed<'_> {
             .collect()
     }
 
-    fn is_worth_an_end(&self, component: &str, name: &str) -> bool {
-        let worth = self.ended_for.note(component, name);
+    fn is_worth_an_end(&self, link: ended_for::Link<'_>) -> bool {
+        let ended_for = self.ended_for;
+        let worth = ended_for.is_worth_it(link) && ended_for.note(link);
         if !worth {
+            let (_, component, name) = link;
             error!(component, link = name, "the host does not pass on a link");
         }
         worth
