@@ -15,6 +15,7 @@ use super::subscriber::{State, Subscriber};
 use super::supervisor::client_name;
 use super::{Outage, Target};
 use crate::task::AbortOnDrop;
+use crate::telemetry::connections::{self, Use};
 
 /// What is to be heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,7 @@ impl Subscription {
         wish: Wish,
         listener: Arc<dyn Listener>,
     ) -> Self {
+        connections::wanted(&target.address, Use::Notifications);
         let nodes = Arc::new(Nodes::default());
         let name = client_name(name);
         let reconciled = Arc::clone(&nodes);

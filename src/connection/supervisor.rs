@@ -18,7 +18,7 @@ use super::{Outage, Target};
 use crate::cache::Cache;
 use crate::error::{Failure, Kind};
 use crate::task::AbortOnDrop;
-use crate::telemetry::connections::{Up, Use};
+use crate::telemetry::connections::{self, Up, Use};
 
 /// How often an idle connection is asked whether somebody is there.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
@@ -134,6 +134,7 @@ impl Supervisor {
         let mut trouble = Trouble::new();
         let mut told = true;
         let mut again = false;
+        connections::wanted(&self.target.address, Use::Commands);
         loop {
             let line = self.connect(down, &mut trouble).await;
             if told {

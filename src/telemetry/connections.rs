@@ -33,6 +33,26 @@ pub enum Use {
     Notifications,
 }
 
+impl Use {
+    fn attributes(self, address: &Address) -> Vec<KeyValue> {
+        let of_use = match self {
+            Self::Commands => "commands",
+            Self::Notifications => "notifications",
+        };
+        let mut attributes = commands::server(address);
+        attributes.push(KeyValue::new("kvredis.connection.use", of_use));
+        attributes
+    }
+}
+
+/// A connection to the server of this address will be tried: from now on it can be seen that there
+/// is none.
+pub fn wanted(address: &Address, of_use: Use) {
+    if metrics() {
+        UP.add(0, &of_use.attributes(address));
+    }
+}
+
 /// A connection that is up, until it is dropped.
 #[derive(Debug)]
 pub struct Up(Option<Vec<KeyValue>>);
@@ -44,12 +64,7 @@ impl Up {
         if !metrics() {
             return Self(None);
         }
-        let of_use = match of_use {
-            Use::Commands => "commands",
-            Use::Notifications => "notifications",
-        };
-        let mut attributes = commands::server(address);
-        attributes.push(KeyValue::new("kvredis.connection.use", of_use));
+        let attributes = of_use.attributes(address);
         UP.add(1, &attributes);
         // Without an event, so that the first one is an increase.
         RECONNECTS.add(u64::from(again), &attributes);

@@ -5,6 +5,8 @@ use rustix::process::Signal;
 
 use crate::collector::{self, Collector};
 use crate::common::component::Manner;
+use crate::common::host::Link;
+use crate::common::redis::Redis;
 use crate::common::wait::{eventually, eventually_eq};
 use crate::observed::observed;
 
@@ -180,6 +182,34 @@ async fn connections_are_up_until_the_last_link_is_gone() {
         (commands("up"), notifications("up"))
     })
     .await;
+}
+
+/// An alert sees a Redis that has never been there.
+#[tokio::test]
+async fn a_connection_that_has_never_been_up_is_counted_as_none() {
+    let collector = collector::start();
+    let w = observed(&collector).redis(Redis::stopped()).start().await;
+    let config = [("URL", w.redis.url()), ("WATCH", "SET@k".to_owned())];
+    let config = config.each_ref().map(|(name, text)| (*name, text.as_str()));
+    w.host
+        .put_watch(&Link::new("watcher", "default").config(&config))
+        .await;
+    let port = w.redis.port().to_string();
+    for of_use in ["commands", "notifications"] {
+        eventually_eq("there is a series", Some(0.0), async || {
+            let mut points = collector.points().into_iter();
+            let point = points.find(|point| {
+                let has = |name: &str, text: &str| {
+                    point.attributes.get(name).is_some_and(|it| it == text)
+                };
+                point.metric == "kvredis.connections.up"
+                    && has("server.port", &port)
+                    && has("kvredis.connection.use", of_use)
+            });
+            point.map(|point| point.value)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
