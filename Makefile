@@ -62,7 +62,7 @@ advisories: ## Look the dependencies up in the database of known vulnerabilities
 	@scripts/audit advisories
 
 # RELEASED="x86_64-linux aarch64-linux" makes a machine that cannot be built for an error.
-package: tools build ## Make all that a release consists of, in build/package
+package: build ## Make all that a release consists of, in build/package
 	@scripts/install-tools cargo-cyclonedx
 	@$(RELEASE) scripts/package
 
