@@ -214,9 +214,13 @@ impl FailedStep {
                 _ if says("without any password configured") => {
                     "Redis has no password: leave it out of the settings, or set one in Redis"
                 }
+                _ if says("not allowed in cluster mode") => {
+                    "this is a node of a cluster: its URL begins with redis-cluster:// and has no \
+                     database number"
+                }
                 _ if says("DB index") => {
                     "use a lower database number in URL, or raise `databases` in Redis's \
-                     configuration"
+                     configuration; for a cluster the URL begins with redis-cluster://"
                 }
                 _ => NO_REDIS,
             },

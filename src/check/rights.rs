@@ -16,7 +16,7 @@ use super::reach::Node;
 use super::report::{Finding, Report, Status};
 use crate::connection::probe::Place;
 use crate::error::{in_words, is_forbidden};
-use crate::settings::Settings;
+use crate::settings::{BucketLayout, Settings};
 use needs::{Need, needs};
 
 /// What a refused trial says.
@@ -176,19 +176,27 @@ fn forbidden(
         .iter()
         .map(|(rule, purposes)| json!({ "rule": rule, "needed_for": purposes }))
         .collect();
-    let (status, advice) = if !necessary {
-        let advice = format!("kvredis works without; to allow it run `{command}` in Redis");
-        (Status::Warning, advice)
-    } else if all_writes && settings.watch.is_empty() {
-        let advice = format!(
-            "run `{command}` in Redis (and keep it: `ACL SAVE`, or its configuration); or set \
-             READ_ONLY=true if the link only reads"
-        );
+    let (status, advice) = if necessary {
+        let mut advice =
+            format!("run `{command}` in Redis (and keep it: `ACL SAVE`, or its configuration)");
+        if all_writes && settings.watch.is_empty() {
+            advice += "; or set READ_ONLY=true if the link only reads";
+        }
+        // A link that may open any bucket needs every key behind its PREFIX.
+        let is_of_any = settings.buckets.is_none() && settings.watch.is_empty();
+        if is_of_any && rules.keys().any(|rule| rule.starts_with('~')) {
+            let names = match settings.layout {
+                BucketLayout::Flat => "PREFIX",
+                BucketLayout::PrefixNamed | BucketLayout::PrefixAll => "BUCKETS (or PREFIX)",
+            };
+            advice += "; or set ";
+            advice += names;
+            advice += " to what this user may see";
+        }
         (Status::Failed, advice)
     } else {
-        let advice =
-            format!("run `{command}` in Redis (and keep it: `ACL SAVE`, or its configuration)");
-        (Status::Failed, advice)
+        let advice = format!("kvredis works without; to allow it run `{command}` in Redis");
+        (Status::Warning, advice)
     };
     let finding = Finding::new("rights", status, text).advice(advice);
     Some(
@@ -238,7 +246,8 @@ fn refused_writes(at: &str, refusals: &Refusals) -> Option<Finding> {
     Some(Finding::new("writes", Status::Failed, text).advice(advice))
 }
 
-fn quoted(rule: &str) -> String {
+/// A word as `redis-cli` takes it.
+pub(super) fn quoted(rule: &str) -> String {
     if rule.contains(|c: char| c.is_whitespace() || c == '"' || c == '\'') {
         format!("{rule:?}")
     } else {

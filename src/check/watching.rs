@@ -6,6 +6,7 @@ use redis::ServerError;
 
 use super::reach::Node;
 use super::report::{Finding, Report, Status};
+use super::rights::quoted;
 use crate::connection::Target;
 use crate::connection::probe::{self, NOTIFICATIONS, Place};
 use crate::error::in_words;
@@ -149,9 +150,9 @@ async fn subscription(settings: &Settings, target: &Target, nodes: &[&Node]) -> 
                 // Redis compares patterns letter by letter.
                 let channels: Vec<String> = patterns
                     .iter()
-                    .map(|pattern| format!("&{pattern}"))
+                    .map(|pattern| quoted(&format!("&{pattern}")))
                     .collect();
-                let channels = channels.join(" ");
+                let (user, channels) = (quoted(user), channels.join(" "));
                 format!("run `ACL SETUSER {user} +psubscribe {channels}` in Redis")
             } else {
                 "a watching link needs a connection of its own: see whether Redis takes more \

@@ -120,8 +120,12 @@ async fn keys_of_others() {
     let found = check_as_user(&redis, &["BUCKETS=own,carts"]).await;
     found.fails(&["rights"]);
     assert_eq!(missing(&found), ["~carts:*"], "{}", found.text);
+    assert!(!found.text.contains("or set"), "{}", found.text);
     let found = check_as_user(&redis, &[]).await;
     assert_eq!(missing(&found), ["~*"], "{}", found.text);
+    found.says("rights", &["or set BUCKETS (or PREFIX)"]);
+    let found = check_as_user(&redis, &["BUCKET_LAYOUT=flat"]).await;
+    found.says("rights", &["or set PREFIX"]);
 }
 
 #[tokio::test]
@@ -186,6 +190,9 @@ async fn channels_that_are_forbidden() {
     found.says("subscription", &["NOPERM", channel]);
     let () = redis.ask(&["ACL", "SETUSER", "app", channel]).await;
     check_as_user(&redis, &["WATCH=SET@a*"]).await.fails(&[]);
+    // In quotes where redis-cli would take it for something else.
+    let found = check_as_user(&redis, &["WATCH=SET@it's*"]).await;
+    found.says("subscription", &["\"&__keyspace@0__:it's*\""]);
 }
 
 #[tokio::test]

@@ -68,6 +68,9 @@ async fn a_cluster_that_is_none_or_not_whole() {
     found.says("cluster", &["cluster support disabled", "redis://"]);
 
     let node = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
+    let found = check(&[&node.url_of(1)]).await;
+    found.fails(&["login"]);
+    found.says("login", &["database number", "redis-cluster://"]);
     let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "99"]).await;
     let dead = Redis::stopped();
     let seeds = format!(
