@@ -1,13 +1,15 @@
 //! Calls one component with the changes that wait for it, one lane after another change.
 //!
 //! The value is read when its turn has come, so that a slow component is called with what is
-//! stored then. A component that no host runs is called again until one does; a call that may have
+//! stored then. In a cluster a deletion is looked into as well: a key that moves to another node is
+//! deleted where it was. A component that no host runs is called again until one does; a call that may have
 //! reached a host is not repeated, for it may have had its effect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, debug, warn};
 
@@ -15,10 +17,11 @@ use super::changes::Kind;
 use super::lease::Lease;
 use super::queue::{Change, Queue};
 use crate::connection::Retry;
-use crate::connection::answer::optional_bytes;
+use crate::connection::answer::{integer, optional_bytes};
 use crate::error::Error;
 use crate::link::Link;
 use crate::serve::caller::{Caller, Failure, Told};
+use crate::settings::address::Server;
 use crate::telemetry::Occasionally;
 use crate::telemetry::watching::{self, Loss};
 
@@ -105,7 +108,14 @@ impl Delivery {
 
     async fn tell(&self, change: &Change, attempts: &mut u32) -> Attempt {
         let told = match change.kind {
-            Kind::Deleted => Told::Deleted(&change.key),
+            Kind::Deleted => match self.is_gone(&change.key).await {
+                Ok(true) => Told::Deleted(&change.key),
+                Ok(false) => {
+                    debug!("a key that was deleted is there: it moved, or was set again");
+                    return Attempt::Over;
+                }
+                Err(error) => return self.unread(&error, attempts),
+            },
             Kind::Set => match self.stored(&change.key).await {
                 Stored::Value(value) => Told::Set(&change.key, value),
                 Stored::Nothing => {
@@ -154,18 +164,29 @@ impl Delivery {
 
     /// The value of a key now. It is asked of Redis even where a cache or a replica might know.
     async fn stored(&self, key: &str) -> Stored {
-        let link = &self.link;
-        let bucket = match link.bucket(&link.settings().watch_bucket) {
-            Ok(bucket) => bucket,
-            Err(error) => return Stored::Unreadable(error),
-        };
-        let get = redis::cmd("GET").arg(&*bucket.redis_key(key)).take();
-        let answer = link.ask(get, Retry::Safe, Instant::now() + READ).await;
+        let answer = self.ask("GET", key).await;
         match answer.and_then(|answer| optional_bytes("GET", answer)) {
             Ok(Some(value)) => Stored::Value(value),
             Ok(None) => Stored::Nothing,
             Err(error) if error.redis_code() == Some("WRONGTYPE") => Stored::Nothing,
             Err(error) => Stored::Unreadable(error),
         }
+    }
+
+    /// Whether a key of which Redis said that it was deleted is gone: always on a single server; in a
+    /// cluster it may have moved to another node.
+    async fn is_gone(&self, key: &str) -> Result<bool, Error> {
+        if !matches!(self.link.settings().address.server, Server::Cluster { .. }) {
+            return Ok(true);
+        }
+        let answer = self.ask("EXISTS", key).await?;
+        Ok(integer("EXISTS", &answer)? == 0)
+    }
+
+    async fn ask(&self, command: &str, key: &str) -> Result<Value, Error> {
+        let link = &self.link;
+        let bucket = link.bucket(&link.settings().watch_bucket)?;
+        let command = redis::cmd(command).arg(&*bucket.redis_key(key)).take();
+        link.ask(command, Retry::Safe, Instant::now() + READ).await
     }
 }

@@ -31,6 +31,21 @@ async fn a_cluster() {
     // Each node has its own users and its own settings.
     let node = &cluster.nodes[2];
     let () = node
+        .ask(&["ACL", "SETUSER", "default", "-exists"])
+        .await
+        .unwrap();
+    check(&[&url, "WATCH=SET@a"])
+        .await
+        .fails(&["notifications"]);
+    let found = check(&[&url, "WATCH=DEL@a"]).await;
+    found.fails(&["rights", "notifications"]);
+    let lacks = found.text.contains("lacks +exists (WATCH)");
+    assert!(lacks, "{}", found.text);
+    let () = node
+        .ask(&["ACL", "SETUSER", "default", "+exists"])
+        .await
+        .unwrap();
+    let () = node
         .ask(&["ACL", "SETUSER", "default", "-set"])
         .await
         .unwrap();

@@ -126,6 +126,32 @@ impl ClusterServers {
         .unwrap();
     }
 
+    /// Moves the slot of a key, with this key alone in it, as `redis-cli` does.
+    pub async fn migrate(&self, key: &str, to: usize) {
+        let slot: u16 = self.nodes[0]
+            .ask(&["CLUSTER", "KEYSLOT", key])
+            .await
+            .unwrap();
+        let from = self.owner(slot, 0).await.unwrap();
+        let slot = slot.to_string();
+        let id = async |node: usize| -> String {
+            self.nodes[node].ask(&["CLUSTER", "MYID"]).await.unwrap()
+        };
+        let (from_id, to_id) = (id(from).await, id(to).await);
+        let set_slot = async |node: usize, state: &str, id: &str| {
+            let words = ["CLUSTER", "SETSLOT", &slot, state, id];
+            let () = self.nodes[node].ask(&words).await.unwrap();
+        };
+        set_slot(to, "IMPORTING", &from_id).await;
+        set_slot(from, "MIGRATING", &to_id).await;
+        let port = self.nodes[to].port.to_string();
+        let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+        let () = self.nodes[from].ask(&words).await.unwrap();
+        for node in [to, from] {
+            set_slot(node, "NODE", &to_id).await;
+        }
+    }
+
     /// Adds an empty node to the cluster.
     pub async fn meet(&mut self) -> usize {
         let first = self.nodes[0].port.to_string();

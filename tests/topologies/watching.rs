@@ -46,6 +46,61 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
 }
 
 #[tokio::test]
+async fn a_key_that_moves_to_another_node_was_not_deleted() {
+    const SLOT_OF_FOO: u16 = 12_182;
+    let cluster = ClusterServers::start(0, &["--notify-keyspace-events", "AKE"]).await;
+    let w = World::builder().unlinked().start().await;
+    let component = w.component(WATCHER).await;
+    let url = cluster.url();
+    let link = Link::new(WATCHER, "default");
+    let link = link.config(&[("URL", &url), ("WATCH", "SET@foo,DEL@foo")]);
+    w.host.put_watch(&link).await;
+    let from = cluster.owner(SLOT_OF_FOO, 0).await.unwrap();
+    let to = (from + 1) % 3;
+    let heard_at = async |node: usize| {
+        let patterns: u64 = cluster.nodes[node]
+            .ask(&["PUBSUB", "NUMPAT"])
+            .await
+            .unwrap();
+        patterns > 0
+    };
+    eventually("both nodes are heard", async || {
+        heard_at(from).await && heard_at(to).await
+    })
+    .await;
+    let () = cluster.nodes[from].ask(&["SET", "foo", "v"]).await.unwrap();
+    component.told_of("foo").await;
+
+    cluster.migrate("foo", to).await;
+    eventually(
+        "the new node is asked whether the key is there",
+        async || {
+            let stats: String = cluster.nodes[to]
+                .ask(&["INFO", "commandstats"])
+                .await
+                .unwrap();
+            stats.contains("cmdstat_exists:")
+        },
+    )
+    .await;
+    let () = cluster.nodes[to].ask(&["DEL", "foo"]).await.unwrap();
+    let deletions = || {
+        let told = component.told().into_iter();
+        told.filter(|told| told.function == "on-delete").count()
+    };
+    eventually("the deletion is told", async || deletions() > 0).await;
+    // Changes of one key are told in order: what came before would have been told by now.
+    let () = cluster.nodes[to].ask(&["SET", "foo", "end"]).await.unwrap();
+    eventually("the end is told", async || {
+        let told = component.told().into_iter();
+        told.filter_map(|told| told.value)
+            .any(|value| value == b"end")
+    })
+    .await;
+    assert_eq!(deletions(), 1, "{:?}", component.told_in_short());
+}
+
+#[tokio::test]
 async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
     let mut redis = SentinelServers::with(&["--notify-keyspace-events", "AKE"], "", None).await;
     let w = World::builder().unlinked().start().await;

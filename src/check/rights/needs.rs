@@ -5,6 +5,7 @@ use redis::Cmd;
 
 use crate::keyspace::{Bucket, Keyspace};
 use crate::settings::Settings;
+use crate::settings::address::Server;
 
 /// A script that no server knows, and one that does nothing.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
@@ -183,6 +184,11 @@ fn of_watching(settings: &Settings, keyspace: &Keyspace, name: &str) -> Vec<Need
     if let Ok(bucket) = keyspace.bucket(&settings.watch_bucket) {
         let keys = Keys::of(&bucket, name);
         needs.push(keys.need("WATCH", "+get", &["GET", "KEY"]));
+        let on_delete = settings.watch.iter().any(|watched| watched.on_delete);
+        if on_delete && matches!(settings.address.server, Server::Cluster { .. }) {
+            // A key that moves to another node is deleted where it was.
+            needs.push(keys.need("WATCH", "+exists", &["EXISTS", "KEY"]));
+        }
     }
     if settings.watch_once {
         let start = format!("{}kvredis:watch-lease:", settings.prefix);
