@@ -110,6 +110,30 @@ async fn what_moves_to_another_node_is_followed() {
     }
 }
 
+/// Who gives slots away may say nothing of what becomes of their keys.
+#[tokio::test]
+async fn another_map_of_a_cluster_empties_the_cache() {
+    let cluster = ClusterServers::start(0, &[]).await;
+    let (_w, client) = linked(&cluster.url(), &[]).await;
+    // `foo` is on the third node and stays there; `bar` is on the first.
+    for key in ["foo", "bar"] {
+        client.set("", key, "0").await.unwrap();
+        assert_eq!(client.get("", key).await.unwrap(), text(0));
+    }
+    let third = &cluster.nodes[2..];
+    let before = gets(third).await;
+    assert_eq!(client.get("", "foo").await.unwrap(), text(0));
+    assert_eq!(gets(third).await, before, "it was not kept");
+    cluster.migrate("bar", 1).await;
+    eventually("redis is asked again", async || {
+        // It is sent elsewhere, and so has the map read.
+        client.set("", "bar", "1").await.unwrap();
+        assert_eq!(client.get("", "foo").await.unwrap(), text(0));
+        gets(third).await > before
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_primary_that_dies_or_stands_still_answers_no_more() {
     const SLOT_OF_FOO: u16 = 12_182;

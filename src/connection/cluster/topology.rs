@@ -280,7 +280,12 @@ impl Refresher {
             redis = %self.nodes.target.address,
             "the slots of the cluster have been found"
         );
-        self.map.send_replace(Some(map));
+        let earlier = self.map.send_replace(Some(map));
         self.ranges = ranges;
+        // Who gives slots away may keep its copies, and then tells nobody of what becomes of them.
+        // What was asked by the earlier map is forgotten with the answers that are still to come.
+        if let (Some(_), Some(cache)) = (earlier, &self.nodes.cache) {
+            cache.forget_all();
+        }
     }
 }
