@@ -38,6 +38,8 @@ pub struct State {
     pub outage: Option<Outage>,
     /// Since when it has stood; the last time, if it does not now. Then something may be missed.
     stood_since: Option<Instant>,
+    /// Whether something may be missed even before it stands for the first time.
+    late: bool,
     /// What has to be done so that Redis tells of all that is wished.
     pub missing: Option<String>,
 }
@@ -83,11 +85,13 @@ fn outage(reason: String) -> Outage {
 }
 
 impl State {
-    /// That of a node to which no connection was made yet.
-    pub fn new(place: &Place) -> Self {
+    /// That of a node to which no connection was made yet; it is late if what it tells of could be
+    /// heard elsewhere before.
+    pub fn new(place: &Place, late: bool) -> Self {
         Self {
             outage: Some(outage(format!("cannot watch {place}: not connected yet"))),
             stood_since: None,
+            late,
             missing: None,
         }
     }
@@ -225,7 +229,8 @@ impl Subscriber {
     fn stands(&self, told: bool) -> bool {
         let mut state = self.state();
         let outage = state.outage.take();
-        let missed = state.stood_since.replace(Instant::now()).is_some();
+        let again = state.stood_since.replace(Instant::now()).is_some();
+        let missed = again | std::mem::take(&mut state.late);
         drop(state);
         if told {
             info!(
@@ -237,7 +242,7 @@ impl Subscriber {
         if let Some(outage) = outage.filter(|_| missed) {
             self.listener.missed(&self.shown, outage.since.elapsed());
         }
-        missed
+        again
     }
 
     /// It does not stand, for this reason; answers how long it did, if that was until now.

@@ -46,7 +46,8 @@ pub trait Listener: Send + Sync + 'static {
     /// A message has come.
     fn heard(&self, message: Message<'_>);
 
-    /// A connection that was lost is there again; what was published meanwhile was not heard.
+    /// A connection that was lost is there again, or one to a place that is new among others; what
+    /// was published meanwhile was not heard.
     fn missed(&self, address: &str, during: Duration);
 }
 
@@ -81,12 +82,12 @@ impl Subscription {
         let reconciled = Arc::clone(&nodes);
         let reconciler = AbortOnDrop::spawn(async move {
             loop {
-                reconcile(&reconciled, &places.now(), |place| Subscriber {
+                reconcile(&reconciled, &places.now(), |place, late| Subscriber {
                     shown: place.to_string(),
                     name: name.clone(),
                     wish: wish.clone(),
                     listener: Arc::clone(&listener),
-                    state: Arc::new(Mutex::new(State::new(&place))),
+                    state: Arc::new(Mutex::new(State::new(&place, late))),
                     target: target.clone(),
                     place,
                 });
@@ -118,17 +119,19 @@ impl Subscription {
     }
 }
 
-/// Starts what is wanted and not there, and ends what is there and not wanted.
-fn reconcile(nodes: &Nodes, wanted: &[Place], subscriber: impl Fn(Place) -> Subscriber) {
+/// Starts what is wanted and not there, and then ends what is there and not wanted. A place that
+/// comes to others is late: it has keys that they had, and may have changed some before it is heard.
+fn reconcile(nodes: &Nodes, wanted: &[Place], subscriber: impl Fn(Place, bool) -> Subscriber) {
     let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
-    nodes.retain(|place, _| wanted.contains(place));
+    let late = !nodes.is_empty();
     for place in wanted {
         nodes.entry(place.clone()).or_insert_with(|| {
-            let subscriber = subscriber(place.clone());
+            let subscriber = subscriber(place.clone(), late);
             Node {
                 state: Arc::clone(&subscriber.state),
                 _task: AbortOnDrop::spawn(subscriber.run()),
             }
         });
     }
+    nodes.retain(|place, _| wanted.contains(place));
 }

@@ -36,7 +36,8 @@ pub enum Loss {
     Failed,
     /// The key is no UTF-8.
     Unnameable,
-    /// The connection to Redis was lost for a while; counted once, whatever was missed.
+    /// The connection to Redis was lost for a while, or a cluster got another primary; counted once,
+    /// whatever was missed.
     Interrupted,
 }
 

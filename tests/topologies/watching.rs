@@ -9,6 +9,7 @@ use crate::common::world::World;
 use crate::sentinel_servers::SentinelServers;
 
 const WATCHER: &str = "watcher-component";
+const SLOT_OF_FOO: u16 = 12_182;
 
 #[tokio::test]
 async fn keys_of_every_node_of_a_cluster_are_told_of() {
@@ -47,7 +48,6 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
 
 #[tokio::test]
 async fn a_key_that_moves_to_another_node_was_not_deleted() {
-    const SLOT_OF_FOO: u16 = 12_182;
     let cluster = ClusterServers::start(0, &["--notify-keyspace-events", "AKE"]).await;
     let w = World::builder().unlinked().start().await;
     let component = w.component(WATCHER).await;
@@ -98,6 +98,36 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
     })
     .await;
     assert_eq!(deletions(), 1, "{:?}", component.told_in_short());
+}
+
+#[tokio::test]
+async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
+    const MISSED: &[&str] = &["WARN", WATCHER, "may have been missed"];
+    let mut cluster = ClusterServers::start(1, &["--notify-keyspace-events", "AKE"]).await;
+    let mut w = World::builder().unlinked().start().await;
+    let component = w.component(WATCHER).await;
+    let url = cluster.url();
+    let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@foo")]);
+    w.host.put_watch(&link).await;
+    let told = async |cluster: &ClusterServers, value: &str| {
+        eventually("the component is told", async || {
+            for node in &cluster.nodes {
+                let _: redis::RedisResult<()> = node.ask(&["SET", "foo", value]).await;
+            }
+            let values = component.told().into_iter().filter_map(|told| told.value);
+            values.last().is_some_and(|last| last == value.as_bytes())
+        })
+        .await;
+    };
+    told(&cluster, "before").await;
+    let log = w.provider.log();
+    assert!(!log.iter().any(|line| line.contains(MISSED[2])), "{log:?}");
+    let victim = cluster.owner(SLOT_OF_FOO, 0).await.unwrap();
+    cluster.nodes[victim].kill();
+    told(&cluster, "after").await;
+    w.provider.logged(MISSED).await;
+    // Once, whatever else came of it.
+    assert_eq!(w.provider.count_logged(MISSED).await, 1);
 }
 
 #[tokio::test]
