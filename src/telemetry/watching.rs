@@ -39,6 +39,8 @@ pub enum Loss {
     /// The connection to Redis was lost for a while, or a cluster got another primary; counted once,
     /// whatever was missed.
     Interrupted,
+    /// The lease of `WATCH_ONCE` was lost while they waited.
+    Lapsed,
 }
 
 /// The span of one attempt to tell a component of a change: reading the value, and the call.
@@ -70,6 +72,7 @@ pub fn lost(changes: usize, why: Loss) {
         Loss::Failed => "failed",
         Loss::Unnameable => "unnameable",
         Loss::Interrupted => "interrupted",
+        Loss::Lapsed => "lapsed",
     };
     LOSSES.add(
         changes as u64,

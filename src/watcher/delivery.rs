@@ -44,7 +44,7 @@ pub struct Delivery {
     /// The way to the values.
     pub link: Arc<Link>,
     /// What waits.
-    pub queue: Arc<Queue>,
+    pub queue: Queue,
     /// Without it this process does not deliver.
     pub lease: Option<Arc<Lease>>,
     /// Changes that were lost.
@@ -81,6 +81,16 @@ impl Delivery {
         }
     }
 
+    /// The lease is lost: nothing that waits is delivered, for another process may deliver by now.
+    pub fn give_up(&self) {
+        self.lapsed(self.queue.clear());
+    }
+
+    fn lapsed(&self, changes: usize) {
+        let why = "they waited when this process lost the lease (WATCH_ONCE)";
+        self.lost(changes, Loss::Lapsed, why);
+    }
+
     /// Notes changes that the component is not told of.
     pub fn lost(&self, changes: usize, loss: Loss, why: &str) {
         if changes == 0 {
@@ -100,6 +110,7 @@ impl Delivery {
 
     async fn attempt(&self, change: &Change, attempts: &mut u32) -> Attempt {
         if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
+            self.lapsed(1);
             return Attempt::Over;
         }
         let span = watching::span();

@@ -82,24 +82,28 @@ impl Lease {
         state.failure.clone()
     }
 
-    /// Tries for the lease and keeps it; `lost` is told when another process has it.
+    /// Tries for the lease and keeps it; `lost` is told when another process may have it.
     pub async fn keep(&self, lost: impl Fn()) {
+        let mut delivers = false;
         loop {
             let started = Instant::now();
-            let held_before = self.is_held();
             let outcome = self.run(TAKE, started + ANSWER).await;
+            // It may have expired since the last time, also where it can be taken again now.
+            let lapsed = !self.is_held();
             let failure = self.note(started, outcome);
-            match (held_before, self.is_held()) {
-                (false, true) => info!(lease = self.key, "this process delivers (WATCH_ONCE)"),
-                (true, false) => {
-                    warn!(
-                        lease = self.key,
-                        "another process may deliver (WATCH_ONCE): this one has lost the lease"
-                    );
-                    lost();
-                }
-                _ => {}
+            let held = self.is_held();
+            if delivers && (lapsed || !held) {
+                warn!(
+                    lease = self.key,
+                    "another process may deliver (WATCH_ONCE): this one has lost the lease"
+                );
+                lost();
+                delivers = false;
             }
+            if held && !delivers {
+                info!(lease = self.key, "this process delivers (WATCH_ONCE)");
+            }
+            delivers = held;
             if let Some(failure) = failure
                 && self.failures.happened(1).is_some()
             {

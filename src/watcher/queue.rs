@@ -86,12 +86,12 @@ impl Queue {
         }
     }
 
-    /// Forgets what waits.
-    pub fn clear(&self) {
+    /// Forgets what waits; answers how many changes that were.
+    pub fn clear(&self) -> usize {
         let mut waiting = self.waiting();
         waiting.lanes.iter_mut().for_each(VecDeque::clear);
-        waiting.changes = 0;
         waiting.bytes = 0;
+        std::mem::take(&mut waiting.changes)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -159,6 +159,17 @@ mod tests {
         }
         let waiting = queue.waiting();
         assert_eq!((waiting.changes, waiting.bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_counted() {
+        let queue = Queue::new(50);
+        for number in 0..60 {
+            queue.push(set(&number.to_string()));
+        }
+        assert_eq!((queue.clear(), queue.clear()), (50, 0));
+        queue.push(set("k"));
+        assert_eq!(queue.next(lane_of("k")).await, set("k"));
     }
 
     #[tokio::test]

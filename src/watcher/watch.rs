@@ -89,13 +89,12 @@ impl Watch {
         let lease = settings
             .watch_once
             .then(|| Arc::new(Lease::new(Arc::clone(&link), &lease_name)));
-        let queue = Arc::new(Queue::new(MOST_CHANGES));
         let delivery = Arc::new(Delivery {
             caller,
             component: component.to_owned(),
             name: name.to_owned(),
             link: Arc::clone(&link),
-            queue: Arc::clone(&queue),
+            queue: Queue::new(MOST_CHANGES),
             lease: lease.clone(),
             losses: Occasionally::default(),
             absences: Occasionally::default(),
@@ -107,8 +106,9 @@ impl Watch {
             })
             .collect();
         if let Some(lease) = lease.clone() {
+            let delivery = Arc::clone(&delivery);
             tasks.push(AbortOnDrop::spawn(async move {
-                lease.keep(|| queue.clear()).await;
+                lease.keep(|| delivery.give_up()).await;
             }));
         }
         let ear = Arc::new(Ear {

@@ -151,6 +151,53 @@ async fn a_deleted_link_gives_the_lease_up() {
     w.no_connections().await;
 }
 
+/// A world with one process that delivers, and its lease's key.
+async fn one(watch: &str) -> (World, String) {
+    let w = World::builder().unlinked().start().await;
+    notify(&w.redis).await;
+    let config = [("WATCH", watch), ("WATCH_ONCE", "true")];
+    w.watch(WATCHER, "default", &config).await;
+    w.provider.logged(&["this process delivers"]).await;
+    let mut keys = leases(&w).await;
+    (w, keys.pop().expect("a lease"))
+}
+
+#[tokio::test]
+async fn what_waits_when_the_lease_is_lost_is_counted() {
+    // No host runs the component, so that changes wait.
+    let (w, key) = one("SET@k*").await;
+    for number in 0..20 {
+        let () = w.redis.ask(&["SET", &format!("k{number}"), "v"]).await;
+    }
+    w.provider.logged(&["WARN", "changes wait for"]).await;
+    let () = w.redis.ask(&["SET", &key, "another", "PX", "60000"]).await;
+    w.provider.logged(&["WARN", "has lost the lease"]).await;
+    w.provider
+        .logged(&["WARN", WATCHER, "not told of", "changes=", "lost the lease"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_lease_that_expired_and_was_taken_again_is_no_secret() {
+    let (mut w, key) = one("SET@k").await;
+    w.provider.signal(rustix::process::Signal::STOP);
+    eventually("the lease expires", async || {
+        let left: i64 = w.redis.ask(&["PTTL", &key]).await;
+        left == -2
+    })
+    .await;
+    w.provider.signal(rustix::process::Signal::CONT);
+    w.provider.logged(&["WARN", "has lost the lease"]).await;
+    eventually("it is taken again", async || !leases(&w).await.is_empty()).await;
+    let component = w.component(WATCHER).await;
+    eventually("it delivers again", async || {
+        set(&w, "v").await;
+        component.count() > 0
+    })
+    .await;
+    assert_eq!(w.provider.count_logged(&["this process delivers"]).await, 2);
+}
+
 #[tokio::test]
 async fn a_lease_that_cannot_be_taken_is_no_secret() {
     let w = World::builder().unlinked().start().await;
