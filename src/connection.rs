@@ -174,7 +174,13 @@ impl Connection {
         let mut attempts = Attempts::new(request, retry, gate, patience);
         loop {
             let node = match replica {
-                Some(replica) if request.is_read() && replica.ready_line().is_some() => replica,
+                Some(replica)
+                    if request.is_read()
+                        && !attempts.was_refused()
+                        && replica.ready_line().is_some() =>
+                {
+                    replica
+                }
                 _ => primary,
             };
             let line = node.line(gate, patience).await?;

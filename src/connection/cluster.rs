@@ -117,7 +117,7 @@ impl Cluster {
             let Hop { node, asking } = match hop.take() {
                 Some(hop) => hop,
                 None => {
-                    let from_replica = is_read && self.read_from_replica;
+                    let from_replica = is_read && self.read_from_replica && !attempts.was_refused();
                     let Some(node) = map.node_of(slot, from_replica) else {
                         self.topology.refresh();
                         if attempts.pause().await {

@@ -186,6 +186,12 @@ impl<'a> Attempts<'a> {
         self.gate
     }
 
+    /// Whether Redis has said that it cannot answer yet. Where a replica did, the primary may be
+    /// able to.
+    pub fn was_refused(&self) -> bool {
+        self.earlier.is_some()
+    }
+
     /// Tries once over a line of `node`, as a guest of a node that is still importing the key's
     /// slot where `asking` says so.
     pub async fn once(&mut self, node: &Node, line: &Line, asking: bool) -> Outcome {

@@ -171,6 +171,45 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn replicas_that_cannot_answer_fail_no_read() {
+    let cluster = ClusterServers::start(1, &["--replica-serve-stale-data", "no"]).await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
+    let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "v")).collect();
+    client.set_many("", &pairs).await.unwrap();
+    let told = async |what: &str, section: &str| {
+        let mut replicas = 0;
+        for (at, node) in cluster.nodes.iter().enumerate() {
+            let stats: String = node.ask(&["INFO", section]).await.unwrap();
+            let is_replica = cluster.primary_of(at).await.is_some();
+            replicas += u32::from(is_replica && stats.contains(what));
+        }
+        replicas
+    };
+    eventually("every replica is read from", async || {
+        client.get_many("", &keys).await.unwrap();
+        told("cmdstat_mget:", "commandstats").await == 3
+    })
+    .await;
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        if let Some(primary) = cluster.primary_of(at).await {
+            node.lose_primary(&cluster.nodes[primary]).await;
+        }
+    }
+    for key in &keys {
+        let value = client.get("", key).await.unwrap();
+        assert_eq!(value.as_deref(), Some(&b"v"[..]));
+    }
+    assert!(client.exists("", keys[0]).await.unwrap());
+    let values = client.get_many("", &keys).await.unwrap();
+    assert!(values.iter().all(Option::is_some), "{values:?}");
+    let refused = told("errorstat_MASTERDOWN", "errorstats").await;
+    assert_eq!(refused, 3, "replicas that refused");
+}
+
+#[tokio::test]
 async fn credentials_that_the_nodes_do_not_take_are_said_so() {
     let mut cluster = ClusterServers::start(0, &[]).await;
     for node in &mut cluster.nodes {

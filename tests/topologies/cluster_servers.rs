@@ -94,6 +94,14 @@ impl ClusterServers {
         None
     }
 
+    /// The primary of a node that is a replica.
+    pub async fn primary_of(&self, node: usize) -> Option<usize> {
+        let info: String = self.nodes[node].ask(&["INFO", "replication"]).await.ok()?;
+        let port = info.lines().find_map(|l| l.strip_prefix("master_port:"))?;
+        let port: u16 = port.trim().parse().ok()?;
+        self.nodes.iter().position(|node| node.port == port)
+    }
+
     /// Moves slots from one node to another with `redis-cli`, keys and all.
     pub async fn move_slots(&self, from: usize, to: usize, count: u16) {
         let id = async |node: usize| {

@@ -153,6 +153,34 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
     whole_suite_of_writes(&client).await;
 }
 
+#[tokio::test]
+async fn replicas_that_cannot_answer_fail_no_read() {
+    let redis = SentinelServers::with(&["--replica-serve-stale-data", "no"], "", None).await;
+    let w = world().await;
+    let client = link(&w, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
+    client.set("", "k", b"v").await.unwrap();
+    let reads = async || {
+        let mut refused = 0;
+        for replica in &redis.servers[1..] {
+            let stats: String = replica.ask(&["INFO", "commandstats"]).await.unwrap();
+            refused += u32::from(stats.contains("cmdstat_get:"));
+        }
+        refused
+    };
+    eventually("a replica is read from", async || {
+        client.get("", "k").await.unwrap();
+        reads().await > 0
+    })
+    .await;
+    for replica in &redis.servers[1..] {
+        replica.lose_primary(&redis.servers[0]).await;
+    }
+    let value = client.get("", "k").await.unwrap();
+    assert_eq!(value.as_deref(), Some(&b"v"[..]));
+    let values = client.get_many("", &["k"]).await.unwrap();
+    assert_eq!(values.len(), 1);
+}
+
 /// Writes are the primary's, also where reads are not.
 async fn whole_suite_of_writes(client: &Client) {
     assert_eq!(client.increment("", "n", 3).await.unwrap(), 3);

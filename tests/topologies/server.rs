@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::common::ports;
 use crate::common::process::Process;
-use crate::common::wait::{eventually_some, patience};
+use crate::common::wait::{eventually, eventually_some, patience};
 
 /// A server that listens on a port of 127.0.0.1, and perhaps with TLS on another.
 pub struct Server {
@@ -106,6 +106,24 @@ impl Server {
     pub async fn is_in_sync(&self) -> bool {
         let info: redis::RedisResult<String> = self.ask(&["INFO", "replication"]).await;
         info.is_ok_and(|i| i.contains("role:master") || i.contains("master_link_status:up"))
+    }
+
+    /// Has it lose its primary, which goes on without it.
+    pub async fn lose_primary(&self, primary: &Self) {
+        // Redis 6.2 sets one at a time.
+        for setting in [["masteruser", "nobody"], ["masterauth", "wrong"]] {
+            let words = [&["CONFIG", "SET"], &setting[..]].concat();
+            let _: String = self.ask(&words).await.unwrap();
+        }
+        let _: i64 = primary
+            .ask(&["CLIENT", "KILL", "TYPE", "replica"])
+            .await
+            .unwrap();
+        eventually("the replica is without its primary", async || {
+            let link: redis::RedisResult<String> = self.ask(&["INFO", "replication"]).await;
+            link.is_ok_and(|i| i.contains("master_link_status:down"))
+        })
+        .await;
     }
 
     /// Runs a command given in words.
