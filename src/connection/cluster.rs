@@ -113,7 +113,9 @@ impl Cluster {
         let mut hop: Option<Hop> = None;
         let mut hops = 0;
         loop {
-            let map = self.map(attempts.patience.deadline).await?;
+            let map = self
+                .map(attempts.gate(), attempts.patience.deadline)
+                .await?;
             let Hop { node, asking } = match hop.take() {
                 Some(hop) => hop,
                 None => {
@@ -178,17 +180,21 @@ impl Cluster {
     }
 
     /// The map of slots, waiting for the first one if need be.
-    async fn map(&self, deadline: Instant) -> Result<Arc<Map>, Error> {
-        match timeout_at(deadline, self.topology.map()).await {
-            Ok(Some(map)) => Ok(map),
-            _ => Err(self.outage().map_or_else(
-                || {
-                    let text = format!("cannot reach {}: no node answered yet", self.address);
-                    Error::of(Kind::Unreachable, text)
-                },
-                |outage| Error::Other(outage.failure),
-            )),
+    async fn map(&self, gate: &Gate, deadline: Instant) -> Result<Arc<Map>, Error> {
+        if let Some(map) = self.topology.map() {
+            return Ok(map);
         }
+        let _waiting = gate.wait()?;
+        if let Ok(Some(map)) = timeout_at(deadline, self.topology.first_map()).await {
+            return Ok(map);
+        }
+        Err(self.outage().map_or_else(
+            || {
+                let text = format!("cannot reach {}: its map came too late", self.address);
+                Error::of(Kind::Unreachable, text)
+            },
+            |outage| Error::Other(outage.failure),
+        ))
     }
 
     /// One page of one node; after its last page, the next node's first. Nodes are told apart by
@@ -204,7 +210,7 @@ impl Cluster {
             return Err(Error::unexpected_answer("SCAN"));
         };
         let (slot, inner) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
-        let map = self.map(patience.deadline).await?;
+        let map = self.map(gate, patience.deadline).await?;
         // An invented cursor may name no slot.
         let slot = u16::try_from(slot).unwrap_or_default();
         // Whoever has the slot now goes on with it.

@@ -113,6 +113,11 @@ impl Node {
         self.state.borrow().line()
     }
 
+    /// Whether somebody has to act before there can be a connection.
+    pub fn is_refused(&self) -> bool {
+        self.state.borrow().is_refused()
+    }
+
     /// The established connection, waiting for it if need be.
     ///
     /// # Errors

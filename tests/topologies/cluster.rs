@@ -1,13 +1,19 @@
 //! Clusters: every function, keys that move, primaries that die.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::cluster_servers::ClusterServers;
-use crate::common::client::{Client, other};
+use crate::common::client::{Client, Error, other};
 use crate::common::host::Link;
+use crate::common::ports;
 use crate::common::wait::{eventually, eventually_some};
 use crate::common::world::World;
 use crate::load::Load;
+use crate::server::Server;
 use crate::whole_suite::whole_suite;
 
 async fn link(w: &World, config: &[(&str, &str)]) -> Client {
@@ -122,7 +128,7 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
         (owner != victim).then_some(owner)
     })
     .await;
-    let promoted = tokio::time::Instant::now();
+    let promoted = Instant::now();
     assert_ne!(heir, victim);
     eventually("the key can be written again", async || {
         client.set("", "foo", b"after").await.is_ok()
@@ -221,11 +227,88 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
     let w = world().await;
     let url = |password: &str| cluster.url().replace("//", &format!("//app:{password}@"));
     let client = link(&w, &[("URL", &url("wrong"))]).await;
+    let asked = Instant::now();
     let error = other(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
+    // Far less than the call's time: nobody waits for a password to become right.
+    assert!(asked.elapsed() < Duration::from_secs(5));
     w.unlink("c", "default").await;
     let client = link(&w, &[("URL", &url("right"))]).await;
     client.set("", "k", b"v").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_cluster_is_said_so_at_once() {
+    let single = Server::start(&[]).await;
+    let mut w = world().await;
+    let url = single.url().replace("redis:", "redis-cluster:");
+    let put = Instant::now();
+    let client = link(&w, &[("URL", &url)]).await;
+    let refusal = "cluster support disabled";
+    // The first ones may come before the server has been asked.
+    eventually("calls answer at once", async || {
+        let asked = Instant::now();
+        let error = other(client.get("", "k").await);
+        assert!(
+            error.contains(refusal) && error.contains("redis://)"),
+            "{error}"
+        );
+        asked.elapsed() < Duration::from_secs(1)
+    })
+    .await;
+    let message = eventually_some("the provider is unhealthy", async || {
+        w.host.health().await.unwrap().message
+    })
+    .await;
+    assert!(message.contains(refusal), "{message}");
+    let after = put.elapsed();
+    assert!(
+        after >= Duration::from_secs(10),
+        "unhealthy after {after:?} already"
+    );
+    let lines = w.provider.count_logged(&["WARN", refusal]).await;
+    assert_eq!(lines, 1, "it is not said at each attempt");
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
+    let cluster = ClusterServers::start(0, &[]).await;
+    for node in &cluster.nodes {
+        let rules = ["on", ">pw", "~*", "+@all", "-cluster"];
+        let words = [&["ACL", "SETUSER", "app"], &rules[..]].concat();
+        let _: String = node.ask(&words).await.unwrap();
+    }
+    let w = world().await;
+    let url = cluster.url().replace("//", "//app:pw@");
+    let client = link(&w, &[("URL", &url)]).await;
+    let asked = Instant::now();
+    let error = other(client.get("", "k").await);
+    assert!(
+        error.contains("NOPERM") && error.contains("+cluster|slots"),
+        "{error}"
+    );
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    // As soon as it may, the link works.
+    for node in &cluster.nodes {
+        let words = ["ACL", "SETUSER", "app", "+cluster|slots"];
+        let _: String = node.ask(&words).await.unwrap();
+    }
+    eventually("calls are served", async || {
+        client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_the_first_map_are_limited() {
+    let nobody = format!("redis-cluster://127.0.0.1:{}", ports::free());
+    let w = world().await;
+    let client = link(&w, &[("URL", &nobody), ("MAX_WAITING", "2")]).await;
+    let answers = join_all((0..10).map(|_| client.get("", "k"))).await;
+    let refused = answers
+        .into_iter()
+        .filter(|answer| matches!(answer, Err(Error::Other(why)) if why.contains("MAX_WAITING")));
+    assert_eq!(refused.count(), 8);
 }
 
 #[tokio::test]
@@ -250,7 +333,7 @@ async fn a_batch_of_which_a_part_fails_is_an_error() {
         .await
         .unwrap();
     cluster.nodes[2].kill();
-    let client = client.timeout(std::time::Duration::from_secs(20));
+    let client = client.timeout(Duration::from_secs(20));
     let error = other(client.get_many("", &["foo", "bar"]).await);
     assert!(error.contains("cannot reach"), "{error}");
     let error = other(client.set_many("", &[("foo", "3"), ("bar", "4")]).await);

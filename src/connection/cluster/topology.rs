@@ -2,24 +2,28 @@
 //! saw that the map is wrong, while a node is away, and now and then.
 //!
 //! It owns the connections to the nodes: one for each that the map names, and the seeds' as long as
-//! there is no map, or none of its nodes can be reached.
+//! there is no map, or none of its nodes can be reached. As long as there is no map, it knows why.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::ServerError;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
-use tracing::info;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::slots::{Map, Range, Shard, ranges};
 use crate::cache::Cache;
 use crate::connection::dial::Site;
 use crate::connection::line::Reply;
-use crate::connection::node::Node;
+use crate::connection::node::{Node, passes};
 use crate::connection::place::Place;
 use crate::connection::request::Request;
+use crate::connection::supervisor::client_name;
+use crate::connection::trouble::Trouble;
 use crate::connection::{Outage, Target};
+use crate::error::{Failure, Kind, in_words};
 use crate::settings::address::Endpoint;
 use crate::task::AbortOnDrop;
 
@@ -32,9 +36,19 @@ const NOW_AND_THEN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Topology {
     map: watch::Receiver<Option<Arc<Map>>>,
+    no_map: watch::Receiver<Option<NoMap>>,
+    since: Instant,
     nodes: Arc<Nodes>,
     stale: Arc<Notify>,
     _refresher: AbortOnDrop,
+}
+
+/// Why there is no map.
+#[derive(Clone, Debug)]
+struct NoMap {
+    failure: Failure,
+    /// Somebody has to act first, so that waiting for it is in vain.
+    lasting: bool,
 }
 
 /// The connections. A node may have two: one of them reads although it is a replica.
@@ -51,8 +65,10 @@ struct Refresher {
     nodes: Arc<Nodes>,
     stale: Arc<Notify>,
     map: watch::Sender<Option<Arc<Map>>>,
+    no_map: watch::Sender<Option<NoMap>>,
     ranges: Vec<Range>,
     turn: usize,
+    trouble: Trouble,
 }
 
 impl Topology {
@@ -72,29 +88,42 @@ impl Topology {
         });
         let stale = Arc::new(Notify::new());
         let (sender, map) = watch::channel(None);
+        let (no_map_sender, no_map) = watch::channel(None);
         let refresher = Refresher {
             nodes: Arc::clone(&nodes),
             stale: Arc::clone(&stale),
             map: sender,
+            no_map: no_map_sender,
             ranges: Vec::new(),
             turn: 0,
+            trouble: Trouble::new(),
         };
         Self {
             map,
+            no_map,
+            since: Instant::now(),
             nodes,
             stale,
             _refresher: AbortOnDrop::spawn(refresher.run()),
         }
     }
 
-    /// The map; `None` when the link is gone before there was one.
-    pub async fn map(&self) -> Option<Arc<Map>> {
-        if let Some(map) = self.map.borrow().as_ref() {
-            return Some(Arc::clone(map));
-        }
+    /// The map, if there is one yet.
+    pub fn map(&self) -> Option<Arc<Map>> {
+        self.map.borrow().clone()
+    }
+
+    /// Waits for the first map; `None` when somebody has to act before there can be one, or the
+    /// link is gone.
+    pub async fn first_map(&self) -> Option<Arc<Map>> {
         let mut map = self.map.clone();
-        let there = map.wait_for(Option::is_some).await.ok()?;
-        there.clone()
+        let mut no_map = self.no_map.clone();
+        let in_vain = |why: &Option<NoMap>| why.as_ref().is_some_and(|why| why.lasting);
+        tokio::select! {
+            biased;
+            there = map.wait_for(Option::is_some) => there.ok().and_then(|map| map.clone()),
+            _ = no_map.wait_for(in_vain) => None,
+        }
     }
 
     /// The map, as it changes.
@@ -121,20 +150,45 @@ impl Topology {
         self.nodes.get(endpoint, false)
     }
 
-    /// The earliest outage of a node that is needed.
+    /// The earliest outage of a node that is needed, or that there is no map yet.
     pub fn outage(&self) -> Option<Outage> {
-        let outages: Vec<Outage> = match self.map.borrow().as_ref() {
-            Some(map) => {
-                let primaries = map.shards().iter().map(|shard| &shard.primary);
-                primaries.filter_map(|node| node.outage()).collect()
-            }
-            None => {
-                let seeds = self.nodes.seeds.iter();
-                let seeds = seeds.map(|seed| self.nodes.get(seed, false));
-                seeds.filter_map(|node| node.outage()).collect()
-            }
+        if let Some(map) = self.map.borrow().as_ref() {
+            let primaries = map.shards().iter().map(|shard| &shard.primary);
+            let outages = primaries.filter_map(|node| node.outage());
+            return outages.min_by_key(|outage| outage.since);
+        }
+        let no_map = self.no_map.borrow().clone();
+        Some(Outage {
+            since: self.since,
+            failure: no_map.map_or_else(|| self.nodes.unreachable(), |why| why.failure),
+        })
+    }
+}
+
+impl NoMap {
+    /// A node refused to tell.
+    fn refused(address: &str, refusal: &ServerError, scheme: &str) -> Self {
+        let lasting = !passes(refusal.code());
+        let hint = match refusal.code() {
+            "NOPERM" => " (the user needs +cluster|slots)".to_owned(),
+            _ if lasting => format!(" (if it is no cluster, the URL begins with {scheme}://)"),
+            _ => String::new(),
         };
-        outages.into_iter().min_by_key(|outage| outage.since)
+        let words = in_words(refusal);
+        let text = format!("{address} does not say which node has which keys: {words}{hint}");
+        Self {
+            failure: Failure::new(Kind::Refused, text),
+            lasting,
+        }
+    }
+
+    /// A node answered, and it is no map.
+    fn useless(address: &str, why: &str) -> Self {
+        let text = format!("{address} does not say which node has which keys: {why}");
+        Self {
+            failure: Failure::new(Kind::Unreachable, text),
+            lasting: false,
+        }
     }
 }
 
@@ -147,19 +201,44 @@ impl Nodes {
         Arc::clone(node)
     }
 
-    fn connect(&self, endpoint: &Endpoint, reads_replica: bool) -> Node {
-        let scheme = if self.target.address.tls {
+    fn seeds(&self) -> impl Iterator<Item = Arc<Node>> {
+        self.seeds.iter().map(|seed| self.get(seed, false))
+    }
+
+    /// Why none of the seeds can be asked.
+    fn unreachable(&self) -> Failure {
+        let outages = self.seeds().filter_map(|node| node.outage());
+        let earliest = outages.min_by_key(|outage| outage.since);
+        earliest.map_or_else(
+            || {
+                let address = &self.target.address;
+                let text = format!("cannot reach {address}: no node answered yet");
+                Failure::new(Kind::Unreachable, text)
+            },
+            |outage| outage.failure,
+        )
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.target.address.tls {
             "rediss"
         } else {
             "redis"
-        };
+        }
+    }
+
+    fn address(&self, endpoint: &Endpoint) -> String {
+        format!("{}://{endpoint}", self.scheme())
+    }
+
+    fn connect(&self, endpoint: &Endpoint, reads_replica: bool) -> Node {
         let site = Site::Tcp(endpoint.clone());
         let place = if reads_replica {
             Place::ClusterReplica(site)
         } else {
             Place::Server(site)
         };
-        let address = format!("{scheme}://{endpoint}");
+        let address = self.address(endpoint);
         let cache = self.cache.as_ref();
         Node::start(self.target.clone(), place, address, &self.name, cache)
     }
@@ -189,8 +268,11 @@ impl Nodes {
 impl Refresher {
     async fn run(mut self) {
         loop {
-            if let Some(ranges) = self.ask().await {
-                self.adopt(ranges);
+            match self.ask().await {
+                Ok(ranges) => self.adopt(ranges),
+                Err(why) => {
+                    self.no_map.send_replace(Some(why));
+                }
             }
             let complete = match self.map.borrow().as_ref() {
                 Some(map) => map
@@ -212,35 +294,64 @@ impl Refresher {
 
     /// Asks one node after another, beginning with another one each time: one that has been cut off
     /// must not have the last word again and again.
-    async fn ask(&mut self) -> Option<Vec<Range>> {
+    async fn ask(&mut self) -> Result<Vec<Range>, NoMap> {
         let mut ready = self.nodes.ready();
-        if ready.is_empty() {
-            for seed in &self.nodes.seeds {
-                self.nodes.get(seed, false);
-            }
-            return None;
-        }
         self.turn = self.turn.wrapping_add(1);
-        let first = self.turn % ready.len();
+        let first = self.turn % ready.len().max(1);
         ready.rotate_left(first);
         let question = Request::One(redis::cmd("CLUSTER").arg("SLOTS").take());
+        let mut latest: Option<NoMap> = None;
         for (endpoint, node) in ready {
             let Some(line) = node.ready_line() else {
                 continue;
             };
             let limit = self.nodes.target.response_timeout;
-            match timeout(limit, line.send(&question, false)).await {
-                Ok(Reply::Answer(answer)) => {
-                    let ranges = ranges(&answer, &endpoint).filter(|ranges| !ranges.is_empty());
-                    if ranges.is_some() {
-                        return ranges;
-                    }
+            let address = self.nodes.address(&endpoint);
+            let why = match timeout(limit, line.send(&question, false)).await {
+                Ok(Reply::Answer(answer)) => match ranges(&answer, &endpoint) {
+                    Some(ranges) if !ranges.is_empty() => return Ok(ranges),
+                    Some(_) => NoMap::useless(&address, "it knows of no slots"),
+                    None => NoMap::useless(&address, "its answer is not one that Redis gives"),
+                },
+                Ok(Reply::Refusal(refusal)) => {
+                    NoMap::refused(&address, &refusal, self.nodes.scheme())
                 }
-                Ok(Reply::Refusal(_) | Reply::Lost) => {}
-                Err(_) => line.suspect(),
+                Ok(Reply::Lost) => continue,
+                Err(_) => {
+                    line.suspect();
+                    continue;
+                }
+            };
+            // What may pass counts: another node may tell soon.
+            if latest.as_ref().is_none_or(|latest| latest.lasting) {
+                latest = Some(why);
             }
         }
-        None
+        Err(self.no_map(latest))
+    }
+
+    /// Why nobody told the map: what a node that was asked said, or that none could be asked.
+    fn no_map(&mut self, said: Option<NoMap>) -> NoMap {
+        let Some(NoMap { failure, lasting }) = said else {
+            // Also connects to the seeds, where the map names others.
+            return NoMap {
+                failure: self.nodes.unreachable(),
+                lasting: self.nodes.seeds().all(|seed| seed.is_refused()),
+            };
+        };
+        if self.trouble.is_news(failure.text()) {
+            warn!(
+                redis = %self.nodes.target.address,
+                client = client_name(&self.nodes.name),
+                reason = %failure,
+                "no map of the cluster's slots; asking again until there is one"
+            );
+        }
+        let lasting = lasting
+            && self.map.borrow().is_none()
+            // Another seed may tell as soon as it can be reached.
+            && self.nodes.seeds().all(|seed| seed.ready_line().is_some() || seed.is_refused());
+        NoMap { failure, lasting }
     }
 
     fn adopt(&mut self, mut ranges: Vec<Range>) {
