@@ -146,11 +146,9 @@ impl Cluster {
             };
             match attempts.once(&node, &line, asking).await {
                 Outcome::Done(result) => return attempts.answered(result),
-                Outcome::Again => {
-                    if line.is_closed() {
-                        self.topology.refresh();
-                    }
-                }
+                // It broke, or the node has lost the cluster (CLUSTERDOWN): the slot may have another
+                // node by now, of which this one will never tell.
+                Outcome::Again => self.topology.refresh(),
                 Outcome::Elsewhere(refusal) => {
                     hop = Some(self.follow(&refusal)?);
                     hops += 1;
