@@ -44,6 +44,7 @@ pub use request::{Patience, Request, Retry};
 
 use cluster::Cluster;
 use dial::Site;
+use gate::Caller;
 use node::{Attempts, Node, Outcome};
 use place::Place;
 pub use place::Places;
@@ -171,7 +172,8 @@ impl Connection {
                 return Box::pin(cluster.ask(request, retry, gate, patience)).await;
             }
         };
-        let mut attempts = Attempts::new(request, retry, gate, patience);
+        let caller = Caller::Whole(gate);
+        let mut attempts = Attempts::new(request, retry, caller, patience);
         loop {
             let node = match replica {
                 Some(replica)
@@ -183,7 +185,7 @@ impl Connection {
                 }
                 _ => primary,
             };
-            let line = node.line(gate, patience).await?;
+            let line = node.line(caller, patience).await?;
             match attempts.once(node, &line, false).await {
                 Outcome::Done(result) => return attempts.answered(result),
                 Outcome::Again => {}

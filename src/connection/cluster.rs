@@ -10,12 +10,12 @@ mod topology;
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use redis::{ServerError, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::gate::Gate;
+use super::gate::{Caller, Gate, Party};
 use super::node::{Answered, Attempts, Node, Outcome};
 use super::request::{Patience, Request, Retry};
 use super::{Outage, Target};
@@ -28,6 +28,8 @@ use topology::Topology;
 
 /// How often a request follows a key that is said to be elsewhere, without a pause in between.
 const MOST_HOPS: u32 = 5;
+/// How many parts of a batch are under way at once: a batch may have as many as there are slots.
+const PARTS_AT_ONCE: usize = 1024;
 /// A cursor of a listing holds the node's lowest slot above, and the node's own cursor below.
 const CURSOR_BITS: u32 = 50;
 
@@ -85,15 +87,21 @@ impl Cluster {
     ) -> Result<Answered, Error> {
         match split::plan(request) {
             Plan::Whole(slot) => {
-                let attempts = Attempts::new(request, retry, gate, patience);
+                let attempts = Attempts::new(request, retry, Caller::Whole(gate), patience);
                 self.ask_slot(slot, attempts, request.is_read()).await
             }
             Plan::Parts(parts) => {
-                let answers = parts.iter().map(|Part { slot, request, .. }| {
-                    let attempts = Attempts::new(request, retry, gate, patience);
-                    self.ask_slot(*slot, attempts, request.is_read())
-                });
-                let answers = try_join_all(answers).await?;
+                let party = Party::new(gate);
+                let caller = Caller::Part(&party);
+                let answers: Vec<_> = parts
+                    .iter()
+                    .map(|Part { slot, request, .. }| {
+                        let attempts = Attempts::new(request, retry, caller, patience);
+                        self.ask_slot(*slot, attempts, request.is_read())
+                    })
+                    .collect();
+                let answers = stream::iter(answers).buffered(PARTS_AT_ONCE);
+                let answers: Vec<Answered> = answers.try_collect().await?;
                 let values = answers.into_iter().map(|answer| answer.value).collect();
                 split::merge(request, &parts, values).map(Answered::from)
             }
@@ -114,7 +122,7 @@ impl Cluster {
         let mut hops = 0;
         loop {
             let map = self
-                .map(attempts.gate(), attempts.patience.deadline)
+                .map(attempts.caller(), attempts.patience.deadline)
                 .await?;
             let Hop { node, asking } = match hop.take() {
                 Some(hop) => hop,
@@ -141,7 +149,7 @@ impl Cluster {
             }
             // While its node is away, the slot may get another one.
             let line = tokio::select! {
-                line = node.line(attempts.gate(), attempts.patience) => line?,
+                line = node.line(attempts.caller(), attempts.patience) => line?,
                 () = self.topology.differs_from(&map) => continue,
             };
             match attempts.once(&node, &line, asking).await {
@@ -178,11 +186,11 @@ impl Cluster {
     }
 
     /// The map of slots, waiting for the first one if need be.
-    async fn map(&self, gate: &Gate, deadline: Instant) -> Result<Arc<Map>, Error> {
+    async fn map(&self, caller: Caller<'_>, deadline: Instant) -> Result<Arc<Map>, Error> {
         if let Some(map) = self.topology.map() {
             return Ok(map);
         }
-        let _waiting = gate.wait()?;
+        let _waiting = caller.wait()?;
         if let Ok(Some(map)) = timeout_at(deadline, self.topology.first_map()).await {
             return Ok(map);
         }
@@ -208,7 +216,7 @@ impl Cluster {
             return Err(Error::unexpected_answer("SCAN"));
         };
         let (slot, inner) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
-        let map = self.map(gate, patience.deadline).await?;
+        let map = self.map(Caller::Whole(gate), patience.deadline).await?;
         // An invented cursor may name no slot.
         let slot = u16::try_from(slot).unwrap_or_default();
         // Whoever has the slot now goes on with it.
@@ -221,7 +229,7 @@ impl Cluster {
             return Ok(split::page(0, Vec::new()));
         };
         let page = scan(inner);
-        let attempts = Attempts::new(&page, retry, gate, patience);
+        let attempts = Attempts::new(&page, retry, Caller::Whole(gate), patience);
         let answered = self.ask_slot(shard, attempts, false).await?;
         let (next, keys) = super::answer::scan_page(answered.value)?;
         let cursor = if next != 0 {

@@ -1,11 +1,13 @@
 //! How many calls of a link may be with Redis at once, and how many may wait for that.
 //!
 //! Without it a slow Redis would collect calls without limit. It belongs to a link, not to its
-//! connection: links that share a connection are limited each for itself.
+//! connection: links that share a connection are limited each for itself. A call in parts, for several
+//! nodes of a cluster, is one call here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError, Weak};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind};
@@ -21,6 +23,31 @@ pub struct Gate {
 /// The place of a call that waits.
 #[derive(Debug)]
 pub struct Waiting<'a>(&'a AtomicUsize);
+
+/// A call that comes in parts: those that are with Redis at the same time share a turn, those that
+/// wait a place.
+#[derive(Debug)]
+pub struct Party<'a> {
+    gate: &'a Gate,
+    turn: Mutex<Weak<SemaphorePermit<'a>>>,
+    waiting: SyncMutex<Weak<Waiting<'a>>>,
+}
+
+/// Who comes to a gate.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// A call.
+    Whole(&'a Gate),
+    /// A part of one.
+    Part(&'a Party<'a>),
+}
+
+/// Something that a caller has for itself, or with the other parts of its call, until it is dropped.
+#[derive(Debug)]
+pub struct Held<T> {
+    _own: Option<T>,
+    _shared: Option<Arc<T>>,
+}
 
 impl Gate {
     /// A gate for so many calls at once and so many waiting ones.
@@ -70,6 +97,74 @@ impl Gate {
     }
 }
 
+impl<'a> Party<'a> {
+    /// A call of which no part has come yet.
+    pub fn new(gate: &'a Gate) -> Self {
+        Self {
+            gate,
+            turn: Mutex::default(),
+            waiting: SyncMutex::default(),
+        }
+    }
+}
+
+impl<'a> Caller<'a> {
+    /// Takes a turn, as [`Gate::turn`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn turn(self, deadline: Instant) -> Result<Held<SemaphorePermit<'a>>, Error> {
+        let party = match self {
+            Self::Whole(gate) => return gate.turn(deadline).await.map(Held::own),
+            Self::Part(party) => party,
+        };
+        // One part waits for the turn, and the others for that part.
+        let mut turn = party.turn.lock().await;
+        if let Some(turn) = turn.upgrade() {
+            return Ok(Held::shared(turn));
+        }
+        let new = Arc::new(party.gate.turn(deadline).await?);
+        *turn = Arc::downgrade(&new);
+        Ok(Held::shared(new))
+    }
+
+    /// Takes a place among the waiting calls, as [`Gate::wait`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn wait(self) -> Result<Held<Waiting<'a>>, Error> {
+        let party = match self {
+            Self::Whole(gate) => return gate.wait().map(Held::own),
+            Self::Part(party) => party,
+        };
+        let mut waiting = party.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = waiting.upgrade() {
+            return Ok(Held::shared(waiting));
+        }
+        let new = Arc::new(party.gate.wait()?);
+        *waiting = Arc::downgrade(&new);
+        Ok(Held::shared(new))
+    }
+}
+
+impl<T> Held<T> {
+    fn own(it: T) -> Self {
+        Self {
+            _own: Some(it),
+            _shared: None,
+        }
+    }
+
+    fn shared(it: Arc<T>) -> Self {
+        Self {
+            _own: None,
+            _shared: Some(it),
+        }
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -95,5 +190,34 @@ mod tests {
         drop(turn);
         assert!(gate.turn(deadline).await.is_ok());
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_in_parts_is_one_call() {
+        let gate = Gate::new(1, 1);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let party = Party::new(&gate);
+        let part = Caller::Part(&party);
+        let first = part.turn(deadline).await.unwrap();
+        let second = part.turn(deadline).await.unwrap();
+        drop(first);
+        gate.turn(deadline).await.unwrap_err();
+        drop(second);
+        drop(gate.turn(deadline).await.unwrap());
+
+        let waiting = (part.wait().unwrap(), part.wait().unwrap());
+        gate.wait().unwrap_err();
+        drop(waiting);
+        assert!(gate.wait().is_ok());
+
+        // They wait together, too.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let turn = gate.turn(deadline).await.unwrap();
+        let parts = async { tokio::join!(part.turn(deadline), part.turn(deadline)) };
+        let (parts, ()) = tokio::join!(parts, async {
+            tokio::task::yield_now().await;
+            drop(turn);
+        });
+        assert!(parts.0.is_ok() && parts.1.is_ok());
     }
 }

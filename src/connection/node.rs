@@ -11,7 +11,7 @@ use redis::{ServerError, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::gate::Gate;
+use super::gate::Caller;
 use super::line::{Line, Reply};
 use super::place::Place;
 use super::request::{Patience, Request, Retry};
@@ -38,7 +38,7 @@ pub struct Node {
 pub struct Attempts<'a> {
     request: &'a Request,
     retry: Retry,
-    gate: &'a Gate,
+    caller: Caller<'a>,
     /// How long it may take.
     pub patience: Patience,
     retries: u32,
@@ -123,11 +123,11 @@ impl Node {
     /// # Errors
     ///
     /// Why there is none, too late or without hope.
-    pub async fn line(&self, gate: &Gate, patience: Patience) -> Result<Arc<Line>, Error> {
+    pub async fn line(&self, caller: Caller<'_>, patience: Patience) -> Result<Arc<Line>, Error> {
         if let Some(line) = self.ready_line() {
             return Ok(line);
         }
-        let _waiting = gate.wait()?;
+        let _waiting = caller.wait()?;
         let mut state = self.state.clone();
         let limit = if state.borrow().is_hung() {
             patience
@@ -161,11 +161,11 @@ impl Node {
 
 impl<'a> Attempts<'a> {
     /// A request that has not been tried yet.
-    pub fn new(request: &'a Request, retry: Retry, gate: &'a Gate, patience: Patience) -> Self {
+    pub fn new(request: &'a Request, retry: Retry, caller: Caller<'a>, patience: Patience) -> Self {
         Self {
             request,
             retry,
-            gate,
+            caller,
             patience,
             retries: 0,
             pause: FIRST_PAUSE,
@@ -186,9 +186,9 @@ impl<'a> Attempts<'a> {
         })
     }
 
-    /// Who limits how many requests there are at once.
-    pub fn gate(&self) -> &'a Gate {
-        self.gate
+    /// Who it is for the gate, which limits how many requests there are at once.
+    pub fn caller(&self) -> Caller<'a> {
+        self.caller
     }
 
     /// Whether Redis has said that it cannot answer yet. Where a replica did, the primary may be
@@ -200,7 +200,7 @@ impl<'a> Attempts<'a> {
     /// Tries once over a line of `node`, as a guest of a node that is still importing the key's
     /// slot where `asking` says so.
     pub async fn once(&mut self, node: &Node, line: &Line, asking: bool) -> Outcome {
-        let turn = match self.gate.turn(self.patience.deadline).await {
+        let turn = match self.caller.turn(self.patience.deadline).await {
             Ok(turn) => turn,
             Err(error) => return Outcome::Done(Err(error)),
         };

@@ -66,6 +66,37 @@ async fn batches_with_a_time_to_live_work_too() {
 }
 
 #[tokio::test]
+async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
+    let cluster = ClusterServers::start(0, &[]).await;
+    let w = world().await;
+    let url = cluster.url();
+    let limits = [("MAX_IN_FLIGHT", "4"), ("MAX_WAITING", "0")];
+    let client = link(&w, &[&[("URL", &*url)], &limits[..]].concat()).await;
+    eventually("every node is connected to", async || {
+        let mut connected = 0;
+        for node in &cluster.nodes {
+            let clients: String = node.ask(&["CLIENT", "LIST"]).await.unwrap();
+            connected += u32::from(clients.contains("name=kvredis"));
+        }
+        connected == 3 && client.get("", "k").await.is_ok()
+    })
+    .await;
+    let batch = async |name: &str| {
+        let keys: Vec<String> = (0..200).map(|n| format!("{name}-{n}")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (*key, *key)).collect();
+        client.set_many("", &pairs).await.unwrap();
+        let values = client.get_many("", &keys).await.unwrap();
+        assert_eq!(values.iter().flatten().count(), keys.len());
+        client.delete_many("", &keys).await.unwrap();
+        let values = client.get_many("", &keys).await.unwrap();
+        assert_eq!(values.iter().flatten().count(), 0);
+    };
+    // As many as may be with Redis at once.
+    tokio::join!(batch("a"), batch("b"), batch("c"), batch("d"));
+}
+
+#[tokio::test]
 async fn a_listing_is_complete_over_all_nodes() {
     let cluster = ClusterServers::start(0, &[]).await;
     let w = world().await;
