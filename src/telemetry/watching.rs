@@ -55,6 +55,38 @@ pub fn span() -> Span {
     )
 }
 
+impl Loss {
+    const ALL: [Self; 5] = [
+        Self::Dropped,
+        Self::Failed,
+        Self::Unnameable,
+        Self::Interrupted,
+        Self::Lapsed,
+    ];
+
+    fn reason(self) -> KeyValue {
+        let reason = match self {
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::Unnameable => "unnameable",
+            Self::Interrupted => "interrupted",
+            Self::Lapsed => "lapsed",
+        };
+        KeyValue::new("kvredis.watch.loss.reason", reason)
+    }
+}
+
+/// A link watches from now on.
+pub fn begins() {
+    if metrics() {
+        // Without an event, so that the first one is an increase.
+        DELIVERIES.add(0, &[]);
+        for loss in Loss::ALL {
+            LOSSES.add(0, &[loss.reason()]);
+        }
+    }
+}
+
 /// A component was called.
 pub fn delivered() {
     if metrics() {
@@ -64,18 +96,7 @@ pub fn delivered() {
 
 /// Components were not called.
 pub fn lost(changes: usize, why: Loss) {
-    if !metrics() {
-        return;
+    if metrics() {
+        LOSSES.add(changes as u64, &[why.reason()]);
     }
-    let reason = match why {
-        Loss::Dropped => "dropped",
-        Loss::Failed => "failed",
-        Loss::Unnameable => "unnameable",
-        Loss::Interrupted => "interrupted",
-        Loss::Lapsed => "lapsed",
-    };
-    LOSSES.add(
-        changes as u64,
-        &[KeyValue::new("kvredis.watch.loss.reason", reason)],
-    );
 }

@@ -118,6 +118,7 @@ impl Watch {
             interruptions: Occasionally::default(),
             delivery,
         });
+        watching::begins();
         let subscription = Subscription::start(places, target, &client, wish, ear);
         Ok(Self {
             link,

@@ -221,6 +221,19 @@ async fn deliveries_and_losses_are_counted() {
     let component = w.component("watcher").await;
     w.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
         .await;
+    // Only what was nothing can be seen to increase.
+    let zeros = async |metric: &str| {
+        let points = collector.points();
+        let zeros = points.iter().filter(|point| point.metric == metric);
+        zeros.filter(|point| point.value == 0.0).count()
+    };
+    eventually_eq("there are zeros", (1, 5), async || {
+        (
+            zeros("kvredis.watch.deliveries").await,
+            zeros("kvredis.watch.losses").await,
+        )
+    })
+    .await;
     for number in 0..4 {
         w.client.set("", &format!("k{number}"), "v").await.unwrap();
     }
