@@ -28,7 +28,6 @@ use super::tracking::Tracking;
 use crate::cache::Cache;
 use crate::error::unscripted;
 use crate::settings::Secret;
-use crate::settings::address::Server;
 use crate::task::AbortOnDrop;
 use keeping::Keeping;
 pub use log_in::resp3_login;
@@ -100,10 +99,7 @@ impl Line {
     ) -> Result<Self, NoLine> {
         let mut refused = Keeping::Unwanted;
         if let Some(cache) = cache {
-            let in_cluster = matches!(target.address.server, Server::Cluster { .. });
-            let tracking = Arc::new(Tracking::new(Arc::clone(cache), in_cluster));
-            let stream = dial(site, target.tls()).await?;
-            match Self::that_is_told(stream, target, tracking).await? {
+            match Self::that_is_told(site, target, cache).await? {
                 Ok(line) => {
                     line.log_in(target, place, name).await?;
                     line.begin_keeping().await?;

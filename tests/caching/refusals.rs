@@ -2,7 +2,10 @@
 //! right.
 
 use crate::CACHED;
+use crate::behind_a_proxy;
+use crate::common::proxy::Cut;
 use crate::common::redis::Redis;
+use crate::common::wait::eventually;
 use crate::common::world::World;
 
 const WARNING: &str = "nothing that is read is kept in memory";
@@ -65,6 +68,91 @@ async fn a_server_may_not_know_the_protocol() {
     let redis = Redis::with_arguments(&["--rename-command", "HELLO", ""]).await;
     let mut w = World::builder().redis(redis).config(CACHED).start().await;
     keeps_nothing(&mut w, "HELLO").await;
+}
+
+/// Checks that what is read is kept once Redis answers, and that the log never said otherwise.
+async fn keeps(w: &mut World) {
+    eventually("the link is back", async || {
+        w.client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+    let before = w.redis.calls("get").await;
+    for _ in 0..5 {
+        assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    }
+    assert_eq!(w.redis.calls("get").await, before + 1);
+    assert_eq!(w.provider.count_logged(&[WARNING]).await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_at_hello_is_no_refusal() {
+    let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
+    proxy.cut_at("HELLO", Cut::Once);
+    let before = proxy.count("HELLO");
+    proxy.cut();
+    eventually("it is said again", async || {
+        proxy.count("HELLO") == before + 2
+    })
+    .await;
+    keeps(&mut w).await;
+}
+
+#[tokio::test]
+async fn who_always_hangs_up_at_hello_is_spoken_to_without() {
+    let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
+    proxy.cut_at("HELLO", Cut::Before);
+    proxy.cut();
+    w.provider.logged(&["WARN", WARNING, "HELLO"]).await;
+    w.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(w.provider.count_logged(&[WARNING]).await, 1);
+}
+
+#[tokio::test]
+async fn a_redis_without_room_for_a_client_refuses_nothing_for_good() {
+    let redis = Redis::start().await;
+    let mut only = redis.connect(0).await.unwrap();
+    let mut room_for = async |clients: &str| {
+        let mut config = redis::cmd("CONFIG");
+        config.arg(&["SET", "maxclients", clients]);
+        config.query_async::<()>(&mut only).await.unwrap();
+    };
+    room_for("1").await;
+    let world = World::builder().redis(redis).config(CACHED);
+    let mut w = world.start().await;
+    w.provider.logged(&["WARN", "max number of clients"]).await;
+    room_for("1000").await;
+    keeps(&mut w).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_busy_refuses_nothing_for_good() {
+    let redis = Redis::with_arguments(&["--lua-time-limit", "5"]).await;
+    let url = redis.url();
+    let script = tokio::spawn(async move {
+        let client = redis::Client::open(url).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut eval = redis::cmd("EVAL");
+        eval.arg("while true do end").arg(0);
+        let _: redis::RedisResult<()> = eval.query_async(&mut connection).await;
+    });
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    eventually("Redis is busy", async || {
+        let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
+        answer.is_err_and(|error| error.code() == Some("BUSY"))
+    })
+    .await;
+    let mut w = World::builder().redis(redis).config(CACHED).start().await;
+    w.provider.logged(&["WARN", "no connection", "BUSY"]).await;
+    let kill = ["SCRIPT", "KILL"];
+    let () = redis::cmd(kill[0])
+        .arg(kill[1])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    script.abort();
+    keeps(&mut w).await;
 }
 
 #[tokio::test]

@@ -6,15 +6,19 @@
 use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, PushInfo, RedisResult, Value};
+use redis::{Pipeline, PushInfo, RedisResult, ServerError, Value};
 
 use super::log_in::resp3_login;
 use super::{Line, NoLine, Reply, multiplexing};
+use crate::cache::Cache;
 use crate::connection::Target;
-use crate::connection::dial::Duplex;
+use crate::connection::dial::{Site, dial};
+use crate::connection::no_line::Cause;
+use crate::connection::node::passes;
 use crate::connection::request::Request;
 use crate::connection::tracking::Tracking;
 use crate::error::in_words;
+use crate::settings::address::Server;
 use crate::task::AbortOnDrop;
 
 /// Whether what is read over a line may be kept.
@@ -32,31 +36,47 @@ pub(super) enum Keeping {
 }
 
 impl Line {
-    /// Takes over a stream, and has the server switch to the protocol in which it can tell of
-    /// changes (RESP3). If the server refuses, answers why: it may take an ordinary log-in.
+    /// Connects, and has the server switch to the protocol in which it can tell of changes (RESP3).
+    /// If the server refuses, answers why: it may take an ordinary log-in.
     pub(super) async fn that_is_told(
-        stream: Box<dyn Duplex>,
+        site: &Site,
         target: &Target,
-        tracking: Arc<Tracking>,
+        cache: &Arc<Cache>,
     ) -> Result<Result<Self, String>, NoLine> {
         let login = resp3_login(target)?;
-        let told = Arc::clone(&tracking);
-        let config = multiplexing().set_push_sender(move |push: PushInfo| {
-            told.heard(&push);
-            Ok::<(), ()>(())
-        });
-        match MultiplexedConnection::new_with_config(&login, stream, config).await {
-            Ok((commands, driver)) => {
-                let keeping = Keeping::On {
-                    tracking,
-                    prover: OnceLock::new(),
-                };
-                Ok(Ok(Self::new(commands, driver, keeping)))
+        let in_cluster = matches!(target.address.server, Server::Cluster { .. });
+        let mut broke = false;
+        loop {
+            let stream = dial(site, target.tls()).await?;
+            let tracking = Arc::new(Tracking::new(Arc::clone(cache), in_cluster));
+            let told = Arc::clone(&tracking);
+            let config = multiplexing().set_push_sender(move |push: PushInfo| {
+                told.heard(&push);
+                Ok::<(), ()>(())
+            });
+            let error = match MultiplexedConnection::new_with_config(&login, stream, config).await {
+                Ok((commands, driver)) => {
+                    let keeping = Keeping::On {
+                        tracking,
+                        prover: OnceLock::new(),
+                    };
+                    return Ok(Ok(Self::new(commands, driver, keeping)));
+                }
+                Err(error) => error,
+            };
+            // Any connection may break; who hangs up again does not know the command.
+            if error.is_io_error() && !broke {
+                broke = true;
+                continue;
             }
-            Err(error) => Ok(Err(format!(
-                "the server refuses RESP3 (HELLO 3): {}",
-                error.code().unwrap_or(error.category())
-            ))),
+            let code = error.code().unwrap_or(error.category());
+            let reason = format!("the server refuses RESP3 (HELLO 3): {code}");
+            return match error.into_server_errors().as_deref() {
+                Some([(_, refusal), ..]) if is_passing(refusal) => {
+                    Err(NoLine::new(Cause::NotReady, in_words(refusal)))
+                }
+                _ => Ok(Err(reason)),
+            };
         }
     }
 
@@ -70,6 +90,9 @@ impl Line {
             let command = redis::cmd("CLIENT").arg(words).take();
             match self.send(&Request::One(command), false).await {
                 Reply::Answer(_) => {}
+                Reply::Refusal(refusal) if is_passing(&refusal) => {
+                    return Err(NoLine::new(Cause::NotReady, in_words(&refusal)));
+                }
                 Reply::Refusal(refusal) => {
                     tracking.refused(in_words(&refusal));
                     return Ok(());
@@ -141,11 +164,56 @@ impl Line {
             if let Value::ServerError(refusal) = answer {
                 // Without the one nobody would tell of its change, without the other it might
                 // outlive its key.
-                tracking.refused(format!("{what}: {}", in_words(refusal)));
-                self.suspect();
+                if !is_passing(refusal) {
+                    tracking.refused(format!("{what}: {}", in_words(refusal)));
+                    self.suspect();
+                }
                 return Ok(alone(value));
             }
         }
         Ok(Value::Array(vec![value, age]))
+    }
+}
+
+/// Whether a refusal says nothing of what the server will answer later: it is not ready, has no
+/// room for another client, or the slot of the key moves.
+fn is_passing(refusal: &ServerError) -> bool {
+    let is_full = |words: &str| words.starts_with("max number of clients");
+    passes(refusal.code())
+        || matches!(refusal.code(), "MOVED" | "ASK")
+        || refusal.details().is_some_and(is_full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_passes_is_none_for_good() {
+        for (words, expected) in [
+            ("MOVED 12182 127.0.0.1:7000", true),
+            ("ASK 12182 127.0.0.1:7000", true),
+            ("CLUSTERDOWN Hash slot not served", true),
+            ("LOADING Redis is loading the dataset in memory", true),
+            ("MASTERDOWN Link with MASTER is down", true),
+            ("BUSY Redis is busy running a script", true),
+            ("TRYAGAIN Multiple keys request during rehashing", true),
+            ("ERR max number of clients reached", true),
+            (
+                "ERR max number of clients + cluster connections reached",
+                true,
+            ),
+            ("ERR unknown command 'PTTL'", false),
+            (
+                "NOPERM User ann has no permissions to run the 'pttl' command",
+                false,
+            ),
+        ] {
+            let answer = redis::parse_redis_value(format!("-{words}\r\n").as_bytes());
+            let Ok(Value::ServerError(refusal)) = answer else {
+                panic!("{words} is a refusal: {answer:?}");
+            };
+            assert_eq!(is_passing(&refusal), expected, "{words}");
+        }
     }
 }

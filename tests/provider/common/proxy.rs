@@ -30,6 +30,8 @@ pub struct Proxy {
 pub enum Cut {
     /// Closes it, and Redis never sees the command.
     Before,
+    /// The same, but only the first time.
+    Once,
     /// Passes the command on and closes the connection before the answer.
     After,
 }
@@ -209,9 +211,14 @@ impl State {
     /// Takes note of commands; answers the first cut that one of them is the occasion for.
     fn note(&self, commands: Vec<String>) -> Option<Cut> {
         self.seen(|seen| {
-            let cut = commands
-                .iter()
-                .find_map(|command| seen.cuts.get(command).copied());
+            let cut = commands.iter().find_map(|command| {
+                let cut = seen.cuts.get(command).copied()?;
+                if cut == Cut::Once {
+                    seen.cuts.remove(command);
+                    return Some(Cut::Before);
+                }
+                Some(cut)
+            });
             seen.commands.extend(commands);
             cut
         })
