@@ -80,13 +80,17 @@ async fn keeps(w: &mut World) {
     for _ in 0..5 {
         assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(w.redis.calls("get").await, before + 1);
+    // One, unless the machine stood still for as long as an answer is vouched for.
+    let asked = w.redis.calls("get").await - before;
+    assert!((1..4).contains(&asked), "{asked} of 5 reads asked Redis");
     assert_eq!(w.provider.count_logged(&[WARNING]).await, 0);
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_hello_is_no_refusal() {
     let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
+    // The connection is there, and its own HELLO is over.
+    w.client.exists("", "k").await.unwrap();
     proxy.cut_at("HELLO", Cut::Once);
     let before = proxy.count("HELLO");
     proxy.cut();
@@ -100,6 +104,7 @@ async fn a_connection_that_breaks_at_hello_is_no_refusal() {
 #[tokio::test]
 async fn who_always_hangs_up_at_hello_is_spoken_to_without() {
     let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
+    w.client.exists("", "k").await.unwrap();
     proxy.cut_at("HELLO", Cut::Before);
     proxy.cut();
     w.provider.logged(&["WARN", WARNING, "HELLO"]).await;
