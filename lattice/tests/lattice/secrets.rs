@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use lattice::{archive, wait};
 
-use crate::setup::{self, Counter, in_lattice, start_providers};
+use crate::setup::{self, Counter, PROVIDER, in_lattice, start_providers};
 
 const PASSWORD: &str = "open-sesame-7";
 
@@ -78,7 +78,8 @@ async fn a_secret_that_is_not_granted_gives_no_link_and_harms_no_other() -> Resu
         .await?;
         other.is_ready("default").await?;
         other.counts("key=k", 1).await?;
-        Ok(())
+        // In order, so that it leaves no note for its next start.
+        control.stop_provider(PROVIDER).await
     })
     .await
 }
