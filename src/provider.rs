@@ -193,10 +193,12 @@ impl Provider {
 
     fn put(&self, link: &InterfaceLinkDefinition) {
         // Of a link from the provider, the provider's side is the source.
-        let (component, config, sealed) = if link.target == self.id {
-            (&link.source_id, &link.target_config, &link.target_secrets)
+        let (way, component, config, sealed) = if link.target == self.id {
+            let (config, sealed) = (&link.target_config, &link.target_secrets);
+            (Way::From, &link.source_id, config, sealed)
         } else if link.interfaces.iter().any(|name| name == WATCHER) {
-            (&link.target, &link.source_config, &link.source_secrets)
+            let (config, sealed) = (&link.source_config, &link.source_secrets);
+            (Way::To, &link.target, config, sealed)
         } else {
             warn!(
                 component = link.target,
@@ -205,11 +207,6 @@ impl Provider {
                 "a link from this provider to a component is ignored: it lacks the interface"
             );
             return;
-        };
-        let way = if link.target == self.id {
-            Way::From
-        } else {
-            Way::To
         };
         self.ended_for.arrived((way, component, &link.name));
         let secrets = self.opener.open(sealed.as_deref()).inspect_err(|why| {
@@ -222,7 +219,7 @@ impl Provider {
         });
         let secrets = match secrets {
             Ok(secrets) => secrets,
-            Err(_) if link.target != self.id => {
+            Err(_) if way == Way::To => {
                 self.watchers.put_wrong(component, &link.name);
                 return;
             }
@@ -241,10 +238,9 @@ impl Provider {
             secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
             config: Layer::config(Origin::LinkConfig, config),
         };
-        if link.target == self.id {
-            self.links.put(definition);
-        } else {
-            self.watchers.put(definition);
+        match way {
+            Way::From => self.links.put(definition),
+            Way::To => self.watchers.put(definition),
         }
     }
 

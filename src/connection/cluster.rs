@@ -4,6 +4,7 @@
 //! nodes, kept fresh by `topology`; `split` takes requests apart whose keys are on several nodes.
 //! A batch over several slots is no longer all or nothing: Redis has no such thing there.
 
+mod no_map;
 mod slots;
 mod split;
 mod topology;

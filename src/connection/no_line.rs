@@ -7,9 +7,6 @@ use redis::ServerError;
 
 use crate::error::{Failure, Kind, in_words};
 
-/// What Redis says at `maxclients`.
-const NO_ROOM: &str = "max number of clients";
-
 /// Why there is no connection, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoLine {
@@ -70,7 +67,7 @@ impl NoLine {
     /// Redis refused for good: waiting does not help. But it does where Redis has as many clients as
     /// it takes: it says so unasked, so that it looks like the answer to what was asked first.
     pub fn refused(refusal: &ServerError) -> Self {
-        if refusal.details().is_some_and(|it| it.starts_with(NO_ROOM)) {
+        if has_no_room(refusal) {
             return Self::new(Cause::NotReady, in_words(refusal));
         }
         let cause = Cause::Refused(refusal.code().to_owned());
@@ -158,4 +155,10 @@ impl NoLine {
         };
         Failure::new(kind, text)
     }
+}
+
+/// Whether Redis has as many clients as it takes (`maxclients`): it says so by its words alone.
+pub fn has_no_room(refusal: &ServerError) -> bool {
+    let words = refusal.details();
+    words.is_some_and(|words| words.starts_with("max number of clients"))
 }

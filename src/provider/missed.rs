@@ -5,7 +5,8 @@
 //! reach, reaches nobody, and no host puts it again. So a call over a link that nobody told of, soon
 //! after the start or after NATS came back, is worth the question whether the lattice has that link.
 //! If so the process ends, and the host starts it anew with all links, secrets included; how often
-//! for a link is for `ended_for`. Over a link from the provider nobody calls: hosts are asked for those each time.
+//! for a link is for `ended_for`. Over a link from the provider nobody calls: hosts are asked for
+//! those each time.
 
 use std::future::pending;
 use std::time::Duration;
@@ -29,7 +30,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 const BETWEEN: Duration = Duration::from_millis(250);
 /// What is just being put or deleted is so no longer after this time.
 const SETTLED: Duration = Duration::from_secs(2);
-
 /// How long nothing is asked when nothing came back: each word puts off the pings by which the client
 /// finds out that NATS is gone.
 const SILENCE: Duration = Duration::from_secs(20);

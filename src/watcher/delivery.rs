@@ -2,8 +2,8 @@
 //!
 //! The value is read when its turn has come, so that a slow component is called with what is
 //! stored then. In a cluster a deletion is looked into as well: a key that moves to another node is
-//! deleted where it was. A component that no host runs is called again until one does; a call that may have
-//! reached a host is not repeated, for it may have had its effect.
+//! deleted where it was. A component that no host runs is called again until one does; a call that
+//! may have reached a host is not repeated, for it may have had its effect.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,22 +8,22 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::ServerError;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::no_map::NoMap;
 use super::slots::{Map, Range, Shard, ranges};
 use crate::cache::Cache;
 use crate::connection::dial::Site;
 use crate::connection::line::Reply;
-use crate::connection::node::{Node, passes};
+use crate::connection::node::Node;
 use crate::connection::place::Place;
 use crate::connection::request::Request;
 use crate::connection::supervisor::client_name;
 use crate::connection::trouble::Trouble;
 use crate::connection::{Outage, Target};
-use crate::error::{Failure, Kind, in_words};
+use crate::error::{Failure, Kind};
 use crate::settings::address::Endpoint;
 use crate::task::AbortOnDrop;
 
@@ -41,14 +41,6 @@ pub struct Topology {
     nodes: Arc<Nodes>,
     stale: Arc<Notify>,
     _refresher: AbortOnDrop,
-}
-
-/// Why there is no map.
-#[derive(Clone, Debug)]
-struct NoMap {
-    failure: Failure,
-    /// Somebody has to act first, so that waiting for it is in vain.
-    lasting: bool,
 }
 
 /// The connections. A node may have two: one of them reads although it is a replica.
@@ -162,33 +154,6 @@ impl Topology {
             since: self.since,
             failure: no_map.map_or_else(|| self.nodes.unreachable(), |why| why.failure),
         })
-    }
-}
-
-impl NoMap {
-    /// A node refused to tell.
-    fn refused(address: &str, refusal: &ServerError, scheme: &str) -> Self {
-        let lasting = !passes(refusal.code());
-        let hint = match refusal.code() {
-            "NOPERM" => " (the user needs +cluster|slots)".to_owned(),
-            _ if lasting => format!(" (if it is no cluster, the URL begins with {scheme}://)"),
-            _ => String::new(),
-        };
-        let words = in_words(refusal);
-        let text = format!("{address} does not say which node has which keys: {words}{hint}");
-        Self {
-            failure: Failure::new(Kind::Refused, text),
-            lasting,
-        }
-    }
-
-    /// A node answered, and it is no map.
-    fn useless(address: &str, why: &str) -> Self {
-        let text = format!("{address} does not say which node has which keys: {why}");
-        Self {
-            failure: Failure::new(Kind::Unreachable, text),
-            lasting: false,
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Line, NoLine, Reply, multiplexing};
 use crate::cache::Cache;
 use crate::connection::Target;
 use crate::connection::dial::{Site, dial};
-use crate::connection::no_line::Cause;
+use crate::connection::no_line::{Cause, has_no_room};
 use crate::connection::node::passes;
 use crate::connection::request::Request;
 use crate::connection::tracking::Tracking;
@@ -178,10 +178,7 @@ impl Line {
 /// Whether a refusal says nothing of what the server will answer later: it is not ready, has no
 /// room for another client, or the slot of the key moves.
 fn is_passing(refusal: &ServerError) -> bool {
-    let is_full = |words: &str| words.starts_with("max number of clients");
-    passes(refusal.code())
-        || matches!(refusal.code(), "MOVED" | "ASK")
-        || refusal.details().is_some_and(is_full)
+    passes(refusal.code()) || matches!(refusal.code(), "MOVED" | "ASK") || has_no_room(refusal)
 }
 
 #[cfg(test)]
