@@ -40,18 +40,18 @@ readme: ## Write the tables of the settings into the documents that show them
 	@scripts/readme
 
 lint: ## Check format, and clippy with warnings denied
-	cargo fmt --check
+	cargo fmt --all --check
 	cd lattice && cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd lattice && cargo clippy --all-targets --locked -- -D warnings
 	scripts/lint-workflows
 
 doc: ## Build the documentation with warnings denied
-	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	cd lattice && RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --lib
 
 test-servers: tools ## Run kvredis's own tests, against whatever redis-server is first on the PATH
-	cargo test --locked --no-fail-fast
+	cargo test --workspace --locked --no-fail-fast
 
 audit: ## Check licences and sources of all dependencies (installs cargo-deny the first time)
 	@scripts/install-tools cargo-deny

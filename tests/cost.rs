@@ -3,22 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "the black-box tests use more of it")]
-#[path = "provider/common/mod.rs"]
-mod common;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::client::Client;
-use common::nats::Nats;
-use common::redis::Redis;
-use common::wait::patience;
 use kvredis::links::Links;
 use kvredis::registry::{Definition, ProviderLayers};
 use kvredis::serve::Server;
 use kvredis::settings::{Layer, Origin, ProviderSettings};
+use test_support::client::Client;
+use test_support::nats::Nats;
+use test_support::redis::Redis;
+use test_support::wait::patience;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 

@@ -2,8 +2,8 @@
 //! that are never read twice.
 
 use anyhow::Context as _;
+use test_support::redis::Redis;
 
-use crate::common::redis::Redis;
 use crate::load::{Operation, median};
 use crate::report::{Comparison, Report};
 use crate::subject::{Subject, Which};

@@ -7,9 +7,6 @@
 
 mod cache;
 mod collector;
-#[expect(dead_code, reason = "the tests use more of it")]
-#[path = "../../tests/provider/common/mod.rs"]
-mod common;
 mod load;
 mod report;
 mod stock;
@@ -17,6 +14,7 @@ mod subject;
 mod workload;
 
 use anyhow::{Context as _, ensure};
+
 use load::median;
 use report::{Comparison, Report};
 use subject::{Subject, Which};
@@ -65,8 +63,8 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     let (nats, redis) = runtime.block_on(async {
         (
-            common::nats::Nats::start().await,
-            common::redis::Redis::start().await,
+            test_support::nats::Nats::start().await,
+            test_support::redis::Redis::start().await,
         )
     });
     let servers = (nats.url(), redis.url());

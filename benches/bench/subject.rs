@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nkeys::KeyPair;
+use test_support::process::Process;
+use test_support::provider::kvredis_binary;
 use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
-use crate::common::process::Process;
 use crate::load::{Caller, Operation};
 
 const LATTICE: &str = "bench";
@@ -58,7 +59,7 @@ impl Subject {
         let data = host_data(&provider, nats, redis, traces_to, config);
         let input = format!("{}\r\n", STANDARD.encode(serde_json::to_vec(&data)?));
         let mut command = match which {
-            Which::Kvredis => Command::new(env!("CARGO_BIN_EXE_kvredis")),
+            Which::Kvredis => Command::new(kvredis_binary()),
             Which::Stock => {
                 let mut stock = Command::new(std::env::current_exe()?);
                 stock.arg("--serve-stock");

@@ -5,25 +5,25 @@
 
 use std::time::Duration;
 
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use tokio::time::Instant;
 
 use crate::cached;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 
 /// Has a value kept, changes it past kvredis, and waits until it is seen.
-async fn seen(w: &World, change: &[&str], key: &str, then: Option<&str>) -> Duration {
-    let kept = w.client.get("", key).await.unwrap();
-    let before = w.redis.calls("get").await;
-    assert_eq!(w.client.get("", key).await.unwrap(), kept);
-    assert_eq!(w.redis.calls("get").await, before, "{key} is not kept");
+async fn seen(env: &TestEnv, change: &[&str], key: &str, then: Option<&str>) -> Duration {
+    let kept = env.client.get("", key).await.unwrap();
+    let before = env.redis.calls("get").await;
+    assert_eq!(env.client.get("", key).await.unwrap(), kept);
+    assert_eq!(env.redis.calls("get").await, before, "{key} is not kept");
     let then = then.map(|text| text.as_bytes().to_vec());
     assert_ne!(kept, then);
-    let _: redis::Value = w.redis.ask(change).await;
+    let _: redis::Value = env.redis.ask(change).await;
     let changed = Instant::now();
     eventually(&format!("{change:?} is seen"), async || {
-        w.client.get("", key).await.unwrap() == then
+        env.client.get("", key).await.unwrap() == then
     })
     .await;
     changed.elapsed()
@@ -31,7 +31,7 @@ async fn seen(w: &World, change: &[&str], key: &str, then: Option<&str>) -> Dura
 
 #[tokio::test]
 async fn every_kind_of_change_is_seen() {
-    let w = cached().await;
+    let env = cached().await;
     let mut longest = Duration::ZERO;
     for (setup, change, key, then) in [
         ("SET k 1", "SET k 2", "k", Some("2")),
@@ -55,27 +55,27 @@ async fn every_kind_of_change_is_seen() {
         ("SET k 1", "FLUSHALL", "k", None),
     ] {
         let words: Vec<&str> = setup.split(' ').collect();
-        let _: redis::Value = w.redis.ask(&words).await;
+        let _: redis::Value = env.redis.ask(&words).await;
         // What the setup changed has to be seen first.
-        let fresh: Option<Vec<u8>> = w.redis.ask(&["GET", key]).await;
+        let fresh: Option<Vec<u8>> = env.redis.ask(&["GET", key]).await;
         eventually("the setup is seen", async || {
-            w.client.get("", key).await.unwrap() == fresh
+            env.client.get("", key).await.unwrap() == fresh
         })
         .await;
         let words: Vec<&str> = change.split(' ').collect();
-        longest = longest.max(seen(&w, &words, key, then).await);
+        longest = longest.max(seen(&env, &words, key, then).await);
     }
     println!("changes by others: seen after {longest:?} at most");
 }
 
 #[tokio::test]
 async fn an_expiry_is_seen_when_it_happens() {
-    let w = cached().await;
-    let _: () = w.redis.ask(&["SET", "k", "v", "PX", "300"]).await;
+    let env = cached().await;
+    let _: () = env.redis.ask(&["SET", "k", "v", "PX", "300"]).await;
     let set = Instant::now();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     eventually("the key has expired", async || {
-        w.client.get("", "k").await == Ok(None)
+        env.client.get("", "k").await == Ok(None)
     })
     .await;
     assert!(set.elapsed() >= Duration::from_millis(250), "it was early");
@@ -88,26 +88,26 @@ async fn an_expiry_is_seen_when_it_happens() {
 #[tokio::test]
 async fn evictions_are_seen() {
     let redis = Redis::with_arguments(&["--maxmemory-policy", "allkeys-random"]).await;
-    let w = World::builder()
+    let env = TestEnv::builder()
         .redis(redis)
         .config(crate::CACHED)
         .start()
         .await;
     let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
     for key in &keys {
-        w.client.set("", key, vec![b'x'; 10_000]).await.unwrap();
-        w.client.get("", key).await.unwrap();
+        env.client.set("", key, vec![b'x'; 10_000]).await.unwrap();
+        env.client.get("", key).await.unwrap();
     }
-    let _: () = w.redis.ask(&["CONFIG", "SET", "maxmemory", "2mb"]).await;
+    let _: () = env.redis.ask(&["CONFIG", "SET", "maxmemory", "2mb"]).await;
     eventually("keys are evicted", async || {
         // How many is the server's affair: each has its own idea of what counts as memory.
-        w.redis.ask::<usize>(&["DBSIZE"]).await < keys.len()
+        env.redis.ask::<usize>(&["DBSIZE"]).await < keys.len()
     })
     .await;
     eventually("the evictions are seen", async || {
         for key in &keys {
-            let there: bool = w.redis.ask(&["EXISTS", key]).await;
-            if w.client.get("", key).await.unwrap().is_some() != there {
+            let there: bool = env.redis.ask(&["EXISTS", key]).await;
+            if env.client.get("", key).await.unwrap().is_some() != there {
                 return false;
             }
         }
@@ -118,13 +118,13 @@ async fn evictions_are_seen() {
 
 #[tokio::test]
 async fn another_link_and_another_process_are_others() {
-    let w = cached().await;
-    let other = w.link("other", "default", crate::CACHED).await;
+    let env = cached().await;
+    let other = env.link("other", "default", crate::CACHED).await;
     for round in 0..200 {
         let value = round.to_string().into_bytes();
         other.set("", "k", &value).await.unwrap();
         eventually("the other link's write is seen", async || {
-            w.client.get("", "k").await.unwrap().as_ref() == Some(&value)
+            env.client.get("", "k").await.unwrap().as_ref() == Some(&value)
         })
         .await;
         assert_eq!(other.get("", "k").await.unwrap(), Some(value));

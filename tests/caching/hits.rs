@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, eventually_eq};
 use tokio::time::Instant;
 
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::World;
 use crate::{CACHED, behind_a_proxy, cached};
 
 /// How many commands about keys Redis has run.
@@ -22,54 +22,61 @@ async fn reads(redis: &Redis) -> u64 {
 
 #[tokio::test]
 async fn what_has_been_read_is_answered_without_redis() {
-    let w = cached().await;
+    let env = cached().await;
     let value: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-    w.client.set("", "k", &value).await.unwrap();
-    w.client.set("named", "k", b"other").await.unwrap();
-    w.client.set("", "empty", b"").await.unwrap();
+    env.client.set("", "k", &value).await.unwrap();
+    env.client.set("named", "k", b"other").await.unwrap();
+    env.client.set("", "empty", b"").await.unwrap();
     let check = async || {
-        assert_eq!(w.client.get("", "k").await, Ok(Some(value.clone())));
-        let other = w.client.get("named", "k").await;
+        assert_eq!(env.client.get("", "k").await, Ok(Some(value.clone())));
+        let other = env.client.get("named", "k").await;
         assert_eq!(other, Ok(Some(b"other".to_vec())));
-        assert_eq!(w.client.get("", "missing").await, Ok(None));
-        assert_eq!(w.client.get("", "empty").await, Ok(Some(Vec::new())));
+        assert_eq!(env.client.get("", "missing").await, Ok(None));
+        assert_eq!(env.client.get("", "empty").await, Ok(Some(Vec::new())));
     };
     check().await;
-    let before = reads(&w.redis).await;
+    let before = reads(&env.redis).await;
     for _ in 0..20 {
         check().await;
-        assert_eq!(w.client.exists("", "k").await, Ok(true));
-        assert_eq!(w.client.exists("", "empty").await, Ok(true));
-        assert_eq!(w.client.exists("", "missing").await, Ok(false));
-        let many = w.client.get_many("", &["k", "missing", "k"]).await.unwrap();
+        assert_eq!(env.client.exists("", "k").await, Ok(true));
+        assert_eq!(env.client.exists("", "empty").await, Ok(true));
+        assert_eq!(env.client.exists("", "missing").await, Ok(false));
+        let many = env
+            .client
+            .get_many("", &["k", "missing", "k"])
+            .await
+            .unwrap();
         let k = Some(("k".to_owned(), value.clone()));
         assert_eq!(many, [k.clone(), None, k]);
     }
-    assert_eq!(reads(&w.redis).await, before, "Redis was asked");
+    assert_eq!(reads(&env.redis).await, before, "Redis was asked");
     // What is not all in memory is asked as a whole.
-    let many = w.client.get_many("", &["k", "unread"]).await.unwrap();
+    let many = env.client.get_many("", &["k", "unread"]).await.unwrap();
     assert_eq!(many, [Some(("k".to_owned(), value.clone())), None]);
-    assert_eq!(w.redis.calls("mget").await, 1);
+    assert_eq!(env.redis.calls("mget").await, 1);
 }
 
 #[tokio::test]
 async fn nothing_is_kept_unless_asked_for() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
     for _ in 0..5 {
-        w.client.get("", "k").await.unwrap();
+        env.client.get("", "k").await.unwrap();
     }
-    assert_eq!(w.redis.calls("get").await, 5);
-    assert_eq!(w.redis.calls("pttl").await, 0);
-    assert_eq!(flags(&w).await, ["N"]);
-    let w = cached().await;
+    assert_eq!(env.redis.calls("get").await, 5);
+    assert_eq!(env.redis.calls("pttl").await, 0);
+    assert_eq!(flags(&env).await, ["N"]);
+    let env = cached().await;
     let tracking = vec!["t".to_owned()];
-    eventually_eq("the connection tracks", tracking, async || flags(&w).await).await;
+    eventually_eq("the connection tracks", tracking, async || {
+        flags(&env).await
+    })
+    .await;
 }
 
 /// The flags that `CLIENT LIST` has for the connections of kvredis.
-async fn flags(w: &World) -> Vec<String> {
-    let clients = w.redis.kvredis_clients().await;
+async fn flags(env: &TestEnv) -> Vec<String> {
+    let clients = env.redis.kvredis_clients().await;
     clients
         .iter()
         .map(|client| client["flags"].clone())
@@ -78,11 +85,11 @@ async fn flags(w: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn the_least_recently_used_makes_room() {
-    let w = World::with(&[CACHED, &[("CACHE_MAX_ENTRIES", "3")]].concat()).await;
+    let env = TestEnv::with(&[CACHED, &[("CACHE_MAX_ENTRIES", "3")]].concat()).await;
     let read = async |key: &str| {
-        let before = w.redis.calls("get").await;
-        assert_eq!(w.client.get("", key).await, Ok(None));
-        w.redis.calls("get").await == before
+        let before = env.redis.calls("get").await;
+        assert_eq!(env.client.get("", key).await, Ok(None));
+        env.redis.calls("get").await == before
     };
     for key in ["a", "b", "c"] {
         assert!(!read(key).await, "{key} cannot be known yet");
@@ -95,38 +102,41 @@ async fn the_least_recently_used_makes_room() {
 
 #[tokio::test]
 async fn bytes_are_limited_too() {
-    let w = World::with(&[CACHED, &[("CACHE_MAX_BYTES", "1000000")]].concat()).await;
+    let env = TestEnv::with(&[CACHED, &[("CACHE_MAX_BYTES", "1000000")]].concat()).await;
     let value = vec![7; 300_000];
     for key in ["a", "b", "c", "d"] {
-        w.client.set("", key, &value).await.unwrap();
-        w.client.get("", key).await.unwrap();
+        env.client.set("", key, &value).await.unwrap();
+        env.client.get("", key).await.unwrap();
     }
-    let before = w.redis.calls("get").await;
+    let before = env.redis.calls("get").await;
     for key in ["b", "c", "d"] {
-        w.client.get("", key).await.unwrap();
+        env.client.get("", key).await.unwrap();
     }
-    assert_eq!(w.redis.calls("get").await, before, "three fit");
-    w.client.get("", "a").await.unwrap();
-    assert_eq!(w.redis.calls("get").await, before + 1, "four do not");
-    w.client.set("", "large", vec![7; 2_000_000]).await.unwrap();
+    assert_eq!(env.redis.calls("get").await, before, "three fit");
+    env.client.get("", "a").await.unwrap();
+    assert_eq!(env.redis.calls("get").await, before + 1, "four do not");
+    env.client
+        .set("", "large", vec![7; 2_000_000])
+        .await
+        .unwrap();
     for _ in 0..3 {
-        w.client.get("", "large").await.unwrap();
+        env.client.get("", "large").await.unwrap();
     }
-    assert_eq!(w.redis.calls("get").await, before + 4);
-    w.client.get("", "d").await.unwrap();
-    assert_eq!(w.redis.calls("get").await, before + 4, "the others stay");
+    assert_eq!(env.redis.calls("get").await, before + 4);
+    env.client.get("", "d").await.unwrap();
+    assert_eq!(env.redis.calls("get").await, before + 4, "the others stay");
 }
 
 #[tokio::test]
 async fn concurrent_readers_of_a_key_ask_once() {
-    let (w, proxy) = behind_a_proxy(|w| w).await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let (env, proxy) = behind_a_proxy(|builder| builder).await;
+    env.client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let began = Instant::now();
-    let calls = join_all((0..200).map(|_| w.client.get("", "k")));
+    let calls = join_all((0..200).map(|_| env.client.get("", "k")));
     let (answers, ()) = tokio::join!(calls, async {
         eventually("Redis has answered", async || proxy.is_holding()).await;
-        w.client.probe().await.unwrap();
+        env.client.probe().await.unwrap();
         proxy.release();
     });
     for answer in answers {
@@ -140,15 +150,15 @@ async fn concurrent_readers_of_a_key_ask_once() {
 /// Whoever comes later than that is not answered with what was there before.
 #[tokio::test]
 async fn a_read_that_takes_long_is_not_joined() {
-    let (w, proxy) = behind_a_proxy(|w| w).await;
-    w.client.set("", "k", b"old").await.unwrap();
+    let (env, proxy) = behind_a_proxy(|builder| builder).await;
+    env.client.set("", "k", b"old").await.unwrap();
     proxy.hold();
-    let (early, late) = tokio::join!(w.client.get("", "k"), async {
+    let (early, late) = tokio::join!(env.client.get("", "k"), async {
         eventually("Redis has answered", async || proxy.is_holding()).await;
-        let () = w.redis.ask(&["SET", "k", "new"]).await;
+        let () = env.redis.ask(&["SET", "k", "new"]).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
         let gets = proxy.count("GET");
-        let (late, ()) = tokio::join!(w.client.get("", "k"), async {
+        let (late, ()) = tokio::join!(env.client.get("", "k"), async {
             eventually("it asks itself", async || proxy.count("GET") > gets).await;
             proxy.release();
         });
@@ -156,19 +166,19 @@ async fn a_read_that_takes_long_is_not_joined() {
     });
     assert_eq!(early, Ok(Some(b"old".to_vec())));
     assert_eq!(late, Ok(Some(b"new".to_vec())));
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"new".to_vec())));
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"new".to_vec())));
 }
 
 #[tokio::test]
 async fn values_outlive_neither_their_limit_nor_their_key() {
-    let w = World::with(&[CACHED, &[("CACHE_TTL_MS", "400")]].concat()).await;
+    let env = TestEnv::with(&[CACHED, &[("CACHE_TTL_MS", "400")]].concat()).await;
     // Redis tells of no change here: it is another database that comes to this one's place.
-    w.redis.ask_in::<()>(1, &["SET", "k", "one"]).await;
-    w.client.set("", "k", b"zero").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"zero".to_vec())));
-    let () = w.redis.ask(&["SWAPDB", "0", "1"]).await;
+    env.redis.ask_in::<()>(1, &["SET", "k", "one"]).await;
+    env.client.set("", "k", b"zero").await.unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"zero".to_vec())));
+    let () = env.redis.ask(&["SWAPDB", "0", "1"]).await;
     eventually("the limit is over", async || {
-        w.client.get("", "k").await == Ok(Some(b"one".to_vec()))
+        env.client.get("", "k").await == Ok(Some(b"one".to_vec()))
     })
     .await;
 
@@ -178,40 +188,48 @@ async fn values_outlive_neither_their_limit_nor_their_key() {
     if !option.is_empty() {
         redis.restart_with(&["--enable-debug-command", "yes"]).await;
     }
-    let w = World::builder().redis(redis).config(CACHED).start().await;
+    let env = TestEnv::builder().redis(redis).config(CACHED).start().await;
     // Expired keys stay where they are until somebody asks for them, and nobody is told.
-    let () = w.redis.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-    let () = w.redis.ask(&["SET", "k", "v", "PX", "500"]).await;
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    let before = w.redis.calls("get").await;
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(w.redis.calls("get").await, before);
+    let () = env.redis.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
+    let () = env.redis.ask(&["SET", "k", "v", "PX", "500"]).await;
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    let before = env.redis.calls("get").await;
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(env.redis.calls("get").await, before);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(w.client.get("", "k").await, Ok(None), "the key has expired");
+    assert_eq!(
+        env.client.get("", "k").await,
+        Ok(None),
+        "the key has expired"
+    );
 }
 
 #[tokio::test]
 async fn links_that_share_a_connection_share_what_is_kept() {
-    let w = World::builder().unlinked().start().await;
-    let url = w.redis.url();
+    let env = TestEnv::builder().unlinked().start().await;
+    let url = env.redis.url();
     let config = [
         CACHED,
         &[("URL", &url), ("SHARE_CONNECTIONS_BY_URL", "true")],
     ]
     .concat();
-    let a = w.put_new(&Link::new("a", "default").config(&config)).await;
-    let b = w.put_new(&Link::new("b", "default").config(&config)).await;
+    let a = env
+        .put_new(&Link::new("a", "default").config(&config))
+        .await;
+    let b = env
+        .put_new(&Link::new("b", "default").config(&config))
+        .await;
     let plain = [("URL", url.as_str()), ("SHARE_CONNECTIONS_BY_URL", "true")];
-    let c = w.put_new(&Link::new("c", "default").config(&plain)).await;
+    let c = env.put_new(&Link::new("c", "default").config(&plain)).await;
     a.set("", "k", b"v").await.unwrap();
     a.get("", "k").await.unwrap();
-    let before = w.redis.calls("get").await;
+    let before = env.redis.calls("get").await;
     assert_eq!(b.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(w.redis.calls("get").await, before);
+    assert_eq!(env.redis.calls("get").await, before);
     // One that keeps nothing asks.
     assert_eq!(c.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(w.redis.calls("get").await, before + 1);
-    assert_eq!(w.redis.connections().await, 2);
+    assert_eq!(env.redis.calls("get").await, before + 1);
+    assert_eq!(env.redis.connections().await, 2);
     b.set("", "k", b"w").await.unwrap();
     assert_eq!(b.get("", "k").await, Ok(Some(b"w".to_vec())));
     eventually("the other one hears of it", async || {

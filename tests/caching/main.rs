@@ -3,20 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "tests/provider uses more of it")]
-#[path = "../provider/common/mod.rs"]
-mod common;
-
-#[allow(dead_code, reason = "tests/topologies uses more of it")]
-#[path = "../topologies/cluster_servers.rs"]
-mod cluster_servers;
-#[allow(dead_code, reason = "tests/topologies uses more of it")]
-#[path = "../topologies/sentinel_servers.rs"]
-mod sentinel_servers;
-#[allow(dead_code, reason = "tests/topologies uses more of it")]
-#[path = "../topologies/server.rs"]
-mod server;
-
 mod changes;
 mod hits;
 mod losses;
@@ -25,9 +11,9 @@ mod refusals;
 mod several_nodes;
 mod writes;
 
-use common::proxy::Proxy;
-use common::redis::Redis;
-use common::world::{Builder, World};
+use test_support::proxy::Proxy;
+use test_support::redis::Redis;
+use test_support::test_env::{TestEnv, TestEnvBuilder};
 
 /// Settings under which nothing is forgotten but for a reason.
 const CACHED: &[(&str, &str)] = &[
@@ -37,15 +23,15 @@ const CACHED: &[(&str, &str)] = &[
 ];
 
 /// A world whose link keeps what it reads.
-async fn cached() -> World {
-    World::with(CACHED).await
+async fn cached() -> TestEnv {
+    TestEnv::with(CACHED).await
 }
 
 /// The same, with a proxy before its Redis, and what else is to be different.
-async fn behind_a_proxy(adjust: impl FnOnce(Builder) -> Builder) -> (World, Proxy) {
+async fn behind_a_proxy(adjust: impl FnOnce(TestEnvBuilder) -> TestEnvBuilder) -> (TestEnv, Proxy) {
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.port()).await;
-    let builder = World::builder()
+    let builder = TestEnv::builder()
         .redis(redis)
         .config(CACHED)
         .config(&[("URL", &proxy.url())]);

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::proxy::Proxy;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, patience};
 use tokio::time::Instant;
 
-use crate::common::proxy::Proxy;
-use crate::common::wait::{eventually, patience};
-use crate::common::world::World;
 use crate::{behind_a_proxy, cached};
 
 /// The answer of a read and the news that its key has changed meanwhile arrive in one piece, so
 /// that the news is there before anybody has looked at the answer.
 #[tokio::test]
 async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
-    let (w, proxy) = behind_a_proxy(|w| w).await;
+    let (env, proxy) = behind_a_proxy(|builder| builder).await;
     for (round, change) in [
         &["SET", "k", "new"][..],
         &["DEL", "k"],
@@ -26,23 +26,23 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
     .take(20)
     .enumerate()
     {
-        let () = w.redis.ask(&["SET", "k", "old"]).await;
+        let () = env.redis.ask(&["SET", "k", "old"]).await;
         eventually("the setup is seen", async || {
-            w.client.get("", "k").await == Ok(Some(b"old".to_vec()))
+            env.client.get("", "k").await == Ok(Some(b"old".to_vec()))
         })
         .await;
         // Nothing is known of the key when the read begins.
-        let () = w.redis.ask(&["SET", "k", "old", "KEEPTTL"]).await;
-        let before = w.redis.calls("get").await;
+        let () = env.redis.ask(&["SET", "k", "old", "KEEPTTL"]).await;
+        let before = env.redis.calls("get").await;
         proxy.hold();
-        let (read, ()) = tokio::join!(read_past(&w, &proxy), async {
+        let (read, ()) = tokio::join!(read_past(&env, &proxy), async {
             // What is held may at first be the news of the change just before.
             eventually("Redis has answered", async || {
-                proxy.is_holding() && w.redis.calls("get").await > before
+                proxy.is_holding() && env.redis.calls("get").await > before
             })
             .await;
             let answer = proxy.held();
-            let _: redis::Value = w.redis.ask(change).await;
+            let _: redis::Value = env.redis.ask(change).await;
             eventually("the news is behind the answer", async || {
                 proxy.held() > answer
             })
@@ -50,10 +50,10 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
             proxy.release();
         });
         assert!(matches!(read.as_deref(), Some(b"old") | None));
-        let stored: Option<Vec<u8>> = w.redis.ask(&["GET", "k"]).await;
+        let stored: Option<Vec<u8>> = env.redis.ask(&["GET", "k"]).await;
         assert_ne!(stored.as_deref(), Some(&b"old"[..]));
         assert_eq!(
-            w.client.get("", "k").await,
+            env.client.get("", "k").await,
             Ok(stored),
             "round {round}: after {change:?} the old value stayed"
         );
@@ -61,11 +61,11 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
 }
 
 /// Reads until Redis is really asked, which the proxy sees.
-async fn read_past(w: &World, proxy: &Proxy) -> Option<Vec<u8>> {
+async fn read_past(env: &TestEnv, proxy: &Proxy) -> Option<Vec<u8>> {
     let before = proxy.count("GET");
     let deadline = Instant::now() + patience();
     loop {
-        let value = w.client.get("", "k").await.unwrap();
+        let value = env.client.get("", "k").await.unwrap();
         if proxy.count("GET") > before {
             return value;
         }
@@ -78,13 +78,13 @@ async fn read_past(w: &World, proxy: &Proxy) -> Option<Vec<u8>> {
 #[tokio::test]
 async fn thousands_of_changes_among_readers_leave_nothing_old() {
     const KEYS: usize = 8;
-    let w = cached().await;
+    let env = cached().await;
     let keys: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
     let mut changes = 0;
     for round in 0..30_u32 {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let readers = (0..32).map(|reader| {
-            let (client, stopped) = (w.client.clone(), stopped.clone());
+            let (client, stopped) = (env.client.clone(), stopped.clone());
             let key = keys[reader % KEYS].clone();
             tokio::spawn(async move {
                 while !*stopped.borrow() {
@@ -102,19 +102,19 @@ async fn thousands_of_changes_among_readers_leave_nothing_old() {
                 };
                 changes += 1;
             }
-            w.redis.run_all(&pipeline).await;
+            env.redis.run_all(&pipeline).await;
         }
         let last = Instant::now();
         stop.send_replace(true);
         join_all(readers).await;
         // All news of these changes has been sent before this.
-        let () = w.redis.ask(&["PING"]).await;
+        let () = env.redis.ask(&["PING"]).await;
         tokio::time::sleep(Duration::from_millis(100).saturating_sub(last.elapsed())).await;
         for key in &keys {
-            let stored: Option<Vec<u8>> = w.redis.ask(&["GET", key]).await;
+            let stored: Option<Vec<u8>> = env.redis.ask(&["GET", key]).await;
             eventually(
                 &format!("round {round}: {key} is what is stored"),
-                async || w.client.get("", key).await.unwrap() == stored,
+                async || env.client.get("", key).await.unwrap() == stored,
             )
             .await;
         }

@@ -1,41 +1,42 @@
 //! Servers that do not tell of changes: nothing is kept, the log says why, and all answers are
 //! right.
 
+use test_support::proxy::Cut;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
+
 use crate::CACHED;
 use crate::behind_a_proxy;
-use crate::common::proxy::Cut;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 
 const WARNING: &str = "nothing that is read is kept in memory";
 
 /// Checks that everything is answered by Redis itself, and that the log says so once.
-async fn keeps_nothing(w: &mut World, reason: &str) {
-    let c = &w.client;
+async fn keeps_nothing(env: &mut TestEnv, reason: &str) {
+    let c = &env.client;
     c.set("", "k", b"0").await.unwrap();
-    let before = w.redis.calls("get").await;
+    let before = env.redis.calls("get").await;
     for round in 1..=20_u64 {
         assert_eq!(
             c.get("", "k").await,
             Ok(Some((round - 1).to_string().into_bytes()))
         );
-        let () = w.redis.ask(&["SET", "k", &round.to_string()]).await;
+        let () = env.redis.ask(&["SET", "k", &round.to_string()]).await;
     }
     assert_eq!(c.get("", "missing").await, Ok(None));
     assert_eq!(c.increment("", "k", 1).await, Ok(21));
-    assert_eq!(w.redis.calls("get").await, before + 21);
-    w.provider.logged(&["WARN", WARNING, reason]).await;
-    assert_eq!(w.provider.count_logged(&[WARNING]).await, 1);
+    assert_eq!(env.redis.calls("get").await, before + 21);
+    env.provider.logged(&["WARN", WARNING, reason]).await;
+    assert_eq!(env.provider.count_logged(&[WARNING]).await, 1);
 }
 
 /// A world with a user who may do everything but this.
-async fn without(rights: &[&str]) -> World {
+async fn without(rights: &[&str]) -> TestEnv {
     let redis = Redis::start().await;
     let mut user = vec!["ACL", "SETUSER", "ann", "on", ">secret", "~*", "+@all"];
     user.extend(rights);
     let () = redis.ask(&user).await;
-    World::builder()
+    TestEnv::builder()
         .redis(redis)
         .config(CACHED)
         .config(&[("USERNAME", "ann"), ("PASSWORD", "secret")])
@@ -46,51 +47,51 @@ async fn without(rights: &[&str]) -> World {
 #[tokio::test]
 async fn an_acl_may_forbid_tracking() {
     // Redis 6.2 can allow single subcommands, but not forbid them.
-    let mut w = without(&["-client", "+client|setname"]).await;
-    keeps_nothing(&mut w, "NOPERM").await;
+    let mut env = without(&["-client", "+client|setname"]).await;
+    keeps_nothing(&mut env, "NOPERM").await;
 }
 
 #[tokio::test]
 async fn an_acl_may_forbid_to_say_what_is_kept() {
-    let mut w = without(&["-client|caching"]).await;
-    keeps_nothing(&mut w, "NOPERM").await;
+    let mut env = without(&["-client|caching"]).await;
+    keeps_nothing(&mut env, "NOPERM").await;
 }
 
 #[tokio::test]
 async fn an_acl_may_forbid_to_ask_how_long_a_key_lives() {
-    let mut w = without(&["-pttl"]).await;
-    keeps_nothing(&mut w, "PTTL").await;
+    let mut env = without(&["-pttl"]).await;
+    keeps_nothing(&mut env, "PTTL").await;
 }
 
 /// As Redis before 6, and whatever else speaks only RESP2.
 #[tokio::test]
 async fn a_server_may_not_know_the_protocol() {
     let redis = Redis::with_arguments(&["--rename-command", "HELLO", ""]).await;
-    let mut w = World::builder().redis(redis).config(CACHED).start().await;
-    keeps_nothing(&mut w, "HELLO").await;
+    let mut env = TestEnv::builder().redis(redis).config(CACHED).start().await;
+    keeps_nothing(&mut env, "HELLO").await;
 }
 
 /// Checks that what is read is kept once Redis answers, and that the log never said otherwise.
-async fn keeps(w: &mut World) {
+async fn keeps(env: &mut TestEnv) {
     eventually("the link is back", async || {
-        w.client.set("", "k", b"v").await.is_ok()
+        env.client.set("", "k", b"v").await.is_ok()
     })
     .await;
-    let before = w.redis.calls("get").await;
+    let before = env.redis.calls("get").await;
     for _ in 0..5 {
-        assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+        assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     }
     // One, unless the machine stood still for as long as an answer is vouched for.
-    let asked = w.redis.calls("get").await - before;
+    let asked = env.redis.calls("get").await - before;
     assert!((1..4).contains(&asked), "{asked} of 5 reads asked Redis");
-    assert_eq!(w.provider.count_logged(&[WARNING]).await, 0);
+    assert_eq!(env.provider.count_logged(&[WARNING]).await, 0);
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_hello_is_no_refusal() {
-    let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
+    let (mut env, proxy) = behind_a_proxy(|builder| builder).await;
     // The connection is there, and its own HELLO is over.
-    w.client.exists("", "k").await.unwrap();
+    env.client.exists("", "k").await.unwrap();
     proxy.cut_at("HELLO", Cut::Once);
     let before = proxy.count("HELLO");
     proxy.cut();
@@ -98,19 +99,19 @@ async fn a_connection_that_breaks_at_hello_is_no_refusal() {
         proxy.count("HELLO") == before + 2
     })
     .await;
-    keeps(&mut w).await;
+    keeps(&mut env).await;
 }
 
 #[tokio::test]
 async fn who_always_hangs_up_at_hello_is_spoken_to_without() {
-    let (mut w, proxy) = behind_a_proxy(|builder| builder).await;
-    w.client.exists("", "k").await.unwrap();
+    let (mut env, proxy) = behind_a_proxy(|builder| builder).await;
+    env.client.exists("", "k").await.unwrap();
     proxy.cut_at("HELLO", Cut::Before);
     proxy.cut();
-    w.provider.logged(&["WARN", WARNING, "HELLO"]).await;
-    w.client.set("", "k", b"v").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(w.provider.count_logged(&[WARNING]).await, 1);
+    env.provider.logged(&["WARN", WARNING, "HELLO"]).await;
+    env.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(env.provider.count_logged(&[WARNING]).await, 1);
 }
 
 #[tokio::test]
@@ -123,11 +124,13 @@ async fn a_redis_without_room_for_a_client_refuses_nothing_for_good() {
         config.query_async::<()>(&mut only).await.unwrap();
     };
     room_for("1").await;
-    let world = World::builder().redis(redis).config(CACHED);
-    let mut w = world.start().await;
-    w.provider.logged(&["WARN", "max number of clients"]).await;
+    let world = TestEnv::builder().redis(redis).config(CACHED);
+    let mut env = world.start().await;
+    env.provider
+        .logged(&["WARN", "max number of clients"])
+        .await;
     room_for("1000").await;
-    keeps(&mut w).await;
+    keeps(&mut env).await;
 }
 
 #[tokio::test]
@@ -148,8 +151,10 @@ async fn a_redis_that_is_busy_refuses_nothing_for_good() {
         answer.is_err_and(|error| error.code() == Some("BUSY"))
     })
     .await;
-    let mut w = World::builder().redis(redis).config(CACHED).start().await;
-    w.provider.logged(&["WARN", "no connection", "BUSY"]).await;
+    let mut env = TestEnv::builder().redis(redis).config(CACHED).start().await;
+    env.provider
+        .logged(&["WARN", "no connection", "BUSY"])
+        .await;
     let kill = ["SCRIPT", "KILL"];
     let () = redis::cmd(kill[0])
         .arg(kill[1])
@@ -157,7 +162,7 @@ async fn a_redis_that_is_busy_refuses_nothing_for_good() {
         .await
         .unwrap();
     script.abort();
-    keeps(&mut w).await;
+    keeps(&mut env).await;
 }
 
 #[tokio::test]
@@ -183,29 +188,29 @@ async fn the_rights_that_the_readme_names_are_enough() {
         "+pttl",
     ];
     let () = redis.ask(&rights).await;
-    let w = World::builder()
+    let env = TestEnv::builder()
         .redis(redis)
         .config(CACHED)
         .config(&[("USERNAME", "ann"), ("PASSWORD", "secret")])
         .start()
         .await;
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
     for _ in 0..5 {
-        assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+        assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(w.redis.calls("get").await, 1);
+    assert_eq!(env.redis.calls("get").await, 1);
 }
 
 /// What is wrong with the log-in is said as without a cache.
 #[tokio::test]
 async fn wrong_credentials_are_answered_in_the_words_of_redis() {
     let redis = Redis::with_password("right").await;
-    let w = World::builder()
+    let env = TestEnv::builder()
         .redis(redis)
         .config(CACHED)
         .config(&[("PASSWORD", "wrong")])
         .start()
         .await;
-    let error = crate::common::client::other(w.client.get("", "k").await);
+    let error = test_support::client::other(env.client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
 }

@@ -1,19 +1,22 @@
 //! Clusters and sentinels: each node tells of its own keys.
 
-use crate::CACHED;
-use crate::cluster_servers::ClusterServers;
-use crate::common::client::Client;
-use crate::common::host::Link;
-use crate::common::wait::{eventually, eventually_some};
-use crate::common::world::World;
-use crate::sentinel_servers::SentinelServers;
-use crate::server::Server;
+use test_support::client::Client;
+use test_support::cluster_servers::ClusterServers;
+use test_support::host::Link;
+use test_support::sentinel_servers::SentinelServers;
+use test_support::server::Server;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, eventually_some};
 
-async fn linked(url: &str, config: &[(&str, &str)]) -> (World, Client) {
-    let w = World::builder().unlinked().start().await;
+use crate::CACHED;
+
+async fn linked(url: &str, config: &[(&str, &str)]) -> (TestEnv, Client) {
+    let env = TestEnv::builder().unlinked().start().await;
     let config = [CACHED, &[("URL", url)], config].concat();
-    let client = w.put_new(&Link::new("c", "default").config(&config)).await;
-    (w, client)
+    let client = env
+        .put_new(&Link::new("c", "default").config(&config))
+        .await;
+    (env, client)
 }
 
 async fn gets(servers: &[Server]) -> u64 {

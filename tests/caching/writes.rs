@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use test_support::client::Client;
+
 use crate::cached;
-use crate::common::client::Client;
 
 /// Writers, each with a key of its own.
 const WRITERS: u64 = 8;
@@ -13,8 +14,8 @@ const PAIRS: u64 = 2_500;
 
 #[tokio::test]
 async fn every_function_that_writes_is_seen_at_once() {
-    let w = cached().await;
-    let c = &w.client;
+    let env = cached().await;
+    let c = &env.client;
     let get = async |key: &str| {
         c.get("", key)
             .await
@@ -48,16 +49,16 @@ async fn every_function_that_writes_is_seen_at_once() {
 
 #[tokio::test]
 async fn writes_with_a_time_to_live_are_seen_too() {
-    let w = crate::World::with(&[crate::CACHED, &[("TTL_MS", "600000")]].concat()).await;
+    let env = crate::TestEnv::with(&[crate::CACHED, &[("TTL_MS", "600000")]].concat()).await;
     for round in 0..50_u32 {
         let text = round.to_string();
-        w.client
+        env.client
             .set_many("", &[("a", &text), ("b", &text)])
             .await
             .unwrap();
         let value = Ok(Some(text.into_bytes()));
-        assert_eq!(w.client.get("", "a").await, value);
-        assert_eq!(w.client.get("", "b").await, value);
+        assert_eq!(env.client.get("", "a").await, value);
+        assert_eq!(env.client.get("", "b").await, value);
     }
 }
 
@@ -65,14 +66,14 @@ async fn writes_with_a_time_to_live_are_seen_too() {
 /// never sees a key go back.
 #[tokio::test]
 async fn thousands_of_writes_are_read_back_among_readers_of_the_same_keys() {
-    let w = cached().await;
+    let env = cached().await;
     let stop = Arc::new(AtomicBool::new(false));
     let reads = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..WRITERS * 2)
         .map(|reader| {
             let key = format!("key-{}", reader % WRITERS);
             tokio::spawn(watch(
-                w.client.clone(),
+                env.client.clone(),
                 key,
                 Arc::clone(&stop),
                 Arc::clone(&reads),
@@ -80,7 +81,7 @@ async fn thousands_of_writes_are_read_back_among_readers_of_the_same_keys() {
         })
         .collect();
     let writers = (0..WRITERS).map(|writer| {
-        let client = w.client.clone();
+        let client = env.client.clone();
         tokio::spawn(async move {
             let key = format!("key-{writer}");
             for pair in 1..=PAIRS {
@@ -105,7 +106,7 @@ async fn thousands_of_writes_are_read_back_among_readers_of_the_same_keys() {
     for reader in readers {
         reader.await.unwrap();
     }
-    let asked = w.redis.calls("get").await;
+    let asked = env.redis.calls("get").await;
     let pairs = WRITERS * PAIRS;
     let reads = pairs + reads.load(Ordering::Relaxed);
     println!("{pairs} writes read back among {reads} reads, of which Redis saw {asked}");

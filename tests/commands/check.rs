@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
+use test_support::certificates::CertificateAuthority;
+use test_support::ports;
+use test_support::provider::kvredis_binary;
+use test_support::redis::Redis;
+use test_support::server::Server;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::certificates::Authority;
-use crate::common::ports;
-use crate::common::redis::Redis;
 use crate::run::{check, kvredis, run};
-use crate::server::Server;
 
 #[tokio::test]
 async fn a_healthy_server() {
@@ -236,7 +237,7 @@ async fn a_server_that_is_something_else() {
 
 #[tokio::test]
 async fn tls_with_a_known_and_an_unknown_authority() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let shown = authority.sign(&["localhost"]);
     let port = ports::free();
     let (tls_port, ca) = (port.to_string(), authority.file());
@@ -275,7 +276,7 @@ async fn tls_with_a_known_and_an_unknown_authority() {
 #[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let redis = Redis::start().await;
-    let command = format!("{} check {}", env!("CARGO_BIN_EXE_kvredis"), redis.url());
+    let command = format!("{} check {}", kvredis_binary().display(), redis.url());
     for (no_colour, coloured) in [(None, true), (Some("1"), false)] {
         let mut script = Command::new("script");
         script
@@ -294,12 +295,9 @@ async fn colours_are_for_terminals_that_want_them() {
 #[tokio::test]
 async fn a_reader_that_goes_is_no_error() {
     let mut shell = Command::new("bash");
-    let program = env!("CARGO_BIN_EXE_kvredis");
-    shell.args([
-        "-c",
-        "set -o pipefail; \"$0\" settings --json | true",
-        program,
-    ]);
+    shell
+        .args(["-c", "set -o pipefail; \"$0\" settings --json | true"])
+        .arg(kvredis_binary());
     let ran = run(shell).await;
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
 }

@@ -1,6 +1,7 @@
 //! `kvredis check`: what the ACL forbids, what Redis does not tell, and what it refuses to everybody.
 
-use crate::common::redis::Redis;
+use test_support::redis::Redis;
+
 use crate::run::{Check, check};
 
 /// A server with the user `app`, who has these rules.

@@ -1,10 +1,11 @@
 //! `kvredis check` on clusters and behind sentinels.
 
-use crate::cluster_servers::ClusterServers;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
+use test_support::cluster_servers::ClusterServers;
+use test_support::redis::Redis;
+use test_support::sentinel_servers::{SERVICE, SentinelServers};
+use test_support::wait::eventually;
+
 use crate::run::check;
-use crate::sentinel_servers::{SERVICE, SentinelServers};
 
 #[tokio::test]
 async fn a_cluster() {

@@ -3,8 +3,8 @@
 use std::process::{Command, Output};
 
 use serde_json::Value as Json;
-
-use crate::common::wait::patience;
+use test_support::provider::kvredis_binary;
+use test_support::wait::patience;
 
 /// What a command printed, and how it ended.
 pub struct Ran {
@@ -18,7 +18,7 @@ pub struct Ran {
 
 /// Runs `kvredis` with these arguments; it must end by itself.
 pub async fn kvredis(arguments: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvredis"));
+    let mut command = Command::new(kvredis_binary());
     command.args(arguments).env_clear();
     run(command).await
 }

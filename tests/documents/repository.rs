@@ -208,9 +208,10 @@ fn capital_keys(yaml: &str) -> Vec<String> {
 
 /// Whether it is meant as a path in the repository.
 fn is_path(code: &str) -> bool {
-    const FOLDERS: [&str; 9] = [
+    const FOLDERS: [&str; 10] = [
         "src/",
         "tests/",
+        "test-support/",
         "docs/",
         "examples/",
         "scripts/",

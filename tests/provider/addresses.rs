@@ -2,19 +2,19 @@
 
 use std::net::TcpListener;
 
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::world::World;
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
 
 #[tokio::test]
 async fn user_and_password_override_those_of_the_url() {
-    let w = World::builder().unlinked().start().await;
-    let () = w
+    let env = TestEnv::builder().unlinked().start().await;
+    let () = env
         .redis
         .ask(&["ACL", "SETUSER", "app", "on", ">p@ss:w/rd%", "~*", "+@all"])
         .await;
-    let host = format!("127.0.0.1:{}", w.redis.port());
+    let host = format!("127.0.0.1:{}", env.redis.port());
     let encoded = format!("redis://app:p%40ss%3Aw%2Frd%25@{host}");
     let wrong = format!("redis://nobody:wrong@{host}");
     let half = format!("redis://app@{host}");
@@ -43,8 +43,8 @@ async fn user_and_password_override_those_of_the_url() {
                 .secrets(&credentials[1..]),
         ),
     ] {
-        w.put_new(&link).await.set("", "k", b"v").await.unwrap();
-        let clients = w.redis.kvredis_clients().await;
+        env.put_new(&link).await.set("", "k", b"v").await.unwrap();
+        let clients = env.redis.kvredis_clients().await;
         assert!(
             clients.iter().all(|client| client["user"] == "app"),
             "{name}: {clients:?}"
@@ -54,7 +54,7 @@ async fn user_and_password_override_those_of_the_url() {
 
 #[tokio::test]
 async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("provider-password").await)
         .provider_secrets(&[("PASSWORD", "provider-password")])
@@ -63,45 +63,45 @@ async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
     let open = Redis::start().await;
     // A server without passwords refuses AUTH, so the link works only if it does not try.
     let own = Link::new("c", "own").config(&[("URL", &open.url())]);
-    w.put_new(&own).await.set("", "k", b"v").await.unwrap();
-    let borrowed = Link::new("c", "borrowed").config(&[("URL", &w.redis.url())]);
-    let error = other(w.put_new(&borrowed).await.get("", "k").await);
+    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    let borrowed = Link::new("c", "borrowed").config(&[("URL", &env.redis.url())]);
+    let error = other(env.put_new(&borrowed).await.get("", "k").await);
     assert!(
         error.contains("NOAUTH"),
         "the provider's password is not handed out: {error}"
     );
     let own = Link::new("c", "whole")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("PASSWORD", "provider-password")]);
-    w.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_link_without_a_url_takes_address_and_credentials_of_the_provider() {
     let redis = Redis::with_password("provider-password").await;
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("URL", &redis.url_of(2))])
         .provider_secrets(&[("PASSWORD", "provider-password")])
         .redis(redis)
         .start()
         .await;
-    w.put_new(&Link::new("c", "default"))
+    env.put_new(&Link::new("c", "default"))
         .await
         .set("", "k", b"v")
         .await
         .unwrap();
-    assert_eq!(w.redis.ask_in::<String>(2, &["GET", "k"]).await, "v");
+    assert_eq!(env.redis.ask_in::<String>(2, &["GET", "k"]).await, "v");
 }
 
 #[tokio::test]
 async fn the_default_address_is_this_machines_port_6379() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(1_000))
         .start()
         .await;
-    let client = w.put_new(&Link::new("c", "default")).await;
+    let client = env.put_new(&Link::new("c", "default")).await;
     if TcpListener::bind("127.0.0.1:6379").is_ok() {
         let error = other(client.get("", "k").await);
         assert!(error.contains("redis://127.0.0.1:6379"), "{error}");
@@ -112,10 +112,10 @@ async fn the_default_address_is_this_machines_port_6379() {
 
 #[tokio::test]
 async fn addresses_of_every_form_are_served() {
-    let w = World::builder().unlinked().start().await;
-    w.redis.number_databases().await;
-    let port = w.redis.port();
-    let socket = w.redis.socket().display().to_string();
+    let env = TestEnv::builder().unlinked().start().await;
+    env.redis.number_databases().await;
+    let port = env.redis.port();
+    let socket = env.redis.socket().display().to_string();
     let mut addresses = vec![
         (format!("redis://127.0.0.1:{port}"), "0"),
         (format!("redis://127.0.0.1:{port}/"), "0"),
@@ -133,22 +133,22 @@ async fn addresses_of_every_form_are_served() {
     }
     for (i, (address, database)) in addresses.iter().enumerate() {
         let link = Link::new("c", &i.to_string()).config(&[("URL", address)]);
-        let client = w.put_new(&link).await;
+        let client = env.put_new(&link).await;
         assert_eq!(client.database().await, *database, "{address}");
     }
-    w.provider.logged(&["WARN", "0.0.0.0"]).await;
+    env.provider.logged(&["WARN", "0.0.0.0"]).await;
 }
 
 #[tokio::test]
 async fn a_unix_socket_takes_user_and_password() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("socket-password").await)
         .start()
         .await;
-    let url = format!("redis+unix://{}", w.redis.socket().display());
+    let url = format!("redis+unix://{}", env.redis.socket().display());
     let link = Link::new("c", "default")
         .config(&[("URL", &url)])
         .secrets(&[("PASSWORD", "socket-password")]);
-    w.put_new(&link).await.set("", "k", b"v").await.unwrap();
+    env.put_new(&link).await.set("", "k", b"v").await.unwrap();
 }

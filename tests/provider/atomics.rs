@@ -1,31 +1,30 @@
 //! Contract §1, `atomics`: `increment` and all its limits.
 
 use futures_util::future::join_all;
-
-use crate::common::client::{Error, other};
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::world::World;
+use test_support::client::{Error, other};
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
 
 const MAX: u64 = i64::MAX as u64;
 
 #[tokio::test]
 async fn increment_creates_and_counts() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     assert_eq!(
-        w.client.increment("", "n", 5).await,
+        env.client.increment("", "n", 5).await,
         Ok(5),
         "a missing key begins at delta"
     );
-    assert_eq!(w.client.increment("", "n", 1).await, Ok(6));
+    assert_eq!(env.client.increment("", "n", 1).await, Ok(6));
     assert_eq!(
-        w.client.get("", "n").await,
+        env.client.get("", "n").await,
         Ok(Some(b"6".to_vec())),
         "a decimal integer"
     );
-    w.client.set("", "set", b"41").await.unwrap();
+    env.client.set("", "set", b"41").await.unwrap();
     assert_eq!(
-        w.client.increment("", "set", 1).await,
+        env.client.increment("", "set", 1).await,
         Ok(42),
         "of a value that `set` wrote"
     );
@@ -33,45 +32,48 @@ async fn increment_creates_and_counts() {
 
 #[tokio::test]
 async fn a_delta_of_zero_reads_and_creates() {
-    let w = World::start().await;
-    assert_eq!(w.client.increment("", "n", 0).await, Ok(0));
-    assert_eq!(w.redis.ask::<String>(&["GET", "n"]).await, "0");
-    assert_eq!(w.client.increment("", "n", 7).await, Ok(7));
-    assert_eq!(w.client.increment("", "n", 0).await, Ok(7));
+    let env = TestEnv::start().await;
+    assert_eq!(env.client.increment("", "n", 0).await, Ok(0));
+    assert_eq!(env.redis.ask::<String>(&["GET", "n"]).await, "0");
+    assert_eq!(env.client.increment("", "n", 7).await, Ok(7));
+    assert_eq!(env.client.increment("", "n", 0).await, Ok(7));
 }
 
 #[tokio::test]
 async fn increment_is_exact_beyond_the_precision_of_a_double() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let odd = (1 << 53) + 1;
-    assert_eq!(w.client.increment("", "n", odd).await, Ok(odd));
-    assert_eq!(w.client.increment("", "n", 2).await, Ok(odd + 2));
+    assert_eq!(env.client.increment("", "n", odd).await, Ok(odd));
+    assert_eq!(env.client.increment("", "n", 2).await, Ok(odd + 2));
     assert_eq!(
-        w.redis.ask::<String>(&["GET", "n"]).await,
+        env.redis.ask::<String>(&["GET", "n"]).await,
         (odd + 2).to_string()
     );
     let large = MAX - 6;
-    w.client.set("", "large", large.to_string()).await.unwrap();
-    assert_eq!(w.client.increment("", "large", 5).await, Ok(large + 5));
+    env.client
+        .set("", "large", large.to_string())
+        .await
+        .unwrap();
+    assert_eq!(env.client.increment("", "large", 5).await, Ok(large + 5));
     assert_eq!(
-        w.redis.ask::<String>(&["GET", "large"]).await,
+        env.redis.ask::<String>(&["GET", "large"]).await,
         (large + 5).to_string()
     );
 }
 
 #[tokio::test]
 async fn increment_goes_up_to_the_largest_integer_and_no_further() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     assert_eq!(
-        w.client.increment("", "n", MAX).await,
+        env.client.increment("", "n", MAX).await,
         Ok(MAX),
         "a missing key"
     );
-    unchanged_after_error(&w, Some(&MAX.to_string()), 1).await;
-    unchanged_after_error(&w, Some(&MAX.to_string()), MAX).await;
-    unchanged_after_error(&w, Some("1"), MAX).await;
+    unchanged_after_error(&env, Some(&MAX.to_string()), 1).await;
+    unchanged_after_error(&env, Some(&MAX.to_string()), MAX).await;
+    unchanged_after_error(&env, Some("1"), MAX).await;
     assert_eq!(
-        set_and_increment(&w, &(MAX - 1).to_string(), 1).await,
+        set_and_increment(&env, &(MAX - 1).to_string(), 1).await,
         Ok(MAX),
         "the last step"
     );
@@ -79,30 +81,30 @@ async fn increment_goes_up_to_the_largest_integer_and_no_further() {
 
 #[tokio::test]
 async fn a_delta_beyond_the_largest_integer_is_an_error() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for delta in [MAX + 1, MAX + 2, u64::MAX - 1, u64::MAX] {
-        unchanged_after_error(&w, None, delta).await;
-        unchanged_after_error(&w, Some("0"), delta).await;
-        unchanged_after_error(&w, Some("-9223372036854775808"), delta).await;
+        unchanged_after_error(&env, None, delta).await;
+        unchanged_after_error(&env, Some("0"), delta).await;
+        unchanged_after_error(&env, Some("-9223372036854775808"), delta).await;
     }
 }
 
 #[tokio::test]
 async fn a_negative_result_is_an_error_and_changes_nothing() {
-    let w = World::start().await;
-    unchanged_after_error(&w, Some("-5"), 3).await;
-    unchanged_after_error(&w, Some("-5"), 0).await;
-    unchanged_after_error(&w, Some("-5"), 4).await;
-    unchanged_after_error(&w, Some("-9223372036854775808"), MAX).await;
+    let env = TestEnv::start().await;
+    unchanged_after_error(&env, Some("-5"), 3).await;
+    unchanged_after_error(&env, Some("-5"), 0).await;
+    unchanged_after_error(&env, Some("-5"), 4).await;
+    unchanged_after_error(&env, Some("-9223372036854775808"), MAX).await;
     assert_eq!(
-        set_and_increment(&w, "-5", 10).await,
+        set_and_increment(&env, "-5", 10).await,
         Ok(5),
         "a result that is not negative"
     );
-    assert_eq!(set_and_increment(&w, "-5", 5).await, Ok(0));
+    assert_eq!(set_and_increment(&env, "-5", 5).await, Ok(0));
     let large = "-9007199254740993";
     assert_eq!(
-        set_and_increment(&w, large, (1 << 53) + 2).await,
+        set_and_increment(&env, large, (1 << 53) + 2).await,
         Ok(1),
         "exact there, too"
     );
@@ -111,28 +113,28 @@ async fn a_negative_result_is_an_error_and_changes_nothing() {
 /// What is taken back must not take a right that the README does not list.
 #[tokio::test]
 async fn the_documented_rights_are_enough_to_change_nothing() {
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let rules = "on >pw ~* +evalsha +eval +incrby +get";
     let words = [
         &["ACL", "SETUSER", "app"][..],
         &rules.split(' ').collect::<Vec<_>>(),
     ];
-    let () = w.redis.ask(&words.concat()).await;
-    let () = w.redis.ask(&["SET", "n", "-5"]).await;
+    let () = env.redis.ask(&words.concat()).await;
+    let () = env.redis.ask(&["SET", "n", "-5"]).await;
     let link = Link::new("c", "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     other(client.increment("", "n", 3).await);
-    assert_eq!(w.redis.ask::<String>(&["GET", "n"]).await, "-5");
+    assert_eq!(env.redis.ask::<String>(&["GET", "n"]).await, "-5");
     assert_eq!(client.increment("", "n", 6).await, Ok(1));
 }
 
 /// Who may count and not do what belongs to it is refused, and has not counted.
 #[tokio::test]
 async fn a_refused_increment_has_not_counted() {
-    let w = World::builder().unlinked().start().await;
-    let url = w.redis.url();
+    let env = TestEnv::builder().unlinked().start().await;
+    let url = env.redis.url();
     for (i, (rights, before, ttl)) in [
         ("+incrby", "7", Some("60000")),
         ("+incrby +pttl", "7", Some("60000")),
@@ -146,25 +148,25 @@ async fn a_refused_increment_has_not_counted() {
             "ACL", "SETUSER", &user, "on", ">pw", "~*", "+evalsha", "+eval",
         ];
         rules.extend(rights.split(' '));
-        let () = w.redis.ask(&rules).await;
-        let () = w.redis.ask(&["SET", "n", before]).await;
+        let () = env.redis.ask(&rules).await;
+        let () = env.redis.ask(&["SET", "n", before]).await;
         let mut link = Link::new("c", &user)
             .config(&[("URL", &url)])
             .secrets(&[("USERNAME", &user), ("PASSWORD", "pw")]);
         if let Some(ttl) = ttl {
             link = link.config(&[("TTL_MS", ttl)]);
         }
-        let client = w.put_new(&link).await;
+        let client = env.put_new(&link).await;
         let refused = client.increment("", "n", 3).await;
         assert_eq!(refused, Err(Error::AccessDenied), "{rights}");
-        let now: String = w.redis.ask(&["GET", "n"]).await;
+        let now: String = env.redis.ask(&["GET", "n"]).await;
         assert_eq!(now, before, "{rights}");
     }
 }
 
 #[tokio::test]
 async fn a_value_that_is_no_integer_is_an_error_and_stays() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for value in [
         "",
         "abc",
@@ -180,9 +182,9 @@ async fn a_value_that_is_no_integer_is_an_error_and_stays() {
         "18446744073709551616",
         "1\n",
     ] {
-        unchanged_after_error(&w, Some(value), 1).await;
+        unchanged_after_error(&env, Some(value), 1).await;
     }
-    let error = other(set_and_increment(&w, "stored-data", 1).await);
+    let error = other(set_and_increment(&env, "stored-data", 1).await);
     assert!(error.contains("integer"), "Redis's words: {error}");
     assert!(
         !error.contains("stored-data"),
@@ -192,8 +194,8 @@ async fn a_value_that_is_no_integer_is_an_error_and_stays() {
 
 #[tokio::test]
 async fn concurrent_increments_are_all_counted() {
-    let w = World::start().await;
-    let mut results = join_all((0..400).map(|_| w.client.increment("b", "n", 1))).await;
+    let env = TestEnv::start().await;
+    let mut results = join_all((0..400).map(|_| env.client.increment("b", "n", 1))).await;
     results.sort_by_key(|result| result.clone().unwrap());
     let expected: Vec<_> = (1..=400).map(Ok).collect();
     assert_eq!(results, expected, "each call has its own result");
@@ -201,27 +203,27 @@ async fn concurrent_increments_are_all_counted() {
 
 #[tokio::test]
 async fn increment_is_atomic_between_links() {
-    let w = World::start().await;
-    let twin = w.link("another", "default", &[]).await;
+    let env = TestEnv::start().await;
+    let twin = env.link("another", "default", &[]).await;
     let calls = (0..400).map(async |call| {
-        let client = if call % 2 == 0 { &w.client } else { &twin };
+        let client = if call % 2 == 0 { &env.client } else { &twin };
         client.increment("", "n", 3).await
     });
     for result in join_all(calls).await {
         result.unwrap();
     }
-    assert_eq!(w.redis.ask::<u64>(&["GET", "n"]).await, 1200);
+    assert_eq!(env.redis.ask::<u64>(&["GET", "n"]).await, 1200);
 }
 
 /// What increments that the interface does not allow must be like, whatever is stored.
-async fn unchanged_after_error(w: &World, stored: Option<&str>, delta: u64) {
-    store(&w.redis, stored).await;
-    let error = other(w.client.increment("", "n", delta).await);
+async fn unchanged_after_error(env: &TestEnv, stored: Option<&str>, delta: u64) {
+    store(&env.redis, stored).await;
+    let error = other(env.client.increment("", "n", delta).await);
     assert!(
         !error.is_empty() && !error.contains('\n'),
         "one line of words: {error:?}"
     );
-    let after: Option<String> = w.redis.ask(&["GET", "n"]).await;
+    let after: Option<String> = env.redis.ask(&["GET", "n"]).await;
     assert_eq!(
         after.as_deref(),
         stored,
@@ -229,9 +231,9 @@ async fn unchanged_after_error(w: &World, stored: Option<&str>, delta: u64) {
     );
 }
 
-async fn set_and_increment(w: &World, stored: &str, delta: u64) -> Result<u64, Error> {
-    store(&w.redis, Some(stored)).await;
-    w.client.increment("", "n", delta).await
+async fn set_and_increment(env: &TestEnv, stored: &str, delta: u64) -> Result<u64, Error> {
+    store(&env.redis, Some(stored)).await;
+    env.client.increment("", "n", delta).await
 }
 
 async fn store(redis: &Redis, value: Option<&str>) {

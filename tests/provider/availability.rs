@@ -4,62 +4,66 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::proxy::Proxy;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, eventually_eq, eventually_some, patience};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::proxy::Proxy;
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, eventually_eq, eventually_some, patience};
-use crate::common::world::{COMPONENT, World};
-
 #[tokio::test]
 async fn a_link_works_when_its_redis_comes_up() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .redis(Redis::stopped())
         .rpc_timeout_ms(None)
         .start()
         .await;
-    let refusal = other(w.client.timeout(Duration::from_secs(2)).get("", "k").await);
-    is_refusal(&refusal, &w.redis);
-    w.redis.restart().await;
+    let refusal = other(
+        env.client
+            .timeout(Duration::from_secs(2))
+            .get("", "k")
+            .await,
+    );
+    is_refusal(&refusal, &env.redis);
+    env.redis.restart().await;
     eventually("the link works", async || {
-        w.client.set("", "k", b"v").await.is_ok()
+        env.client.set("", "k", b"v").await.is_ok()
     })
     .await;
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(w.redis.connections().await, 1);
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(env.redis.connections().await, 1);
 }
 
 #[tokio::test]
 async fn a_call_waits_for_the_connection() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .redis(Redis::stopped())
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
     let call = tokio::spawn({
-        let client = w.client.timeout(Duration::from_secs(60));
+        let client = env.client.timeout(Duration::from_secs(60));
         async move { client.increment("", "n", 1).await }
     });
     // That it is under way shows in the calls after it, which are answered.
-    assert!(w.host.health().await.is_some());
-    w.client.probe().await.unwrap();
+    assert!(env.host.health().await.is_some());
+    env.client.probe().await.unwrap();
     assert!(!call.is_finished());
-    w.redis.restart().await;
+    env.redis.restart().await;
     assert_eq!(call.await.unwrap(), Ok(1));
 }
 
 /// Redis says so before it is asked anything, and closes the connection.
 #[tokio::test]
 async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
-    let mut only = w.redis.connect(0).await.unwrap();
+    let mut only = env.redis.connect(0).await.unwrap();
     let mut room_for = async |clients: usize| {
         let limit = ["SET", "maxclients", &clients.to_string()].map(str::to_owned);
         let mut config = redis::cmd("CONFIG");
@@ -68,13 +72,16 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
     room_for(1).await.unwrap();
     // What Redis says unasked is taken for the answer to the first command: a name, a number.
     let mut calls = Vec::new();
-    for (name, url) in [("named", w.redis.url()), ("numbered", w.redis.url_of(1))] {
+    for (name, url) in [
+        ("named", env.redis.url()),
+        ("numbered", env.redis.url_of(1)),
+    ] {
         let link = Link::new("c", name).config(&[("URL", &url)]);
-        let client = w.put_new(&link).await.timeout(Duration::from_secs(60));
+        let client = env.put_new(&link).await.timeout(Duration::from_secs(60));
         calls.push(tokio::spawn(
             async move { client.increment("", "n", 1).await },
         ));
-        w.provider
+        env.provider
             .logged(&["WARN", name, "ERR max number of clients reached"])
             .await;
     }
@@ -87,48 +94,51 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
 
 #[tokio::test]
 async fn a_link_works_again_after_redis_has_restarted() {
-    let mut w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let mut env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
     for round in 0..3 {
-        w.redis.restart().await;
-        w.client.set("", "k", round.to_string()).await.unwrap();
+        env.redis.restart().await;
+        env.client.set("", "k", round.to_string()).await.unwrap();
         assert_eq!(
-            w.client.get("", "k").await,
+            env.client.get("", "k").await,
             Ok(Some(round.to_string().into_bytes()))
         );
     }
     let names = vec!["kvredis:counter:default".to_owned()];
     eventually_eq("there is one connection", names, async || {
-        w.redis.kvredis_names().await
+        env.redis.kvredis_names().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_first_call_after_an_idle_connection_was_closed_succeeds() {
-    let w = World::start().await;
-    w.client.set("", "n", b"1").await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "n", b"1").await.unwrap();
     for (round, function) in (0..).zip(["get", "increment", "set", "list"].repeat(2)) {
         let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
-        let killed: u64 = w.redis.ask(&kill).await;
+        let killed: u64 = env.redis.ask(&kill).await;
         assert!(killed > 0, "round {round}");
         // The provider sees the end before the call, as it does with an idle connection.
         eventually_eq("it is connected again", 1, async || {
-            w.redis.connections().await
+            env.redis.connections().await
         })
         .await;
         match function {
-            "get" => assert!(w.client.get("", "n").await.is_ok()),
-            "increment" => assert!(w.client.increment("", "n", 1).await.is_ok()),
-            "set" => w.client.set("", "n", b"1").await.unwrap(),
-            _ => assert!(w.client.keys("").await.is_ok()),
+            "get" => assert!(env.client.get("", "n").await.is_ok()),
+            "increment" => assert!(env.client.increment("", "n", 1).await.is_ok()),
+            "set" => env.client.set("", "n", b"1").await.unwrap(),
+            _ => assert!(env.client.keys("").await.is_ok()),
         }
     }
 }
 
 #[tokio::test]
 async fn a_dead_link_delays_neither_others_nor_health() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
     // It takes connections into its backlog and says nothing, ever.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
@@ -136,17 +146,17 @@ async fn a_dead_link_delays_neither_others_nor_health() {
     let mut pending = Vec::new();
     for i in 0..20 {
         let url = if i % 2 == 0 { url.clone() } else { down.url() };
-        let client = w
+        let client = env
             .link(COMPONENT, &format!("dead{i}"), &[("URL", &url)])
             .await;
         pending.push(tokio::spawn(async move { client.get("", "k").await }));
     }
     for round in 0..20 {
-        assert!(w.host.health().await.is_some());
-        w.client.set("", "k", b"v").await.unwrap();
-        let late = w.link(COMPONENT, &format!("late{round}"), &[]).await;
+        assert!(env.host.health().await.is_some());
+        env.client.set("", "k", b"v").await.unwrap();
+        let late = env.link(COMPONENT, &format!("late{round}"), &[]).await;
         late.set("", "k", b"v").await.unwrap();
-        w.unlink(COMPONENT, &format!("late{round}")).await;
+        env.unlink(COMPONENT, &format!("late{round}")).await;
     }
     assert!(
         pending.iter().all(|call| !call.is_finished()),
@@ -156,20 +166,20 @@ async fn a_dead_link_delays_neither_others_nor_health() {
 
 #[tokio::test]
 async fn a_call_whose_link_is_deleted_while_it_waits_is_answered() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .rpc_timeout_ms(Some(1_500))
         .redis(Redis::stopped())
         .start()
         .await;
-    let client = w.client.timeout(Duration::from_millis(1_500));
+    let client = env.client.timeout(Duration::from_millis(1_500));
     let call = tokio::spawn(async move { client.get("", "k").await });
-    w.unlink(COMPONENT, "default").await;
+    env.unlink(COMPONENT, "default").await;
     assert!(!other(call.await.unwrap()).is_empty());
 }
 
 #[tokio::test]
 async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let down = Redis::stopped();
     let (deleted, kept) = (
         Proxy::start(down.port()).await,
@@ -180,9 +190,9 @@ async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
             ("URL", &*proxy.url()),
             ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
         ];
-        w.link(COMPONENT, name, &config).await;
+        env.link(COMPONENT, name, &config).await;
     }
-    w.unlink(COMPONENT, "deleted").await;
+    env.unlink(COMPONENT, "deleted").await;
     let attempts = async |more: usize| {
         let before = kept.connected().len();
         eventually("the other link tries on", async || {
@@ -198,36 +208,39 @@ async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
 
 #[tokio::test]
 async fn a_link_that_is_long_without_its_redis_is_unhealthy() {
-    let mut w = World::builder().redis(Redis::stopped()).start().await;
-    let health = w.host.health().await.unwrap();
+    let mut env = TestEnv::builder().redis(Redis::stopped()).start().await;
+    let health = env.host.health().await.unwrap();
     assert!(health.healthy, "it has just begun");
     let health = eventually_some("the provider is unhealthy", async || {
-        w.host.health().await.filter(|health| !health.healthy)
+        env.host.health().await.filter(|health| !health.healthy)
     })
     .await;
     let message = health.message.unwrap();
-    let reason = format!("redis://127.0.0.1:{}", w.redis.port());
+    let reason = format!("redis://127.0.0.1:{}", env.redis.port());
     for part in [COMPONENT, "default", &reason] {
         assert!(message.contains(part), "{message}");
     }
-    w.provider.logged(&["ERROR", &reason]).await;
-    w.redis.restart().await;
+    env.provider.logged(&["ERROR", &reason]).await;
+    env.redis.restart().await;
     eventually("it is healthy again", async || {
-        w.host.health().await.unwrap().healthy
+        env.host.health().await.unwrap().healthy
     })
     .await;
 }
 
 #[tokio::test]
 async fn health_is_answered_while_redis_hangs() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    w.redis.pause();
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    env.client.set("", "k", b"v").await.unwrap();
+    env.redis.pause();
     let begun = Instant::now();
-    let client = w.client.clone();
+    let client = env.client.clone();
     let call = tokio::spawn(async move { client.get("", "k").await });
     for _ in 0..50 {
-        assert!(w.host.health().await.unwrap().healthy);
+        assert!(env.host.health().await.unwrap().healthy);
     }
     // 50 answers, of 100 ms at most.
     assert!(
@@ -235,49 +248,49 @@ async fn health_is_answered_while_redis_hangs() {
         "{:?}",
         begun.elapsed()
     );
-    w.redis.resume();
+    env.redis.resume();
     // What came of it depends on the response timeout.
     let _ = call.await.unwrap();
 }
 
 #[tokio::test]
 async fn one_broken_link_and_many_calls_make_a_few_log_lines() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(1_000))
         .redis(Redis::stopped())
         .start()
         .await;
-    let client = w.client.timeout(patience());
+    let client = env.client.timeout(patience());
     for _ in 0..3 {
         for answer in join_all((0..700).map(|_| client.get("", "k"))).await {
             other(answer);
         }
     }
-    let lines = w.provider.count_logged(&[]).await;
+    let lines = env.provider.count_logged(&[]).await;
     assert!(lines < 40, "{lines} lines");
     assert!(
-        w.provider.count_logged(&["cannot reach"]).await >= 1,
+        env.provider.count_logged(&["cannot reach"]).await >= 1,
         "and it is logged"
     );
 }
 
 #[tokio::test]
 async fn the_provider_is_back_after_nats_has_restarted() {
-    let mut w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    w.nats.restart().await;
+    let mut env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    env.nats.restart().await;
     eventually("calls are answered again", async || {
-        let client = w.client.timeout(Duration::from_millis(500));
+        let client = env.client.timeout(Duration::from_millis(500));
         client.get("", "k").await == Ok(Some(b"v".to_vec()))
     })
     .await;
-    w.host.ready().await;
-    w.link("later", "default", &[])
+    env.host.ready().await;
+    env.link("later", "default", &[])
         .await
         .set("", "k", b"v")
         .await
         .unwrap();
-    assert_eq!(w.provider.ended(), None);
+    assert_eq!(env.provider.ended(), None);
 }
 
 fn is_refusal(error: &str, redis: &Redis) {

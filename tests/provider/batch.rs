@@ -1,9 +1,9 @@
 //! Contract §1, `batch`: order, duplicates, what is missing, size, and empty lists.
 
-use crate::common::client::Error;
-use crate::common::redis::Redis;
-use crate::common::values::bytes;
-use crate::common::world::World;
+use test_support::client::Error;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::values::bytes;
 
 fn entry(key: &str, value: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((key.to_owned(), value.to_vec()))
@@ -11,12 +11,12 @@ fn entry(key: &str, value: &[u8]) -> Option<(String, Vec<u8>)> {
 
 #[tokio::test]
 async fn get_many_answers_in_the_order_asked_with_duplicates() {
-    let w = World::start().await;
-    w.client
+    let env = TestEnv::start().await;
+    env.client
         .set_many("", &[("a", "1"), ("b", "2"), ("c", "")])
         .await
         .unwrap();
-    let entries = w
+    let entries = env
         .client
         .get_many("", &["c", "a", "none", "b", "a", "none", "c"])
         .await
@@ -35,27 +35,27 @@ async fn get_many_answers_in_the_order_asked_with_duplicates() {
 
 #[tokio::test]
 async fn get_many_names_keys_as_the_component_does() {
-    let w = World::with(&[("PREFIX", "app:")]).await;
-    w.client.set_many("named", &[("k", b"v")]).await.unwrap();
-    assert_eq!(w.redis.ask::<String>(&["GET", "app:named:k"]).await, "v");
+    let env = TestEnv::with(&[("PREFIX", "app:")]).await;
+    env.client.set_many("named", &[("k", b"v")]).await.unwrap();
+    assert_eq!(env.redis.ask::<String>(&["GET", "app:named:k"]).await, "v");
     assert_eq!(
-        w.client.get_many("named", &["k"]).await,
+        env.client.get_many("named", &["k"]).await,
         Ok(vec![entry("k", b"v")])
     );
 }
 
 #[tokio::test]
 async fn get_many_answers_none_for_another_type_and_the_rest_all_the_same() {
-    let w = World::start().await;
-    w.client.set("", "a", b"1").await.unwrap();
-    let _: redis::Value = w.redis.ask(&["RPUSH", "list", "x"]).await;
-    let entries = w.client.get_many("", &["a", "list", "a"]).await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "a", b"1").await.unwrap();
+    let _: redis::Value = env.redis.ask(&["RPUSH", "list", "x"]).await;
+    let entries = env.client.get_many("", &["a", "list", "a"]).await.unwrap();
     assert_eq!(entries, [entry("a", b"1"), None, entry("a", b"1")]);
 }
 
 #[tokio::test]
 async fn set_many_keeps_the_last_value_of_a_key_that_comes_twice() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let pairs = [
         ("k", b"1"),
         ("l", b"2"),
@@ -63,114 +63,114 @@ async fn set_many_keeps_the_last_value_of_a_key_that_comes_twice() {
         ("m", b"4"),
         ("k", b"5"),
     ];
-    w.client.set_many("", &pairs).await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"5".to_vec())));
-    assert_eq!(w.client.keys("").await.unwrap(), ["k", "l", "m"]);
+    env.client.set_many("", &pairs).await.unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"5".to_vec())));
+    assert_eq!(env.client.keys("").await.unwrap(), ["k", "l", "m"]);
 }
 
 #[tokio::test]
 async fn delete_many_deletes_what_there_is() {
-    let w = World::start().await;
-    w.client
+    let env = TestEnv::start().await;
+    env.client
         .set_many("", &[("a", b"1"), ("b", b"2"), ("c", b"3")])
         .await
         .unwrap();
-    w.client
+    env.client
         .delete_many("", &["a", "none", "c", "a"])
         .await
         .unwrap();
-    assert_eq!(w.client.keys("").await.unwrap(), ["b"]);
+    assert_eq!(env.client.keys("").await.unwrap(), ["b"]);
 }
 
 #[tokio::test]
 async fn one_key_is_a_batch() {
-    let w = World::start().await;
-    w.client.set_many("b", &[("k", b"v")]).await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set_many("b", &[("k", b"v")]).await.unwrap();
     assert_eq!(
-        w.client.get_many("b", &["k"]).await,
+        env.client.get_many("b", &["k"]).await,
         Ok(vec![entry("k", b"v")])
     );
-    w.client.delete_many("b", &["k"]).await.unwrap();
-    assert_eq!(w.client.get_many("b", &["k"]).await, Ok(vec![None]));
+    env.client.delete_many("b", &["k"]).await.unwrap();
+    assert_eq!(env.client.get_many("b", &["k"]).await, Ok(vec![None]));
 }
 
 #[tokio::test]
 async fn empty_lists_succeed_and_reach_no_redis() {
-    let w = World::start().await;
-    let before = w.redis.calls("mget").await + w.redis.calls("mset").await;
-    empty_batches_succeed(&w).await;
+    let env = TestEnv::start().await;
+    let before = env.redis.calls("mget").await + env.redis.calls("mset").await;
+    empty_batches_succeed(&env).await;
     assert_eq!(
-        w.redis.calls("mget").await + w.redis.calls("mset").await,
+        env.redis.calls("mget").await + env.redis.calls("mset").await,
         before
     );
 }
 
 #[tokio::test]
 async fn empty_lists_succeed_while_redis_is_down() {
-    let w = World::builder().redis(Redis::stopped()).start().await;
-    empty_batches_succeed(&w).await;
+    let env = TestEnv::builder().redis(Redis::stopped()).start().await;
+    empty_batches_succeed(&env).await;
 }
 
-async fn empty_batches_succeed(w: &World) {
+async fn empty_batches_succeed(env: &TestEnv) {
     for bucket in ["", "named"] {
-        assert_eq!(w.client.get_many(bucket, &[]).await, Ok(vec![]));
+        assert_eq!(env.client.get_many(bucket, &[]).await, Ok(vec![]));
         assert_eq!(
-            w.client.set_many(bucket, &[] as &[(&str, &[u8])]).await,
+            env.client.set_many(bucket, &[] as &[(&str, &[u8])]).await,
             Ok(())
         );
-        assert_eq!(w.client.delete_many(bucket, &[]).await, Ok(()));
+        assert_eq!(env.client.delete_many(bucket, &[]).await, Ok(()));
     }
 }
 
 #[tokio::test]
 async fn batches_may_be_large() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let keys: Vec<String> = (0..5_000).map(|i| format!("key{i}")).collect();
     let pairs: Vec<(&str, Vec<u8>)> = keys
         .iter()
         .enumerate()
         .map(|(i, key)| (key.as_str(), bytes(600 + i % 7)))
         .collect();
-    w.client.set_many("big", &pairs).await.unwrap();
+    env.client.set_many("big", &pairs).await.unwrap();
     let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let entries = w.client.get_many("big", &names).await.unwrap();
+    let entries = env.client.get_many("big", &names).await.unwrap();
     assert_eq!(entries.len(), pairs.len());
     for ((key, value), found) in pairs.iter().zip(entries) {
         assert!(found == entry(key, value), "{key} came back changed");
     }
-    w.client.delete_many("big", &names).await.unwrap();
-    assert_eq!(w.redis.ask::<u64>(&["DBSIZE"]).await, 0);
+    env.client.delete_many("big", &names).await.unwrap();
+    assert_eq!(env.redis.ask::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
 async fn a_batch_is_of_one_bucket() {
-    let w = World::start().await;
-    w.client.set_many("a", &[("k", b"a")]).await.unwrap();
-    w.client.set_many("b", &[("k", b"b")]).await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set_many("a", &[("k", b"a")]).await.unwrap();
+    env.client.set_many("b", &[("k", b"b")]).await.unwrap();
     assert_eq!(
-        w.client.get_many("a", &["k"]).await,
+        env.client.get_many("a", &["k"]).await,
         Ok(vec![entry("k", b"a")])
     );
-    w.client.delete_many("a", &["k"]).await.unwrap();
+    env.client.delete_many("a", &["k"]).await.unwrap();
     assert_eq!(
-        w.client.get_many("b", &["k"]).await,
+        env.client.get_many("b", &["k"]).await,
         Ok(vec![entry("k", b"b")])
     );
 }
 
 #[tokio::test]
 async fn a_refused_bucket_is_refused_for_every_batch_function() {
-    let w = World::with(&[("BUCKETS", "a,b")]).await;
+    let env = TestEnv::with(&[("BUCKETS", "a,b")]).await;
     assert_eq!(
-        w.client.get_many("c", &["k"]).await,
+        env.client.get_many("c", &["k"]).await,
         Err(Error::NoSuchStore)
     );
     assert_eq!(
-        w.client.set_many("c", &[("k", b"v")]).await,
+        env.client.set_many("c", &[("k", b"v")]).await,
         Err(Error::NoSuchStore)
     );
     assert_eq!(
-        w.client.delete_many("c", &["k"]).await,
+        env.client.delete_many("c", &["k"]).await,
         Err(Error::NoSuchStore)
     );
 }

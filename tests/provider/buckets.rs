@@ -1,54 +1,54 @@
 //! Contract §2, Buckets: the three layouts as Redis sees them, `PREFIX` and `BUCKETS`.
 
-use crate::common::client::{Client, Error};
-use crate::common::redis::Redis;
-use crate::common::world::{COMPONENT, World};
+use test_support::client::{Client, Error};
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
 
 #[tokio::test]
 async fn prefix_named_is_the_default_layout() {
-    let w = World::start().await;
-    writes(&w, &w.client, "", "k1", "k1").await;
-    writes(&w, &w.client, "default", "k2", "k2").await;
-    writes(&w, &w.client, "b", "k3", "b:k3").await;
-    writes(&w, &w.client, "with space", "k:4", "with space:k:4").await;
+    let env = TestEnv::start().await;
+    writes(&env, &env.client, "", "k1", "k1").await;
+    writes(&env, &env.client, "default", "k2", "k2").await;
+    writes(&env, &env.client, "b", "k3", "b:k3").await;
+    writes(&env, &env.client, "with space", "k:4", "with space:k:4").await;
     assert_eq!(
-        w.client.get("", "k2").await,
+        env.client.get("", "k2").await,
         Ok(Some(b"k2".to_vec())),
         "one bucket, two names"
     );
-    assert_eq!(w.client.keys("b").await.unwrap(), ["k3"]);
+    assert_eq!(env.client.keys("b").await.unwrap(), ["k3"]);
     let all = ["b:k3", "k1", "k2", "with space:k:4"];
     assert_eq!(
-        w.client.keys("").await.unwrap(),
+        env.client.keys("").await.unwrap(),
         all,
         "the default bucket sees everything"
     );
-    assert_eq!(w.client.keys("default").await.unwrap(), all);
+    assert_eq!(env.client.keys("default").await.unwrap(), all);
 }
 
 #[tokio::test]
 async fn prefix_all_gives_every_bucket_a_prefix() {
-    let w = World::with(&[("BUCKET_LAYOUT", "prefix-all")]).await;
-    writes(&w, &w.client, "default", "k1", "default:k1").await;
-    writes(&w, &w.client, "b", "k2", "b:k2").await;
-    writes(&w, &w.client, "", "k3", ":k3").await;
-    let () = w.redis.ask(&["SET", "plain", "v"]).await;
-    assert_eq!(w.client.keys("default").await.unwrap(), ["k1"]);
-    assert_eq!(w.client.keys("b").await.unwrap(), ["k2"]);
-    assert_eq!(w.client.keys("").await.unwrap(), ["k3"]);
+    let env = TestEnv::with(&[("BUCKET_LAYOUT", "prefix-all")]).await;
+    writes(&env, &env.client, "default", "k1", "default:k1").await;
+    writes(&env, &env.client, "b", "k2", "b:k2").await;
+    writes(&env, &env.client, "", "k3", ":k3").await;
+    let () = env.redis.ask(&["SET", "plain", "v"]).await;
+    assert_eq!(env.client.keys("default").await.unwrap(), ["k1"]);
+    assert_eq!(env.client.keys("b").await.unwrap(), ["k2"]);
+    assert_eq!(env.client.keys("").await.unwrap(), ["k3"]);
 }
 
 #[tokio::test]
 async fn flat_makes_no_difference_between_buckets() {
-    let w = World::with(&[("BUCKET_LAYOUT", "flat")]).await;
-    writes(&w, &w.client, "", "k1", "k1").await;
-    writes(&w, &w.client, "default", "k2", "k2").await;
-    writes(&w, &w.client, "b", "k3", "k3").await;
-    writes(&w, &w.client, "with:colon", "k4", "k4").await;
+    let env = TestEnv::with(&[("BUCKET_LAYOUT", "flat")]).await;
+    writes(&env, &env.client, "", "k1", "k1").await;
+    writes(&env, &env.client, "default", "k2", "k2").await;
+    writes(&env, &env.client, "b", "k3", "k3").await;
+    writes(&env, &env.client, "with:colon", "k4", "k4").await;
     for bucket in ["", "default", "b", "other", "with:colon"] {
-        assert_eq!(w.client.get(bucket, "k3").await, Ok(Some(b"k3".to_vec())));
+        assert_eq!(env.client.get(bucket, "k3").await, Ok(Some(b"k3".to_vec())));
         assert_eq!(
-            w.client.keys(bucket).await.unwrap(),
+            env.client.keys(bucket).await.unwrap(),
             ["k1", "k2", "k3", "k4"]
         );
     }
@@ -61,22 +61,22 @@ async fn prefix_comes_before_the_layout() {
         ("prefix-all", "app/default:plain", "app/b:named"),
         ("flat", "app/plain", "app/named"),
     ] {
-        let w = World::with(&[("BUCKET_LAYOUT", layout), ("PREFIX", "app/")]).await;
-        let () = w
+        let env = TestEnv::with(&[("BUCKET_LAYOUT", layout), ("PREFIX", "app/")]).await;
+        let () = env
             .redis
             .ask(&["MSET", "plain", "x", "b:named", "x", "other/b:named", "x"])
             .await;
-        writes(&w, &w.client, "default", "plain", plain).await;
-        writes(&w, &w.client, "b", "named", named).await;
-        assert_eq!(w.client.get("b", "other/b:named").await, Ok(None));
-        let keys = w.client.keys("b").await.unwrap();
+        writes(&env, &env.client, "default", "plain", plain).await;
+        writes(&env, &env.client, "b", "named", named).await;
+        assert_eq!(env.client.get("b", "other/b:named").await, Ok(None));
+        let keys = env.client.keys("b").await.unwrap();
         let expected: &[&str] = if layout == "flat" {
             &["named", "plain"]
         } else {
             &["named"]
         };
         assert_eq!(keys, expected, "{layout}: the prefix is taken off");
-        let mut all: Vec<String> = w.redis.ask(&["KEYS", "app/*"]).await;
+        let mut all: Vec<String> = env.redis.ask(&["KEYS", "app/*"]).await;
         all.sort();
         let mut written = [plain, named];
         written.sort_unstable();
@@ -86,35 +86,35 @@ async fn prefix_comes_before_the_layout() {
 
 #[tokio::test]
 async fn links_with_different_prefixes_do_not_meet() {
-    let w = World::with(&[("PREFIX", "one:")]).await;
-    let other = w.link("other", "default", &[("PREFIX", "two:")]).await;
-    w.client.set("", "k", b"1").await.unwrap();
+    let env = TestEnv::with(&[("PREFIX", "one:")]).await;
+    let other = env.link("other", "default", &[("PREFIX", "two:")]).await;
+    env.client.set("", "k", b"1").await.unwrap();
     other.set("", "k", b"2").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"1".to_vec())));
-    assert_eq!(w.client.keys("").await.unwrap(), ["k"]);
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(env.client.keys("").await.unwrap(), ["k"]);
     assert_eq!(other.get("", "k").await, Ok(Some(b"2".to_vec())));
 }
 
 #[tokio::test]
 async fn a_bucket_with_a_colon_is_no_store_in_the_prefix_layouts() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for layout in ["prefix-named", "prefix-all"] {
-        let client = w
+        let client = env
             .link(COMPONENT, layout, &[("BUCKET_LAYOUT", layout)])
             .await;
         for bucket in ["a:b", ":", "a:", ":b"] {
             every_function_answers_no_such_store(&client, bucket).await;
         }
     }
-    assert_eq!(w.redis.ask::<u64>(&["DBSIZE"]).await, 0);
+    assert_eq!(env.redis.ask::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
 async fn only_the_buckets_named_are_stores() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for layout in ["prefix-named", "prefix-all", "flat"] {
         let config = [("BUCKET_LAYOUT", layout), ("BUCKETS", "a, b,with space")];
-        let client = w.link(COMPONENT, layout, &config).await;
+        let client = env.link(COMPONENT, layout, &config).await;
         for bucket in ["a", "b", "with space"] {
             client.set(bucket, "k", b"v").await.unwrap();
         }
@@ -126,45 +126,48 @@ async fn only_the_buckets_named_are_stores() {
 
 #[tokio::test]
 async fn the_default_bucket_can_be_named() {
-    let w = World::with(&[("BUCKETS", "default")]).await;
-    w.client.set("default", "k", b"v").await.unwrap();
+    let env = TestEnv::with(&[("BUCKETS", "default")]).await;
+    env.client.set("default", "k", b"v").await.unwrap();
     assert_eq!(
-        w.client.get("", "k").await,
+        env.client.get("", "k").await,
         Ok(Some(b"v".to_vec())),
         "its other name"
     );
-    assert_eq!(w.client.get("b", "k").await, Err(Error::NoSuchStore));
+    assert_eq!(env.client.get("b", "k").await, Err(Error::NoSuchStore));
 }
 
 #[tokio::test]
 async fn a_named_bucket_is_mentioned_once_in_the_log() {
-    let mut w = World::start().await;
+    let mut env = TestEnv::start().await;
     for round in 0..5 {
-        w.client.set("sessions", "k", b"v").await.unwrap();
-        w.client
+        env.client.set("sessions", "k", b"v").await.unwrap();
+        env.client
             .set(&format!("bucket{round}"), "k", b"v")
             .await
             .unwrap();
     }
-    w.provider.logged(&["flat"]).await;
-    assert_eq!(w.provider.count_logged(&["BUCKET_LAYOUT", "flat"]).await, 1);
+    env.provider.logged(&["flat"]).await;
+    assert_eq!(
+        env.provider.count_logged(&["BUCKET_LAYOUT", "flat"]).await,
+        1
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_mentioned_where_buckets_are_chosen_or_not_used() {
-    let mut w = World::with(&[("BUCKET_LAYOUT", "flat")]).await;
-    w.client.set("b", "k", b"v").await.unwrap();
-    let client = w.link(COMPONENT, "plain", &[]).await;
+    let mut env = TestEnv::with(&[("BUCKET_LAYOUT", "flat")]).await;
+    env.client.set("b", "k", b"v").await.unwrap();
+    let client = env.link(COMPONENT, "plain", &[]).await;
     client.set("", "k", b"v").await.unwrap();
     client.set("default", "k", b"v").await.unwrap();
-    assert_eq!(w.provider.count_logged(&["BUCKET_LAYOUT"]).await, 0);
+    assert_eq!(env.provider.count_logged(&["BUCKET_LAYOUT"]).await, 0);
 }
 
 /// Writes through kvredis and looks for the key in Redis.
-async fn writes(w: &World, client: &Client, bucket: &str, key: &str, expected: &str) {
+async fn writes(env: &TestEnv, client: &Client, bucket: &str, key: &str, expected: &str) {
     client.set(bucket, key, key).await.unwrap();
     assert_eq!(
-        stored(&w.redis, expected).await.as_deref(),
+        stored(&env.redis, expected).await.as_deref(),
         Some(key),
         "{bucket:?} {key:?}"
     );
@@ -176,13 +179,13 @@ async fn writes(w: &World, client: &Client, bucket: &str, key: &str, expected: &
     let found = client.get_many(bucket, &[key]).await.unwrap();
     assert_eq!(found, [Some((key.to_owned(), key.as_bytes().to_vec()))]);
     client.delete(bucket, key).await.unwrap();
-    assert_eq!(stored(&w.redis, expected).await, None);
+    assert_eq!(stored(&env.redis, expected).await, None);
     client.increment(bucket, key, 1).await.unwrap();
-    assert_eq!(stored(&w.redis, expected).await.as_deref(), Some("1"));
+    assert_eq!(stored(&env.redis, expected).await.as_deref(), Some("1"));
     client.delete_many(bucket, &[key]).await.unwrap();
-    assert_eq!(stored(&w.redis, expected).await, None);
+    assert_eq!(stored(&env.redis, expected).await, None);
     client.set_many(bucket, &[(key, key)]).await.unwrap();
-    assert_eq!(stored(&w.redis, expected).await.as_deref(), Some(key));
+    assert_eq!(stored(&env.redis, expected).await.as_deref(), Some(key));
 }
 
 async fn stored(redis: &Redis, key: &str) -> Option<String> {

@@ -3,25 +3,24 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-
-use crate::common::host::Link;
-use crate::common::proxy::Proxy;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::{COMPONENT, World};
+use test_support::host::Link;
+use test_support::proxy::Proxy;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, eventually_eq};
 
 #[tokio::test]
 async fn a_link_has_one_connection_that_says_whose_it_is() {
-    let w = World::start().await;
-    w.link("another", "second", &[])
+    let env = TestEnv::start().await;
+    env.link("another", "second", &[])
         .await
         .exists("", "k")
         .await
         .unwrap();
-    join_all((0..64).map(|i| w.client.increment("", "n", i))).await;
+    join_all((0..64).map(|i| env.client.increment("", "n", i))).await;
     let names = ["kvredis:another:second", "kvredis:counter:default"];
-    assert_eq!(w.redis.kvredis_names().await, names);
-    assert_eq!(w.redis.connections().await, 2, "and none without a name");
-    for client in w.redis.kvredis_clients().await {
+    assert_eq!(env.redis.kvredis_names().await, names);
+    assert_eq!(env.redis.connections().await, 2, "and none without a name");
+    for client in env.redis.kvredis_clients().await {
         // Redis 7.2 and Valkey have a field for the library.
         if let Some(library) = client.get("lib-name") {
             assert!(library.contains("kvredis"), "{library}");
@@ -31,7 +30,7 @@ async fn a_link_has_one_connection_that_says_whose_it_is() {
 
 #[tokio::test]
 async fn names_that_redis_does_not_take_are_no_obstacle() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for name in [
         "with space",
         "zwölf",
@@ -39,7 +38,7 @@ async fn names_that_redis_does_not_take_are_no_obstacle() {
         "a:b",
         &"long".repeat(100),
     ] {
-        let client = w.link(COMPONENT, name, &[]).await;
+        let client = env.link(COMPONENT, name, &[]).await;
         client.set("", name, name).await.unwrap();
         assert_eq!(
             client.get("", name).await,
@@ -50,9 +49,9 @@ async fn names_that_redis_does_not_take_are_no_obstacle() {
 
 #[tokio::test]
 async fn idle_connections_are_kept_alive() {
-    let w = World::start().await;
-    w.client.exists("", "k").await.unwrap();
-    let clients = w.redis.kvredis_clients().await;
+    let env = TestEnv::start().await;
+    env.client.exists("", "k").await.unwrap();
+    let clients = env.redis.kvredis_clients().await;
     let (_, port) = clients[0]["addr"].rsplit_once(':').unwrap();
     let port: u16 = port.parse().unwrap();
     // The kernel shows which timer a socket has: 02 is keepalive.
@@ -69,12 +68,15 @@ async fn idle_connections_are_kept_alive() {
 
 #[tokio::test]
 async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let patient = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
-    let () = w.redis.ask(&["SET", "k", "old"]).await;
-    let () = w.redis.ask_in(1, &["SET", "k", "new"]).await;
-    let client = w
+    let () = env.redis.ask(&["SET", "k", "old"]).await;
+    let () = env.redis.ask_in(1, &["SET", "k", "new"]).await;
+    let client = env
         .link(COMPONENT, "moved", &[("URL", &proxy.url()), patient])
         .await;
     assert_eq!(client.get("", "k").await, Ok(Some(b"old".to_vec())));
@@ -88,8 +90,8 @@ async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
         proxy.count("GET") > before
     })
     .await;
-    let config = [("URL", &*w.redis.url_of(1)), patient];
-    w.host
+    let config = [("URL", &*env.redis.url_of(1)), patient];
+    env.host
         .put(&Link::new(COMPONENT, "moved").config(&config))
         .await;
     // One that finds the old connection still is not waited for.
@@ -102,85 +104,88 @@ async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
     proxy.release();
     assert_eq!(call.await.unwrap(), Ok(Some(b"old".to_vec())));
     eventually_eq("the old connection is closed", 2, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn nothing_is_left_in_redis_after_the_last_link() {
-    let w = World::start().await;
-    w.link(COMPONENT, "second", &[])
+    let env = TestEnv::start().await;
+    env.link(COMPONENT, "second", &[])
         .await
         .set("", "k", b"v")
         .await
         .unwrap();
-    w.unlink(COMPONENT, "second").await;
-    w.unlink(COMPONENT, "default").await;
-    w.no_connections().await;
+    env.unlink(COMPONENT, "second").await;
+    env.unlink(COMPONENT, "default").await;
+    env.no_connections().await;
 }
 
 #[tokio::test]
 async fn links_that_come_and_go_leave_nothing_behind() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    let files = w.provider.open_files();
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    let files = env.provider.open_files();
     for round in 0..30 {
         let name = format!("passing{}", round % 3);
-        let client = w.link(COMPONENT, &name, &[]).await;
+        let client = env.link(COMPONENT, &name, &[]).await;
         if round % 2 == 0 {
             client.exists("", "k").await.unwrap();
         }
-        w.unlink(COMPONENT, &name).await;
+        env.unlink(COMPONENT, &name).await;
     }
     eventually_eq("one connection is left", 1, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
     eventually_eq("no file is left open", files, async || {
-        w.provider.open_files()
+        env.provider.open_files()
     })
     .await;
 }
 
 #[tokio::test]
 async fn links_share_a_connection_only_on_request() {
-    let w = World::builder().unlinked().start().await;
-    let first = w.link("first", "default", &[]).await;
-    let second = w.link("second", "default", &[]).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    let first = env.link("first", "default", &[]).await;
+    let second = env.link("second", "default", &[]).await;
     first.set("", "k", b"v").await.unwrap();
     second.set("", "k", b"v").await.unwrap();
-    assert_eq!(w.redis.connections().await, 2);
+    assert_eq!(env.redis.connections().await, 2);
 }
 
 #[tokio::test]
 async fn links_that_share_have_one_connection_which_the_last_user_closes() {
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let share = ("SHARE_CONNECTIONS_BY_URL", "true");
     let mut clients = Vec::new();
     for (name, prefix) in [("first", "1:"), ("second", "2:"), ("third", "3:")] {
-        clients.push(w.link(name, "default", &[share, ("PREFIX", prefix)]).await);
+        clients.push(
+            env.link(name, "default", &[share, ("PREFIX", prefix)])
+                .await,
+        );
     }
     for client in &clients {
         client.set("", "k", b"v").await.unwrap();
     }
-    assert_eq!(w.redis.connections().await, 1);
+    assert_eq!(env.redis.connections().await, 1);
     assert_eq!(
-        w.redis.ask::<u64>(&["DBSIZE"]).await,
+        env.redis.ask::<u64>(&["DBSIZE"]).await,
         3,
         "each with settings of its own"
     );
-    w.unlink("first", "default").await;
+    env.unlink("first", "default").await;
     clients[1].set("", "k", b"w").await.unwrap();
-    w.unlink("third", "default").await;
+    env.unlink("third", "default").await;
     assert_eq!(clients[1].get("", "k").await, Ok(Some(b"w".to_vec())));
-    assert_eq!(w.redis.connections().await, 1);
-    w.unlink("second", "default").await;
-    w.no_connections().await;
-    let again = w.link("first", "default", &[share]).await;
+    assert_eq!(env.redis.connections().await, 1);
+    env.unlink("second", "default").await;
+    env.no_connections().await;
+    let again = env.link("first", "default", &[share]).await;
     again.set("", "k", b"v").await.unwrap();
     assert_eq!(
-        w.redis.connections().await,
+        env.redis.connections().await,
         1,
         "a new one after the last was closed"
     );
@@ -188,20 +193,20 @@ async fn links_that_share_have_one_connection_which_the_last_user_closes() {
 
 #[tokio::test]
 async fn links_with_other_addresses_or_credentials_do_not_share() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("SHARE_CONNECTIONS_BY_URL", "true")])
         .start()
         .await;
-    let () = w
+    let () = env
         .redis
         .ask(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
         .await;
-    let () = w
+    let () = env
         .redis
         .ask(&["ACL", "SETUSER", "api", "on", ">pw", "~*", "+@all"])
         .await;
-    let one = w.redis.url_of(1);
+    let one = env.redis.url_of(1);
     let app = [("USERNAME", "app"), ("PASSWORD", "pw")];
     let api = [("USERNAME", "api"), ("PASSWORD", "pw")];
     for (name, config) in [
@@ -212,14 +217,14 @@ async fn links_with_other_addresses_or_credentials_do_not_share() {
         ("app too", &app),
         ("api", &api),
     ] {
-        w.link(name, "default", config)
+        env.link(name, "default", config)
             .await
             .exists("", "k")
             .await
             .unwrap();
     }
-    assert_eq!(w.redis.connections().await, 4);
-    let mut users: Vec<_> = w.redis.kvredis_clients().await;
+    assert_eq!(env.redis.connections().await, 4);
+    let mut users: Vec<_> = env.redis.kvredis_clients().await;
     users.sort_by_key(|client| client["user"].clone());
     let users: Vec<_> = users.iter().map(|client| client["user"].as_str()).collect();
     assert_eq!(users, ["api", "app", "default", "default"]);

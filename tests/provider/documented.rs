@@ -5,13 +5,12 @@ use std::fs;
 use std::process::Command;
 
 use tempfile::TempDir;
-
-use crate::common::host::Link;
-use crate::common::world::World;
+use test_support::host::Link;
+use test_support::test_env::TestEnv;
 
 /// Runs the commands of the block in a document that begins so; `redis-cli` is one that talks to
 /// the test's Redis.
-fn run(page: &str, beginning: &str, w: &World) {
+fn run(page: &str, beginning: &str, env: &TestEnv) {
     let text = fs::read_to_string(page).unwrap();
     let block = text
         .split("```console\n")
@@ -24,7 +23,7 @@ fn run(page: &str, beginning: &str, w: &World) {
         .collect();
     let script = format!(
         "set -euo pipefail\nredis-cli() {{ command redis-cli -e -p {} \"$@\"; }}\n{}",
-        w.redis.port(),
+        env.redis.port(),
         commands.join("\n")
     );
     let folder = TempDir::new().unwrap();
@@ -38,14 +37,16 @@ fn run(page: &str, beginning: &str, w: &World) {
 
 #[tokio::test]
 async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
-    let w = World::builder().unlinked().start().await;
-    let flat = w.link("c", "flat", &[("BUCKET_LAYOUT", "flat")]).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    let flat = env.link("c", "flat", &[("BUCKET_LAYOUT", "flat")]).await;
     let keys = ["a", "a b", "c:d", "default:e", "*", "\\"];
     for key in keys {
         flat.set("old", key, key.as_bytes()).await.unwrap();
     }
-    run("docs/buckets.md", "redis-cli --scan", &w);
-    let all = w.link("c", "all", &[("BUCKET_LAYOUT", "prefix-all")]).await;
+    run("docs/buckets.md", "redis-cli --scan", &env);
+    let all = env
+        .link("c", "all", &[("BUCKET_LAYOUT", "prefix-all")])
+        .await;
     let mut expected = keys.map(str::to_owned);
     expected.sort();
     assert_eq!(all.keys("default").await.unwrap(), expected);
@@ -57,11 +58,13 @@ async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
 
 #[tokio::test]
 async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
-    let w = World::builder().unlinked().start().await;
-    run("docs/topologies.md", "redis-cli ACL SETUSER orders", &w);
-    let url = w.redis.url().replace("//", "//orders:secret@");
+    let env = TestEnv::builder().unlinked().start().await;
+    run("docs/topologies.md", "redis-cli ACL SETUSER orders", &env);
+    let url = env.redis.url().replace("//", "//orders:secret@");
     let config = [("URL", &*url), ("PREFIX", "orders/")];
-    let link = w.put_new(&Link::new("c", "default").config(&config)).await;
+    let link = env
+        .put_new(&Link::new("c", "default").config(&config))
+        .await;
     link.set("", "k", b"v").await.unwrap();
     assert_eq!(link.get("", "k").await.unwrap().unwrap(), b"v");
     assert!(link.exists("", "k").await.unwrap());
@@ -70,16 +73,18 @@ async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
     let large = 1 << 60;
     assert_eq!(link.increment("", "n", large).await.unwrap(), large);
     let outside = [("URL", &*url), ("PREFIX", "carts/")];
-    let link = w.put_new(&Link::new("c", "outside").config(&outside)).await;
+    let link = env
+        .put_new(&Link::new("c", "outside").config(&outside))
+        .await;
     let denied = link.get("", "k").await;
-    assert_eq!(denied, Err(crate::common::client::Error::AccessDenied));
+    assert_eq!(denied, Err(test_support::client::Error::AccessDenied));
 }
 
 #[tokio::test]
 async fn redis_is_told_to_tell_of_changes() {
-    let w = World::builder().unlinked().start().await;
-    run("docs/watching.md", "redis-cli CONFIG SET", &w);
-    let flags: Vec<String> = w
+    let env = TestEnv::builder().unlinked().start().await;
+    run("docs/watching.md", "redis-cli CONFIG SET", &env);
+    let flags: Vec<String> = env
         .redis
         .ask(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
+use test_support::client::{Error, other};
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually;
 use tokio::time::Instant;
-
-use crate::common::client::{Error, other};
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::{COMPONENT, World};
 
 #[tokio::test]
 async fn a_redis_that_refuses_connections_is_named() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let down = Redis::stopped();
-    let client = w.link(COMPONENT, "down", &[("URL", &down.url())]).await;
+    let client = env.link(COMPONENT, "down", &[("URL", &down.url())]).await;
     let expected = format!(
         "cannot reach redis://127.0.0.1:{}: connection refused",
         down.port()
@@ -30,31 +29,31 @@ async fn a_redis_that_refuses_connections_is_named() {
 
 #[tokio::test]
 async fn a_host_that_does_not_exist_is_named() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis://no-such-host.invalid:6379";
-    let client = w.link(COMPONENT, "nowhere", &[("URL", url)]).await;
+    let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
     let error = other(client.get("", "k").await);
     assert!(error.contains(url), "{error}");
 }
 
 #[tokio::test]
 async fn a_socket_that_does_not_exist_is_named() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis+unix:///no/such/redis.sock";
-    let client = w.link(COMPONENT, "nowhere", &[("URL", url)]).await;
+    let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
     let error = other(client.get("", "k").await);
     assert!(error.contains("/no/such/redis.sock"), "{error}");
 }
 
 #[tokio::test]
 async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_once() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("right-password").await)
         .rpc_timeout_ms(Some(30_000))
         .start()
         .await;
-    let url = w.redis.url();
+    let url = env.redis.url();
     for (name, secrets, code) in [
         ("none", &[][..], "NOAUTH"),
         ("wrong", &[("PASSWORD", "hunter2")], "WRONGPASS"),
@@ -67,7 +66,7 @@ async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_o
         let link = Link::new("c", name)
             .config(&[("URL", &url)])
             .secrets(secrets);
-        let client = w.put_new(&link).await;
+        let client = env.put_new(&link).await;
         let begun = Instant::now();
         let error = other(client.get("", "k").await);
         assert!(error.contains(code), "{name}: {error}");
@@ -82,17 +81,17 @@ async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_o
 
 #[tokio::test]
 async fn credentials_that_become_right_are_taken_without_a_new_link() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(1_000))
         .start()
         .await;
     let link = Link::new("c", "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     other(client.get("", "k").await);
-    let () = w
+    let () = env
         .redis
         .ask(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
         .await;
@@ -104,9 +103,12 @@ async fn credentials_that_become_right_are_taken_without_a_new_link() {
 
 #[tokio::test]
 async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
-    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
-    let client = w
-        .link(COMPONENT, "far", &[("URL", &w.redis.url_of(99))])
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(30_000))
+        .start()
+        .await;
+    let client = env
+        .link(COMPONENT, "far", &[("URL", &env.redis.url_of(99))])
         .await;
     let begun = Instant::now();
     let error = other(client.get("", "k").await);
@@ -120,15 +122,15 @@ async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
 
 #[tokio::test]
 async fn what_the_acl_forbids_is_access_denied() {
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-del", "-unlink",
     ];
-    let () = w.redis.ask(&rules).await;
+    let () = env.redis.ask(&rules).await;
     let link = Link::new("c", "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     client.set("own", "k", b"1").await.unwrap();
     assert_eq!(client.increment("own", "k", 1).await, Ok(2));
     assert_eq!(
@@ -153,17 +155,17 @@ async fn what_the_acl_forbids_is_access_denied() {
 
 #[tokio::test]
 async fn what_the_acl_forbids_within_a_function_is_access_denied() {
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-incrby",
     ];
-    let () = w.redis.ask(&rules).await;
+    let () = env.redis.ask(&rules).await;
     let credentials = [("USERNAME", "app"), ("PASSWORD", "pw")];
-    let url = w.redis.url();
+    let url = env.redis.url();
     let lasting = Link::new("c", "lasting").config(&[("URL", &url)]);
     let passing = Link::new("c", "passing").config(&[("URL", &url), ("TTL_MS", "500000")]);
     for link in [lasting.secrets(&credentials), passing.secrets(&credentials)] {
-        let client = w.put_new(&link).await;
+        let client = env.put_new(&link).await;
         client.set("own", "k", b"1").await.unwrap();
         let answers = [
             client.set_many("foreign", &[("k", b"v")]).await,
@@ -178,28 +180,29 @@ async fn what_the_acl_forbids_within_a_function_is_access_denied() {
 /// Redis refuses the end of a transaction in other words than anything else.
 #[tokio::test]
 async fn a_transaction_that_the_acl_forbids_is_access_denied() {
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-exec"];
-    let () = w.redis.ask(&rules).await;
+    let () = env.redis.ask(&rules).await;
     let link = Link::new("c", "default")
-        .config(&[("URL", &w.redis.url()), ("TTL_MS", "500000")])
+        .config(&[("URL", &env.redis.url()), ("TTL_MS", "500000")])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     let pairs: [(&str, &[u8]); 2] = [("k", b"1"), ("l", b"2")];
     assert_eq!(client.set_many("", &pairs).await, Err(Error::AccessDenied));
 }
 
 #[tokio::test]
 async fn a_user_without_a_password_is_not_somebody_else() {
-    let w = World::builder().unlinked().start().await;
-    let () = w
+    let env = TestEnv::builder().unlinked().start().await;
+    let () = env
         .redis
         .ask(&["ACL", "SETUSER", "guest", "on", "nopass", "~*", "+@all"])
         .await;
-    let link = Link::new("c", "default").config(&[("URL", &w.redis.url()), ("USERNAME", "guest")]);
-    let client = w.put_new(&link).await;
+    let link =
+        Link::new("c", "default").config(&[("URL", &env.redis.url()), ("USERNAME", "guest")]);
+    let client = env.put_new(&link).await;
     match client.get("", "k").await {
-        Ok(_) => assert_eq!(w.redis.kvredis_clients().await[0]["user"], "guest"),
+        Ok(_) => assert_eq!(env.redis.kvredis_clients().await[0]["user"], "guest"),
         Err(Error::Other(text)) => assert!(text.contains("PASSWORD"), "{text}"),
         answer => panic!("{answer:?}"),
     }
@@ -207,17 +210,22 @@ async fn a_user_without_a_password_is_not_somebody_else() {
 
 #[tokio::test]
 async fn a_full_redis_says_so_in_its_words() {
-    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    let () = w.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let passing = w.link(COMPONENT, "passing", &[("TTL_MS", "500000")]).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(30_000))
+        .start()
+        .await;
+    env.client.set("", "k", b"v").await.unwrap();
+    let () = env.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let passing = env
+        .link(COMPONENT, "passing", &[("TTL_MS", "500000")])
+        .await;
     let begun = Instant::now();
     for error in [
         other(passing.set("", "k", b"v").await),
         other(passing.set_many("", &[("k", b"v")]).await),
-        other(w.client.set("", "k", b"v").await),
-        other(w.client.set_many("", &[("k", b"v")]).await),
-        other(w.client.increment("", "n", 1).await),
+        other(env.client.set("", "k", b"v").await),
+        other(env.client.set_many("", &[("k", b"v")]).await),
+        other(env.client.increment("", "n", 1).await),
     ] {
         assert!(error.contains("OOM"), "{error}");
     }
@@ -227,7 +235,7 @@ async fn a_full_redis_says_so_in_its_words() {
         begun.elapsed()
     );
     assert_eq!(
-        w.client.get("", "k").await,
+        env.client.get("", "k").await,
         Ok(Some(b"v".to_vec())),
         "reading goes on"
     );
@@ -235,10 +243,10 @@ async fn a_full_redis_says_so_in_its_words() {
 
 #[tokio::test]
 async fn a_server_that_is_no_redis_is_an_error() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
-    let url = w.nats.url().replace("nats://", "redis://");
-    let client = w.link(COMPONENT, "nats", &[("URL", &url)]).await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let url = env.nats.url().replace("nats://", "redis://");
+    let client = env.link(COMPONENT, "nats", &[("URL", &url)]).await;
     let error = other(client.get("", "k").await);
     assert!(error.contains(&url), "{error}");
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
 }

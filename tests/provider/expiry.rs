@@ -1,43 +1,43 @@
 //! Contract §2: `TTL_MS`, for every function that writes.
 
-use crate::common::client::other;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
+use test_support::client::other;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 
 #[tokio::test]
 async fn keys_that_a_link_with_a_ttl_writes_or_creates_expire() {
-    let w = World::with(&[("TTL_MS", "500000")]).await;
-    w.client.set("", "set", b"v").await.unwrap();
-    w.client
+    let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
+    env.client.set("", "set", b"v").await.unwrap();
+    env.client
         .set_many("", &[("many1", b"v"), ("many2", b"v"), ("many1", b"w")])
         .await
         .unwrap();
-    w.client.increment("", "created", 3).await.unwrap();
-    let () = w.redis.ask(&["SET", "lasting", "v"]).await;
-    w.client.set("", "lasting", b"w").await.unwrap();
+    env.client.increment("", "created", 3).await.unwrap();
+    let () = env.redis.ask(&["SET", "lasting", "v"]).await;
+    env.client.set("", "lasting", b"w").await.unwrap();
     for key in ["set", "many1", "many2", "created", "lasting"] {
-        let left = ttl(&w.redis, key).await;
+        let left = ttl(&env.redis, key).await;
         assert!(
             (400_000..=500_000).contains(&left),
             "{key} expires in {left} ms"
         );
     }
-    assert_eq!(w.client.get("", "many1").await, Ok(Some(b"w".to_vec())));
-    assert_eq!(w.client.get("", "created").await, Ok(Some(b"3".to_vec())));
+    assert_eq!(env.client.get("", "many1").await, Ok(Some(b"w".to_vec())));
+    assert_eq!(env.client.get("", "created").await, Ok(Some(b"3".to_vec())));
 }
 
 #[tokio::test]
 async fn increment_leaves_a_time_to_live_that_there_is() {
-    let w = World::with(&[("TTL_MS", "500000")]).await;
-    let () = w.redis.ask(&["SET", "n", "1", "PX", "9000000"]).await;
-    assert_eq!(w.client.increment("", "n", 1).await, Ok(2));
-    let left = ttl(&w.redis, "n").await;
+    let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
+    let () = env.redis.ask(&["SET", "n", "1", "PX", "9000000"]).await;
+    assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
+    let left = ttl(&env.redis, "n").await;
     assert!(left > 8_000_000, "{left} ms");
-    w.client.increment("", "m", 1).await.unwrap();
-    let _: u64 = w.redis.ask(&["PEXPIRE", "m", "100000"]).await;
-    w.client.increment("", "m", 1).await.unwrap();
-    let left = ttl(&w.redis, "m").await;
+    env.client.increment("", "m", 1).await.unwrap();
+    let _: u64 = env.redis.ask(&["PEXPIRE", "m", "100000"]).await;
+    env.client.increment("", "m", 1).await.unwrap();
+    let left = ttl(&env.redis, "m").await;
     assert!(
         (1..=100_000).contains(&left),
         "it is not begun anew: {left} ms"
@@ -46,10 +46,10 @@ async fn increment_leaves_a_time_to_live_that_there_is() {
 
 #[tokio::test]
 async fn increment_gives_a_time_to_live_to_a_key_that_has_none() {
-    let w = World::with(&[("TTL_MS", "500000")]).await;
-    let () = w.redis.ask(&["SET", "n", "1"]).await;
-    assert_eq!(w.client.increment("", "n", 1).await, Ok(2));
-    let left = ttl(&w.redis, "n").await;
+    let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
+    let () = env.redis.ask(&["SET", "n", "1"]).await;
+    assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
+    let left = ttl(&env.redis, "n").await;
     assert!(
         (400_000..=500_000).contains(&left),
         "this link wrote it: {left} ms"
@@ -58,8 +58,8 @@ async fn increment_gives_a_time_to_live_to_a_key_that_has_none() {
 
 #[tokio::test]
 async fn a_failed_increment_leaves_the_time_to_live_alone() {
-    let w = World::with(&[("TTL_MS", "500000")]).await;
-    let () = w
+    let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
+    let () = env
         .redis
         .ask(&[
             "MSET",
@@ -72,21 +72,21 @@ async fn a_failed_increment_leaves_the_time_to_live_alone() {
         ])
         .await;
     for key in ["text", "negative", "most"] {
-        other(w.client.increment("", key, 3).await);
-        assert_eq!(ttl(&w.redis, key).await, -1, "{key}: nothing changes");
+        other(env.client.increment("", key, 3).await);
+        assert_eq!(ttl(&env.redis, key).await, -1, "{key}: nothing changes");
     }
-    other(w.client.increment("", "missing", u64::MAX).await);
-    assert_eq!(ttl(&w.redis, "missing").await, -2, "nothing is created");
+    other(env.client.increment("", "missing", u64::MAX).await);
+    assert_eq!(ttl(&env.redis, "missing").await, -2, "nothing is created");
 }
 
 #[tokio::test]
 async fn increment_has_all_its_limits_with_a_ttl_too() {
-    let w = World::with(&[("TTL_MS", "500000")]).await;
+    let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let odd = (1 << 53) + 1;
-    assert_eq!(w.client.increment("", "n", odd).await, Ok(odd));
-    assert_eq!(w.client.increment("", "n", 2).await, Ok(odd + 2));
+    assert_eq!(env.client.increment("", "n", odd).await, Ok(odd));
+    assert_eq!(env.client.increment("", "n", 2).await, Ok(odd + 2));
     assert_eq!(
-        w.redis.ask::<String>(&["GET", "n"]).await,
+        env.redis.ask::<String>(&["GET", "n"]).await,
         (odd + 2).to_string()
     );
     for (stored, delta) in [
@@ -95,36 +95,36 @@ async fn increment_has_all_its_limits_with_a_ttl_too() {
         ("x", 1),
         ("1", u64::MAX),
     ] {
-        let () = w.redis.ask(&["SET", "n", stored]).await;
-        other(w.client.increment("", "n", delta).await);
+        let () = env.redis.ask(&["SET", "n", stored]).await;
+        other(env.client.increment("", "n", delta).await);
         assert_eq!(
-            w.redis.ask::<String>(&["GET", "n"]).await,
+            env.redis.ask::<String>(&["GET", "n"]).await,
             stored,
             "+ {delta}"
         );
     }
-    let () = w.redis.ask(&["SET", "n", "-5"]).await;
-    assert_eq!(w.client.increment("", "n", 10).await, Ok(5));
+    let () = env.redis.ask(&["SET", "n", "-5"]).await;
+    assert_eq!(env.client.increment("", "n", 10).await, Ok(5));
 }
 
 #[tokio::test]
 async fn a_key_is_gone_when_its_time_is_over() {
-    let w = World::with(&[("TTL_MS", "50")]).await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let env = TestEnv::with(&[("TTL_MS", "50")]).await;
+    env.client.set("", "k", b"v").await.unwrap();
     eventually("the key is gone", async || {
-        w.client.get("", "k").await == Ok(None)
+        env.client.get("", "k").await == Ok(None)
     })
     .await;
 }
 
 #[tokio::test]
 async fn without_a_ttl_keys_stay() {
-    let w = World::start().await;
-    w.client.set("", "a", b"1").await.unwrap();
-    w.client.set_many("", &[("b", b"1")]).await.unwrap();
-    w.client.increment("", "c", 1).await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "a", b"1").await.unwrap();
+    env.client.set_many("", &[("b", b"1")]).await.unwrap();
+    env.client.increment("", "c", 1).await.unwrap();
     for key in ["a", "b", "c"] {
-        assert_eq!(ttl(&w.redis, key).await, -1, "{key}");
+        assert_eq!(ttl(&env.redis, key).await, -1, "{key}");
     }
 }
 

@@ -5,32 +5,31 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use test_support::client::FUNCTIONS;
+use test_support::codec::{bucket_and_key, put_bytes, put_number};
+use test_support::test_env::TestEnv;
+use test_support::values::bytes;
 use tokio::time::Instant;
-
-use crate::common::client::FUNCTIONS;
-use crate::common::codec::{bucket_and_key, put_bytes, put_number};
-use crate::common::values::bytes;
-use crate::common::world::World;
 
 #[tokio::test]
 async fn truncated_parameters_do_no_harm() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let mut whole = bucket_and_key("bucket", "key");
     put_bytes(&mut whole, b"value");
     for (interface, function) in FUNCTIONS {
         for length in 0..whole.len() - 6 {
             // With the empty message that says that no more will come.
-            send(&w, interface, function, &whole[..length]).await;
+            send(&env, interface, function, &whole[..length]).await;
         }
-        w.client.set("", "k", b"v").await.unwrap();
+        env.client.set("", "k", b"v").await.unwrap();
     }
-    serves(&w).await;
-    w.provider.logged(&["WARN"]).await;
+    serves(&env).await;
+    env.provider.logged(&["WARN"]).await;
 }
 
 #[tokio::test]
 async fn lengths_are_only_claims() {
-    let mut w = World::start().await;
+    let mut env = TestEnv::start().await;
     let mut claims = Vec::new();
     for length in [
         u64::from(u32::MAX),
@@ -64,66 +63,66 @@ async fn lengths_are_only_claims() {
     claims.push(b"\x01b\x07\x01".to_vec());
     for (interface, function) in FUNCTIONS {
         for claim in &claims {
-            send(&w, interface, function, claim).await;
+            send(&env, interface, function, claim).await;
         }
     }
-    serves(&w).await;
-    let peak = peak_memory(&w);
+    serves(&env).await;
+    let peak = peak_memory(&env);
     assert!(peak < 300, "{peak} MiB of memory for claims");
-    w.provider.logged(&["WARN"]).await;
-    let lines = w.provider.count_logged(&[]).await;
+    env.provider.logged(&["WARN"]).await;
+    let lines = env.provider.count_logged(&[]).await;
     assert!(lines < 2_000, "{lines} lines");
 }
 
 #[tokio::test]
 async fn random_bytes_do_no_harm() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for round in 0..40 {
         for (i, (interface, function)) in FUNCTIONS.into_iter().enumerate() {
-            send(&w, interface, function, &bytes(round * 9 + i)).await;
+            send(&env, interface, function, &bytes(round * 9 + i)).await;
         }
     }
-    serves(&w).await;
+    serves(&env).await;
 }
 
 #[tokio::test]
 async fn what_follows_the_parameters_does_no_harm() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let mut params = bucket_and_key("", "k");
     params.extend(bytes(1_000));
-    send(&w, "store", "get", &params).await;
+    send(&env, "store", "get", &params).await;
     params.extend(bytes(3 << 20));
-    send(&w, "store", "get", &params).await;
-    serves(&w).await;
+    send(&env, "store", "get", &params).await;
+    serves(&env).await;
 }
 
 #[tokio::test]
 async fn a_call_without_a_reply_subject_is_dropped() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let mut headers = HeaderMap::new();
     headers.insert("source-id", "counter");
     for (interface, function) in FUNCTIONS {
-        let subject = w.client.subject(interface, function);
+        let subject = env.client.subject(interface, function);
         let params: Bytes = bucket_and_key("", "k").into();
-        let nats = w.host.nats();
+        let nats = env.host.nats();
         nats.publish(subject.clone(), params.clone()).await.unwrap();
         nats.publish_with_headers(subject.clone(), headers.clone(), params)
             .await
             .unwrap();
         nats.publish(subject, Bytes::new()).await.unwrap();
     }
-    serves(&w).await;
-    w.provider.logged(&["WARN"]).await;
+    serves(&env).await;
+    env.provider.logged(&["WARN"]).await;
 }
 
 #[tokio::test]
 async fn a_reply_subject_that_leads_back_does_no_harm() {
-    let w = World::start().await;
-    let subject = w.client.subject("store", "get");
-    let nats = w.host.nats();
+    let env = TestEnv::start().await;
+    let subject = env.client.subject("store", "get");
+    let nats = env.host.nats();
     for reply in [
         subject.clone(),
-        w.client.subject("store", "set"),
+        env.client.subject("store", "set"),
         "a".to_owned(),
     ] {
         let params = bucket_and_key("", "k").into();
@@ -131,15 +130,15 @@ async fn a_reply_subject_that_leads_back_does_no_harm() {
             .await
             .unwrap();
     }
-    serves(&w).await;
+    serves(&env).await;
 }
 
 #[tokio::test]
 async fn functions_and_interfaces_that_do_not_exist_do_no_harm() {
-    let w = World::start().await;
-    let prefix = w.client.subject("store", "get");
+    let env = TestEnv::start().await;
+    let prefix = env.client.subject("store", "get");
     let (prefix, _) = prefix.split_once("wrpc:keyvalue").unwrap();
-    let inbox = w.host.nats().new_inbox();
+    let inbox = env.host.nats().new_inbox();
     for rest in [
         "wrpc:keyvalue/store@0.2.0-draft.frobnicate",
         "wrpc:keyvalue/store@0.2.0-draft",
@@ -152,96 +151,102 @@ async fn functions_and_interfaces_that_do_not_exist_do_no_harm() {
     ] {
         let params = bucket_and_key("", "k").into();
         let subject = format!("{prefix}{rest}");
-        w.host
+        env.host
             .nats()
             .publish_with_reply(subject, inbox.clone(), params)
             .await
             .unwrap();
     }
-    serves(&w).await;
+    serves(&env).await;
 }
 
 #[tokio::test]
 async fn callers_that_send_half_and_vanish_block_nobody() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let mut half = bucket_and_key("", "k");
     put_number(&mut half, 100 << 20);
     half.extend(bytes(1_000));
     for _ in 0..50 {
         for (interface, function) in FUNCTIONS {
-            let subject = w.client.subject(interface, function);
-            let inbox = w.host.nats().new_inbox();
+            let subject = env.client.subject(interface, function);
+            let inbox = env.host.nats().new_inbox();
             let half = Bytes::from(half.clone());
-            w.host
+            env.host
                 .nats()
                 .publish_with_reply(subject, inbox, half)
                 .await
                 .unwrap();
         }
     }
-    serves(&w).await;
+    serves(&env).await;
     // Nor do they when the time is over that they were given.
-    let gone = w.client.timeout(Duration::from_millis(1_500)).pieces(1);
+    let gone = env.client.timeout(Duration::from_millis(1_500)).pieces(1);
     let _ = gone.get("", &"k".repeat(200)).await;
-    serves(&w).await;
-    assert!(peak_memory(&w) < 300, "{} MiB", peak_memory(&w));
+    serves(&env).await;
+    assert!(peak_memory(&env) < 300, "{} MiB", peak_memory(&env));
 }
 
 #[tokio::test]
 async fn callers_that_claim_much_and_vanish_starve_nobody() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
     // More than MAX_BYTES_IN_FLIGHT in all, in claims that fill it to the last few bytes.
     for shift in (6..27).rev() {
         for _ in 0..4 {
             let mut half = bucket_and_key("", "k");
             put_number(&mut half, 1 << shift);
-            let nats = w.host.nats();
-            let (subject, inbox) = (w.client.subject("store", "set"), nats.new_inbox());
+            let nats = env.host.nats();
+            let (subject, inbox) = (env.client.subject("store", "set"), nats.new_inbox());
             nats.publish_with_reply(subject, inbox, half.into())
                 .await
                 .unwrap();
         }
     }
     let begun = Instant::now();
-    w.client.set("after", "k", bytes(1_000)).await.unwrap();
+    env.client.set("after", "k", bytes(1_000)).await.unwrap();
     let took = begun.elapsed();
     assert!(
         took < Duration::from_secs(1),
         "what has come in whole passes at once: {took:?}"
     );
     // One that has to announce bytes itself may have to wait until announcements lapse.
-    w.client.set("after", "k", bytes(2 << 20)).await.unwrap();
-    assert_eq!(w.client.get("after", "k").await, Ok(Some(bytes(2 << 20))));
+    env.client.set("after", "k", bytes(2 << 20)).await.unwrap();
+    assert_eq!(env.client.get("after", "k").await, Ok(Some(bytes(2 << 20))));
 }
 
 #[tokio::test]
 async fn junk_among_calls_disturbs_no_call() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let junk = async {
         for round in 0..100 {
             let (interface, function) = FUNCTIONS[round % 9];
-            send(&w, interface, function, &bytes(round)).await;
+            send(&env, interface, function, &bytes(round)).await;
         }
     };
     let calls = join_all((0..100).map(async |i| {
         let key = format!("k{i}");
-        w.client.set("own", &key, &key).await.unwrap();
-        assert_eq!(w.client.get("own", &key).await, Ok(Some(key.into_bytes())));
+        env.client.set("own", &key, &key).await.unwrap();
+        assert_eq!(
+            env.client.get("own", &key).await,
+            Ok(Some(key.into_bytes()))
+        );
     }));
     tokio::join!(junk, calls);
 }
 
 /// Sends a call with these parameters and the end of them, and takes whatever answer there is.
-async fn send(w: &World, interface: &str, function: &str, params: &[u8]) {
-    let client = w.client.timeout(Duration::from_millis(20));
+async fn send(env: &TestEnv, interface: &str, function: &str, params: &[u8]) {
+    let client = env.client.timeout(Duration::from_millis(20));
     let _ = client
         .call::<()>(interface, function, params.to_vec())
         .await;
 }
 
 /// All functions are served, by the same process.
-async fn serves(w: &World) {
-    let c = &w.client;
+async fn serves(env: &TestEnv) {
+    let c = &env.client;
     c.set("after", "k", b"1").await.unwrap();
     assert_eq!(c.get("after", "k").await, Ok(Some(b"1".to_vec())));
     assert_eq!(c.increment("after", "k", 1).await, Ok(2));
@@ -251,12 +256,12 @@ async fn serves(w: &World) {
     assert_eq!(c.get_many("after", &["l"]).await.unwrap().len(), 1);
     c.delete("after", "k").await.unwrap();
     c.delete_many("after", &["l"]).await.unwrap();
-    assert!(w.host.health().await.unwrap().healthy);
+    assert!(env.host.health().await.unwrap().healthy);
 }
 
 /// The most memory that the provider has ever used, in MiB.
-fn peak_memory(w: &World) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", w.provider.id())).unwrap();
+fn peak_memory(env: &TestEnv) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", env.provider.id())).unwrap();
     let line = status
         .lines()
         .find(|line| line.starts_with("VmHWM"))

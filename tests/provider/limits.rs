@@ -5,35 +5,34 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-
-use crate::common::client::{Client, Error, other};
-use crate::common::proxy::Proxy;
-use crate::common::redis::Redis;
-use crate::common::values::bytes;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::{COMPONENT, World};
+use test_support::client::{Client, Error, other};
+use test_support::proxy::Proxy;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::values::bytes;
+use test_support::wait::{eventually, eventually_eq};
 
 const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
 
 #[tokio::test]
 async fn a_read_only_link_reads_and_no_write_reaches_redis() {
-    let w = World::with(&[("READ_ONLY", "true")]).await;
-    let () = w.redis.ask(&["SET", "k", "1"]).await;
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"1".to_vec())));
-    assert_eq!(w.client.exists("", "k").await, Ok(true));
-    assert_eq!(w.client.keys("").await.unwrap(), ["k"]);
-    assert_eq!(w.client.get_many("", &["k"]).await.unwrap().len(), 1);
+    let env = TestEnv::with(&[("READ_ONLY", "true")]).await;
+    let () = env.redis.ask(&["SET", "k", "1"]).await;
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(env.client.exists("", "k").await, Ok(true));
+    assert_eq!(env.client.keys("").await.unwrap(), ["k"]);
+    assert_eq!(env.client.get_many("", &["k"]).await.unwrap().len(), 1);
     let denied = Error::AccessDenied;
-    let _: redis::Value = w.redis.ask(&["CONFIG", "RESETSTAT"]).await;
-    assert_eq!(w.client.set("", "k", b"2").await, Err(denied.clone()));
-    assert_eq!(w.client.delete("", "k").await, Err(denied.clone()));
-    assert_eq!(w.client.increment("", "k", 1).await, Err(denied.clone()));
+    let _: redis::Value = env.redis.ask(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(env.client.set("", "k", b"2").await, Err(denied.clone()));
+    assert_eq!(env.client.delete("", "k").await, Err(denied.clone()));
+    assert_eq!(env.client.increment("", "k", 1).await, Err(denied.clone()));
     assert_eq!(
-        w.client.set_many("", &[("k", b"2")]).await,
+        env.client.set_many("", &[("k", b"2")]).await,
         Err(denied.clone())
     );
-    assert_eq!(w.client.delete_many("", &["k"]).await, Err(denied));
-    let stats: String = w.redis.ask(&["INFO", "commandstats"]).await;
+    assert_eq!(env.client.delete_many("", &["k"]).await, Err(denied));
+    let stats: String = env.redis.ask(&["INFO", "commandstats"]).await;
     let reached: Vec<_> = stats
         .lines()
         .filter_map(|line| line.strip_prefix("cmdstat_"))
@@ -48,24 +47,24 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
         reached.is_empty(),
         "commands that reached Redis: {reached:?}"
     );
-    assert_eq!(w.redis.ask::<String>(&["GET", "k"]).await, "1");
+    assert_eq!(env.redis.ask::<String>(&["GET", "k"]).await, "1");
 }
 
 #[tokio::test]
 async fn a_value_that_is_too_large_reaches_no_redis() {
-    let w = World::with(&[("MAX_VALUE_BYTES", "1000")]).await;
+    let env = TestEnv::with(&[("MAX_VALUE_BYTES", "1000")]).await;
     let (fits, large) = (bytes(1_000), bytes(1_001));
-    w.client.set("", "k", &fits).await.unwrap();
-    w.client
+    env.client.set("", "k", &fits).await.unwrap();
+    env.client
         .set_many("", &[("l", &fits), ("m", &fits)])
         .await
         .unwrap();
-    let before = w.redis.calls("set").await + w.redis.calls("mset").await;
+    let before = env.redis.calls("set").await + env.redis.calls("mset").await;
     for error in [
-        other(w.client.set("", "k", &large).await),
-        other(w.client.set_many("", &[("l", &large)]).await),
+        other(env.client.set("", "k", &large).await),
+        other(env.client.set_many("", &[("l", &large)]).await),
         other(
-            w.client
+            env.client
                 .set_many("", &[("new", &fits), ("m", &large)])
                 .await,
         ),
@@ -76,28 +75,31 @@ async fn a_value_that_is_too_large_reaches_no_redis() {
         );
     }
     assert_eq!(
-        w.redis.calls("set").await + w.redis.calls("mset").await,
+        env.redis.calls("set").await + env.redis.calls("mset").await,
         before
     );
-    assert_eq!(w.client.get("", "k").await, Ok(Some(fits)));
-    assert_eq!(w.client.exists("", "new").await, Ok(false));
+    assert_eq!(env.client.get("", "k").await, Ok(Some(fits)));
+    assert_eq!(env.client.exists("", "new").await, Ok(false));
     let huge = bytes(5 << 20);
-    other(w.client.set("", "k", &huge).await);
+    other(env.client.set("", "k", &huge).await);
 }
 
 #[tokio::test]
 async fn no_more_calls_than_allowed_are_with_redis_at_once() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [("URL", &*proxy.url()), ("MAX_IN_FLIGHT", "3"), PATIENT];
-    let client = w.link(COMPONENT, "narrow", &config).await;
+    let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let calls = together(&client, 10);
     eventually_eq("three are with Redis", 3, async || proxy.count("GET")).await;
     // Time for a fourth to show, in which other links are served.
     for _ in 0..20 {
-        w.client.set("", "k", b"v").await.unwrap();
+        env.client.set("", "k", b"v").await.unwrap();
     }
     assert_eq!(proxy.count("GET"), 3);
     proxy.release();
@@ -112,15 +114,18 @@ async fn no_more_calls_than_allowed_are_with_redis_at_once() {
 
 #[tokio::test]
 async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("MAX_IN_FLIGHT", "1"),
         ("MAX_WAITING", "2"),
         PATIENT,
     ];
-    let client = w.link(COMPONENT, "narrow", &config).await;
+    let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let mut calls: FuturesUnordered<_> = together(&client, 10).into_iter().collect();
@@ -135,19 +140,19 @@ async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
 
 #[tokio::test]
 async fn calls_beyond_those_that_may_wait_for_a_connection_are_refused_at_once() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .redis(Redis::stopped())
         .config(&[("MAX_WAITING", "2")])
         .start()
         .await;
-    let mut calls: FuturesUnordered<_> = together(&w.client.timeout(Duration::from_secs(60)), 10)
+    let mut calls: FuturesUnordered<_> = together(&env.client.timeout(Duration::from_secs(60)), 10)
         .into_iter()
         .collect();
     for _ in 0..8 {
         is_too_many(calls.next().await.unwrap().unwrap());
     }
-    w.redis.restart().await;
+    env.redis.restart().await;
     while let Some(answer) = calls.next().await {
         assert_eq!(answer.unwrap(), Ok(None), "those that waited are served");
     }
@@ -155,23 +160,26 @@ async fn calls_beyond_those_that_may_wait_for_a_connection_are_refused_at_once()
 
 #[tokio::test]
 async fn a_crowd_that_does_not_exceed_the_defaults_is_served() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let client = w.client.timeout(Duration::from_secs(60));
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let client = env.client.timeout(Duration::from_secs(60));
     for answer in join_all((0..3_000).map(|_| client.increment("", "n", 1))).await {
         answer.unwrap();
     }
-    assert_eq!(w.redis.ask::<u64>(&["GET", "n"]).await, 3_000);
+    assert_eq!(env.redis.ask::<u64>(&["GET", "n"]).await, 3_000);
 }
 
 #[tokio::test]
 async fn calls_wait_their_turn_for_memory() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
         .start()
         .await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let client = w
+    let proxy = Proxy::start(env.redis.port()).await;
+    let client = env
         .link(COMPONENT, "large", &[("URL", &proxy.url()), PATIENT])
         .await;
     let client = client.timeout(Duration::from_secs(60));
@@ -187,7 +195,7 @@ async fn calls_wait_their_turn_for_memory() {
     eventually("one has its turn", async || proxy.count("SET") > 0).await;
     for _ in 0..20 {
         assert!(
-            w.host.health().await.unwrap().healthy,
+            env.host.health().await.unwrap().healthy,
             "health has no need to wait"
         );
     }
@@ -211,17 +219,17 @@ async fn calls_wait_their_turn_for_memory() {
 
 #[tokio::test]
 async fn a_call_that_needs_more_memory_than_there_is_gets_an_answer() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
         .start()
         .await;
     let value = bytes(4 << 20);
-    match w.client.set("", "k", &value).await {
+    match env.client.set("", "k", &value).await {
         Ok(()) => {}
         Err(Error::Other(text)) => assert!(text.contains("MAX_BYTES_IN_FLIGHT"), "{text}"),
         answer => panic!("{answer:?}"),
     }
-    w.client.set("", "small", b"v").await.unwrap();
+    env.client.set("", "small", b"v").await.unwrap();
 }
 
 fn together(

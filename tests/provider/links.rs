@@ -1,34 +1,33 @@
 //! Contract §2: which link a call is of, and links that are put again, deleted, or neither.
 
 use futures_util::future::join_all;
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::provider::Provider;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
-
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::provider::Provider;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::{COMPONENT, World};
 
 #[tokio::test]
 async fn components_and_link_names_have_links_of_their_own() {
-    let w = World::start().await;
-    let second = w
-        .link(COMPONENT, "second", &[("URL", &w.redis.url_of(1))])
+    let env = TestEnv::start().await;
+    let second = env
+        .link(COMPONENT, "second", &[("URL", &env.redis.url_of(1))])
         .await;
-    let another = w
-        .link("another", "default", &[("URL", &w.redis.url_of(2))])
+    let another = env
+        .link("another", "default", &[("URL", &env.redis.url_of(2))])
         .await;
-    let named = w
-        .link("another", "second", &[("URL", &w.redis.url_of(3))])
+    let named = env
+        .link("another", "second", &[("URL", &env.redis.url_of(3))])
         .await;
-    let clients = [&w.client, &second, &another, &named];
+    let clients = [&env.client, &second, &another, &named];
     for (database, client) in (0..).zip(clients) {
         client.set("", "k", format!("of {database}")).await.unwrap();
     }
     for (database, client) in (0..).zip(clients) {
         let expected = format!("of {database}");
         assert_eq!(
-            w.redis.ask_in::<String>(database, &["GET", "k"]).await,
+            env.redis.ask_in::<String>(database, &["GET", "k"]).await,
             expected
         );
         assert_eq!(client.get("", "k").await, Ok(Some(expected.into_bytes())));
@@ -37,9 +36,9 @@ async fn components_and_link_names_have_links_of_their_own() {
 
 #[tokio::test]
 async fn every_function_works_on_a_named_link() {
-    let w = World::start().await;
-    let c = w
-        .link(COMPONENT, "named", &[("URL", &w.redis.url_of(5))])
+    let env = TestEnv::start().await;
+    let c = env
+        .link(COMPONENT, "named", &[("URL", &env.redis.url_of(5))])
         .await;
     c.set("", "k", b"1").await.unwrap();
     assert_eq!(c.increment("", "k", 1).await, Ok(2));
@@ -50,18 +49,18 @@ async fn every_function_works_on_a_named_link() {
     assert_eq!(c.get_many("", &["l"]).await.unwrap().len(), 1);
     c.delete_many("", &["l"]).await.unwrap();
     c.delete("", "k").await.unwrap();
-    assert_eq!(w.redis.ask_in::<u64>(5, &["DBSIZE"]).await, 0);
+    assert_eq!(env.redis.ask_in::<u64>(5, &["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
 async fn a_call_without_a_link_names_component_and_link_name() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for (component, name) in [
         (COMPONENT, "nameless"),
         ("stranger", "default"),
         ("x", "y z"),
     ] {
-        let client = w.client.component(component, name);
+        let client = env.client.component(component, name);
         for error in [
             other(client.get("", "k").await),
             other(client.set("", "k", b"v").await),
@@ -76,23 +75,23 @@ async fn a_call_without_a_link_names_component_and_link_name() {
 
 #[tokio::test]
 async fn links_of_the_host_data_work_from_the_start() {
-    let redis = crate::common::redis::Redis::start().await;
-    let mut w = World::builder().redis(redis).unlinked().start().await;
-    let host = w.host.twin();
+    let redis = test_support::redis::Redis::start().await;
+    let mut env = TestEnv::builder().redis(redis).unlinked().start().await;
+    let host = env.host.twin();
     let links = ["one", "two"].map(|name| {
         let database = u32::from(name == "two");
-        Link::new(name, "default").config(&[("URL", &w.redis.url_of(database))])
+        Link::new(name, "default").config(&[("URL", &env.redis.url_of(database))])
     });
     let mut data = host.data();
     data.link_definitions = links.iter().map(|link| host.definition(link)).collect();
-    w.provider = Provider::start(&data);
-    w.host.ready().await;
+    env.provider = Provider::start(&data);
+    env.host.ready().await;
     for (database, name) in [(0, "one"), (1, "two")] {
-        let client = w.client.component(name, "default");
+        let client = env.client.component(name, "default");
         eventually("the provider serves", async || client.probe().await.is_ok()).await;
         client.set("", "k", name).await.unwrap();
         assert_eq!(
-            w.redis.ask_in::<String>(database, &["GET", "k"]).await,
+            env.redis.ask_in::<String>(database, &["GET", "k"]).await,
             name
         );
     }
@@ -100,64 +99,64 @@ async fn links_of_the_host_data_work_from_the_start() {
 
 #[tokio::test]
 async fn a_second_put_replaces_the_link() {
-    let w = World::start().await;
-    w.client.set("", "k", b"0").await.unwrap();
-    let () = w.redis.ask_in(1, &["SET", "k", "1"]).await;
-    put_database(&w, 1).await;
-    eventually_reads(&w, "1").await;
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"0").await.unwrap();
+    let () = env.redis.ask_in(1, &["SET", "k", "1"]).await;
+    put_database(&env, 1).await;
+    eventually_reads(&env, "1").await;
     eventually_eq("the old connection is closed", 1, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
-    assert_eq!(w.redis.kvredis_clients().await[0]["db"], "1");
+    assert_eq!(env.redis.kvredis_clients().await[0]["db"], "1");
 }
 
 #[tokio::test]
 async fn a_put_after_a_deletion_replaces_the_link() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for database in 0..16 {
         let value = database.to_string();
-        let () = w.redis.ask_in(database, &["SET", "k", &value]).await;
+        let () = env.redis.ask_in(database, &["SET", "k", &value]).await;
     }
-    w.host.delete(COMPONENT, "default").await;
-    put_database(&w, 1).await;
-    eventually_reads(&w, "1").await;
+    env.host.delete(COMPONENT, "default").await;
+    put_database(&env, 1).await;
+    eventually_reads(&env, "1").await;
     // As fast as a host can send them.
     for database in 2..16 {
-        w.host.delete(COMPONENT, "default").await;
-        put_database(&w, database).await;
+        env.host.delete(COMPONENT, "default").await;
+        put_database(&env, database).await;
     }
-    eventually_reads(&w, "15").await;
+    eventually_reads(&env, "15").await;
     eventually_eq("old connections are closed", 1, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_put_that_overtakes_the_deletion_before_it_stays() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for database in 0..16 {
         let value = database.to_string();
-        let () = w.redis.ask_in(database, &["SET", "k", &value]).await;
+        let () = env.redis.ask_in(database, &["SET", "k", &value]).await;
     }
     for database in 1..16 {
-        put_database(&w, database).await;
-        w.host.delete(COMPONENT, "default").await;
+        put_database(&env, database).await;
+        env.host.delete(COMPONENT, "default").await;
         assert!(
-            w.host.health().await.is_some(),
+            env.host.health().await.is_some(),
             "a sign that both have been read"
         );
-        eventually_reads(&w, &database.to_string()).await;
+        eventually_reads(&env, &database.to_string()).await;
     }
 }
 
 #[tokio::test]
 async fn a_put_that_overtakes_the_deletion_stays_while_calls_are_made() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let callers: Vec<_> = (0..8)
         .map(|_| {
-            let client = w.client.clone();
+            let client = env.client.clone();
             tokio::spawn(async move {
                 loop {
                     let _ = client.get("", "k").await;
@@ -166,115 +165,115 @@ async fn a_put_that_overtakes_the_deletion_stays_while_calls_are_made() {
         })
         .collect();
     for database in 1..16 {
-        put_database(&w, database).await;
-        w.host.delete(COMPONENT, "default").await;
-        assert!(w.host.health().await.is_some());
-        assert_eq!(w.client.get("", "k").await, Ok(None), "round {database}");
+        put_database(&env, database).await;
+        env.host.delete(COMPONENT, "default").await;
+        assert!(env.host.health().await.is_some());
+        assert_eq!(env.client.get("", "k").await, Ok(None), "round {database}");
     }
     callers.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
 async fn a_deletion_after_a_put_holds() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for round in 0..10 {
         let name = format!("passing{round}");
-        let link = Link::new(COMPONENT, &name).config(&[("URL", &w.redis.url())]);
-        w.host.put(&link).await;
-        w.host.delete(COMPONENT, &name).await;
+        let link = Link::new(COMPONENT, &name).config(&[("URL", &env.redis.url())]);
+        env.host.put(&link).await;
+        env.host.delete(COMPONENT, &name).await;
         assert!(
-            w.host.health().await.is_some(),
+            env.host.health().await.is_some(),
             "a sign that both have been read"
         );
-        let client = w.client.component(COMPONENT, &name);
+        let client = env.client.component(COMPONENT, &name);
         assert!(other(client.get("", "k").await).contains(&name));
     }
     eventually_eq("one connection is left", 1, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_link_that_was_put_again_can_be_deleted() {
-    let w = World::start().await;
-    let () = w.redis.ask_in(1, &["SET", "k", "1"]).await;
-    put_database(&w, 1).await;
-    eventually_reads(&w, "1").await;
+    let env = TestEnv::start().await;
+    let () = env.redis.ask_in(1, &["SET", "k", "1"]).await;
+    put_database(&env, 1).await;
+    eventually_reads(&env, "1").await;
     eventually("the link is gone", async || {
         // One that comes too soon after the put may count as that of the earlier link.
-        w.host.delete(COMPONENT, "default").await;
-        w.client.probe().await.is_err()
+        env.host.delete(COMPONENT, "default").await;
+        env.client.probe().await.is_err()
     })
     .await;
-    w.no_connections().await;
+    env.no_connections().await;
 }
 
 #[tokio::test]
 async fn a_put_that_changes_nothing_changes_nothing() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
     let calls = (0..20).map(async |round| {
         if round % 4 == 0 {
-            put_database(&w, 0).await;
+            put_database(&env, 0).await;
         }
-        w.client.get("", "k").await
+        env.client.get("", "k").await
     });
     for result in join_all(calls).await {
         assert_eq!(result, Ok(Some(b"v".to_vec())));
     }
     eventually_eq("one connection is left", 1, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn deleting_one_link_leaves_the_others() {
-    let w = World::start().await;
-    let second = w.link(COMPONENT, "second", &[]).await;
-    let another = w.link("another", "default", &[]).await;
-    w.unlink(COMPONENT, "second").await;
+    let env = TestEnv::start().await;
+    let second = env.link(COMPONENT, "second", &[]).await;
+    let another = env.link("another", "default", &[]).await;
+    env.unlink(COMPONENT, "second").await;
     assert!(other(second.get("", "k").await).contains("second"));
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
     another.set("", "k", b"v").await.unwrap();
     eventually_eq("its connection is closed", 2, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
-    w.unlink("another", "default").await;
-    w.client.set("", "k", b"v").await.unwrap();
+    env.unlink("another", "default").await;
+    env.client.set("", "k", b"v").await.unwrap();
     let names = ["kvredis:counter:default"];
     eventually_eq("one is left", vec![names[0].to_owned()], async || {
-        w.redis.kvredis_names().await
+        env.redis.kvredis_names().await
     })
     .await;
 }
 
 #[tokio::test]
 async fn deleting_what_is_not_there_does_no_harm() {
-    let w = World::start().await;
-    w.host.delete(COMPONENT, "never").await;
-    w.host.delete("stranger", "default").await;
-    w.host.delete_payload(b"{}".to_vec()).await;
-    w.host.delete_payload(b"no json".to_vec()).await;
-    assert!(w.host.health().await.is_some());
-    w.client.set("", "k", b"v").await.unwrap();
+    let env = TestEnv::start().await;
+    env.host.delete(COMPONENT, "never").await;
+    env.host.delete("stranger", "default").await;
+    env.host.delete_payload(b"{}".to_vec()).await;
+    env.host.delete_payload(b"no json".to_vec()).await;
+    assert!(env.host.health().await.is_some());
+    env.client.set("", "k", b"v").await.unwrap();
 }
 
 #[tokio::test]
 async fn definitions_that_are_not_for_this_provider_do_no_harm() {
-    let w = World::start().await;
-    let mut foreign = w.host.definition(&Link::new("stranger", "default"));
+    let env = TestEnv::start().await;
+    let mut foreign = env.host.definition(&Link::new("stranger", "default"));
     foreign.target = "VSOMEBODYELSE".to_owned();
-    w.host.put_definition(&foreign).await;
+    env.host.put_definition(&foreign).await;
     for payload in [&b"no json"[..], b"{}", b"[]", b"", b"null", &[0xff; 100]] {
-        w.host.put_payload(payload.to_vec()).await;
+        env.host.put_payload(payload.to_vec()).await;
     }
-    let stranger = w.client.component("stranger", "default");
+    let stranger = env.client.component("stranger", "default");
     assert!(other(stranger.get("", "k").await).contains("stranger"));
-    w.client.set("", "k", b"v").await.unwrap();
-    w.link("later", "default", &[])
+    env.client.set("", "k", b"v").await.unwrap();
+    env.link("later", "default", &[])
         .await
         .set("", "k", b"v")
         .await
@@ -283,12 +282,12 @@ async fn definitions_that_are_not_for_this_provider_do_no_harm() {
 
 #[tokio::test]
 async fn a_link_without_a_name_is_the_default_link() {
-    let w = World::start().await;
-    let link = Link::new("nameless", "default").config(&[("URL", &w.redis.url())]);
-    let mut definition = serde_json::to_value(w.host.definition(&link)).unwrap();
+    let env = TestEnv::start().await;
+    let link = Link::new("nameless", "default").config(&[("URL", &env.redis.url())]);
+    let mut definition = serde_json::to_value(env.host.definition(&link)).unwrap();
     definition.as_object_mut().unwrap().remove("name");
-    w.host.put_payload(definition.to_string().into()).await;
-    let client = w.client.component("nameless", "default");
+    env.host.put_payload(definition.to_string().into()).await;
+    let client = env.client.component("nameless", "default");
     eventually("the link is there", async || {
         client.set("", "k", b"v").await.is_ok()
     })
@@ -297,42 +296,42 @@ async fn a_link_without_a_name_is_the_default_link() {
 
 #[tokio::test]
 async fn processes_of_one_provider_share_the_calls_of_a_link() {
-    let w = World::builder().unlinked().start().await;
-    let host = w.host.twin();
+    let env = TestEnv::builder().unlinked().start().await;
+    let host = env.host.twin();
     let _second = Provider::start(&host.data());
-    w.host.ready_processes(2).await;
-    let link = Link::new(COMPONENT, "default").config(&[("URL", &w.redis.url())]);
-    w.host.put(&link).await;
+    env.host.ready_processes(2).await;
+    let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
+    env.host.put(&link).await;
     host.put(&link).await;
     let both = async || {
-        let clients = w.redis.kvredis_clients().await;
+        let clients = env.redis.kvredis_clients().await;
         clients
             .iter()
             .filter(|client| client["cmd"] == "get")
             .count()
     };
     eventually_eq("both processes are linked", 2, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
     eventually("both have served calls", async || {
-        w.client.get("", "k").await.unwrap();
+        env.client.get("", "k").await.unwrap();
         both().await == 2
     })
     .await;
 }
 
-async fn put_database(w: &World, database: u32) {
-    let config = [("URL", &*w.redis.url_of(database))];
-    w.host
+async fn put_database(env: &TestEnv, database: u32) {
+    let config = [("URL", &*env.redis.url_of(database))];
+    env.host
         .put(&Link::new(COMPONENT, "default").config(&config))
         .await;
 }
 
-async fn eventually_reads(w: &World, value: &str) {
+async fn eventually_reads(env: &TestEnv, value: &str) {
     let expected = Ok(Some(value.as_bytes().to_vec()));
     eventually_eq("the new settings hold", expected, async || {
-        w.client.get("", "k").await
+        env.client.get("", "k").await
     })
     .await;
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::client::{Client, Error};
-use crate::common::host::Link;
-use crate::common::keyvalue::Page;
-use crate::common::provider::Provider;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually_eq;
-use crate::common::world::{COMPONENT, World};
+use test_support::client::{Client, Error};
+use test_support::host::Link;
+use test_support::keyvalue::Page;
+use test_support::provider::Provider;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually_eq;
 
 /// How many keys one `SCAN` may answer beyond its `COUNT`: it never takes a chain of hash buckets
 /// apart, and Valkey's hold seven keys each and more while the table grows.
@@ -16,23 +16,23 @@ const LARGEST_BUCKETS: usize = 30;
 
 #[tokio::test]
 async fn an_empty_bucket_is_one_empty_page() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let nothing = Page {
         keys: vec![],
         cursor: None,
     };
-    assert_eq!(w.client.list_keys("", None).await, Ok(nothing.clone()));
-    assert_eq!(w.client.list_keys("named", None).await, Ok(nothing));
+    assert_eq!(env.client.list_keys("", None).await, Ok(nothing.clone()));
+    assert_eq!(env.client.list_keys("named", None).await, Ok(nothing));
 }
 
 #[tokio::test]
 async fn a_few_keys_are_one_page() {
-    let w = World::start().await;
-    w.client
+    let env = TestEnv::start().await;
+    env.client
         .set_many("", &[("a", b""), ("b", b""), ("c", b"")])
         .await
         .unwrap();
-    let mut page = w.client.list_keys("", None).await.unwrap();
+    let mut page = env.client.list_keys("", None).await.unwrap();
     page.keys.sort();
     assert_eq!(page.keys, ["a", "b", "c"]);
     assert_eq!(page.cursor, None);
@@ -40,16 +40,16 @@ async fn a_few_keys_are_one_page() {
 
 #[tokio::test]
 async fn pages_hold_every_key_and_are_about_as_large_as_scan_count_says() {
-    let w = World::start().await;
-    let expected = fill(&w.redis, "key", 5_000).await;
+    let env = TestEnv::start().await;
+    let expected = fill(&env.redis, "key", 5_000).await;
     for count in [10, 100, 1_000, 3_000] {
         let name = format!("by{count}");
-        let client = w
+        let client = env
             .link(COMPONENT, &name, &[("SCAN_COUNT", &count.to_string())])
             .await;
-        let scans = w.redis.calls("scan").await;
+        let scans = env.redis.calls("scan").await;
         let pages = client.pages("").await.unwrap();
-        let scans = w.redis.calls("scan").await - scans;
+        let scans = env.redis.calls("scan").await - scans;
         let largest = pages.iter().map(|page| page.keys.len()).max().unwrap();
         assert!(
             largest < count + count.max(LARGEST_BUCKETS),
@@ -73,9 +73,9 @@ async fn pages_hold_every_key_and_are_about_as_large_as_scan_count_says() {
 
 #[tokio::test]
 async fn scan_count_is_a_thousand_by_default() {
-    let w = World::start().await;
-    fill(&w.redis, "key", 10_000).await;
-    let pages = w.client.pages("").await.unwrap();
+    let env = TestEnv::start().await;
+    fill(&env.redis, "key", 10_000).await;
+    let pages = env.client.pages("").await.unwrap();
     assert!(
         (6..=20).contains(&pages.len()),
         "10,000 keys came in {} pages",
@@ -85,17 +85,17 @@ async fn scan_count_is_a_thousand_by_default() {
 
 #[tokio::test]
 async fn a_few_keys_among_many_foreign_ones_come_without_empty_pages() {
-    let w = World::start().await;
-    fill(&w.redis, "foreign:", 20_000).await;
-    w.client
+    let env = TestEnv::start().await;
+    fill(&env.redis, "foreign:", 20_000).await;
+    env.client
         .set_many("own", &[("a", b""), ("b", b""), ("c", b"")])
         .await
         .unwrap();
-    let pages = w.client.pages("own").await.unwrap();
+    let pages = env.client.pages("own").await.unwrap();
     no_page_is_empty(&pages);
     assert_eq!(keys_of(&pages), ["a", "b", "c"].map(str::to_owned).into());
     assert_eq!(
-        w.client.pages("none").await.unwrap().len(),
+        env.client.pages("none").await.unwrap().len(),
         1,
         "no keys at all are one page"
     );
@@ -103,20 +103,20 @@ async fn a_few_keys_among_many_foreign_ones_come_without_empty_pages() {
 
 #[tokio::test]
 async fn keys_that_stay_are_listed_while_others_come_and_go() {
-    let w = World::with(&[("SCAN_COUNT", "50")]).await;
-    let staying = fill(&w.redis, "stays", 2_000).await;
-    let mut pages = vec![w.client.list_keys("", None).await.unwrap()];
+    let env = TestEnv::with(&[("SCAN_COUNT", "50")]).await;
+    let staying = fill(&env.redis, "stays", 2_000).await;
+    let mut pages = vec![env.client.list_keys("", None).await.unwrap()];
     let mut round = 0;
     while let Some(cursor) = pages.last().unwrap().cursor {
         // Enough to make Redis's table grow and shrink under the listing.
         let prefix = format!("passing{}-", round % 3);
         if round % 2 == 0 {
-            fill(&w.redis, &prefix, 1_000).await;
+            fill(&env.redis, &prefix, 1_000).await;
         } else {
-            remove(&w.redis, &prefix, 1_000).await;
+            remove(&env.redis, &prefix, 1_000).await;
         }
         round += 1;
-        pages.push(w.client.list_keys("", Some(cursor)).await.unwrap());
+        pages.push(env.client.list_keys("", Some(cursor)).await.unwrap());
     }
     let listed = keys_of(&pages);
     let lost: Vec<_> = staying.difference(&listed).collect();
@@ -129,16 +129,16 @@ async fn keys_that_stay_are_listed_while_others_come_and_go() {
 
 #[tokio::test]
 async fn a_key_that_is_not_utf8_is_left_out_and_counted_in_the_log() {
-    let mut w = World::start().await;
+    let mut env = TestEnv::start().await;
     for key in [&b"\xff\xfe"[..], b"half\xc3", b"b:\x80"] {
-        let () = w.redis.run(redis::cmd("SET").arg(key).arg("v")).await;
+        let () = env.redis.run(redis::cmd("SET").arg(key).arg("v")).await;
     }
-    w.client.set("", "good", b"v").await.unwrap();
-    w.client.set("b", "good", b"v").await.unwrap();
-    assert_eq!(w.client.keys("").await.unwrap(), ["b:good", "good"]);
-    assert_eq!(w.client.keys("b").await.unwrap(), ["good"]);
+    env.client.set("", "good", b"v").await.unwrap();
+    env.client.set("b", "good", b"v").await.unwrap();
+    assert_eq!(env.client.keys("").await.unwrap(), ["b:good", "good"]);
+    assert_eq!(env.client.keys("b").await.unwrap(), ["good"]);
     assert!(
-        w.provider.count_logged(&["WARN", "UTF-8"]).await >= 1,
+        env.provider.count_logged(&["WARN", "UTF-8"]).await >= 1,
         "it is logged"
     );
 }
@@ -146,22 +146,22 @@ async fn a_key_that_is_not_utf8_is_left_out_and_counted_in_the_log() {
 #[tokio::test]
 async fn names_of_buckets_and_prefixes_are_no_patterns() {
     for prefix in ["", "*", "p?[x]\\"] {
-        let w = World::with(&[("PREFIX", prefix)]).await;
+        let env = TestEnv::with(&[("PREFIX", prefix)]).await;
         let buckets = [
             "a", "b", "ab", "*", "?", "a*", "[ab]", "[^a]", "\\", "\\*", "a\\", "x*y",
         ];
         for bucket in buckets {
-            w.client
+            env.client
                 .set(bucket, &format!("of {bucket}"), b"v")
                 .await
                 .unwrap();
         }
         // What the prefix would match if it were a pattern.
         for key in ["x*:foreign", "py[x]:foreign", "pyx:foreign"] {
-            let () = w.redis.ask(&["SET", key, "v"]).await;
+            let () = env.redis.ask(&["SET", key, "v"]).await;
         }
         for bucket in buckets {
-            let keys = w.client.keys(bucket).await.unwrap();
+            let keys = env.client.keys(bucket).await.unwrap();
             assert_eq!(
                 keys,
                 [format!("of {bucket}")],
@@ -173,8 +173,8 @@ async fn names_of_buckets_and_prefixes_are_no_patterns() {
 
 #[tokio::test]
 async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
-    let w = World::start().await;
-    fill(&w.redis, "key", 3_000).await;
+    let env = TestEnv::start().await;
+    fill(&env.redis, "key", 3_000).await;
     let half = i64::MAX as u64;
     let mut cursors = vec![
         0,
@@ -190,7 +190,7 @@ async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
     ];
     cursors.extend((0..64).map(|bit| 1 << bit));
     for cursor in cursors {
-        match w.client.list_keys("", Some(cursor)).await {
+        match env.client.list_keys("", Some(cursor)).await {
             Ok(_) => {}
             Err(Error::Other(text)) => {
                 assert!(
@@ -201,10 +201,10 @@ async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
             answer => panic!("cursor {cursor}: {answer:?}"),
         }
     }
-    let invented: Result<_, _> = w.client.list_keys("none", Some(u64::MAX)).await;
+    let invented: Result<_, _> = env.client.list_keys("none", Some(u64::MAX)).await;
     assert!(!matches!(invented, Err(Error::Call(_))), "{invented:?}");
     assert_eq!(
-        w.client.keys("").await.unwrap().len(),
+        env.client.keys("").await.unwrap().len(),
         3_000,
         "listing still works"
     );
@@ -212,41 +212,42 @@ async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
 
 #[tokio::test]
 async fn a_listing_goes_on_in_another_process() {
-    let mut w = World::with(&[("SCAN_COUNT", "100")]).await;
-    let expected = fill(&w.redis, "key", 2_000).await;
-    let mut pages = first_pages(&w.client, 3).await;
-    w.provider.kill();
-    let host = w.host.twin();
-    w.provider = Provider::start(&host.data());
-    w.host = host;
-    w.host.ready().await;
-    w.link(COMPONENT, "default", &[("SCAN_COUNT", "100")]).await;
+    let mut env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
+    let expected = fill(&env.redis, "key", 2_000).await;
+    let mut pages = first_pages(&env.client, 3).await;
+    env.provider.kill();
+    let host = env.host.twin();
+    env.provider = Provider::start(&host.data());
+    env.host = host;
+    env.host.ready().await;
+    env.link(COMPONENT, "default", &[("SCAN_COUNT", "100")])
+        .await;
     while let Some(cursor) = pages.last().unwrap().cursor {
-        pages.push(w.client.list_keys("", Some(cursor)).await.unwrap());
+        pages.push(env.client.list_keys("", Some(cursor)).await.unwrap());
     }
     assert_eq!(keys_of(&pages), expected);
 }
 
 #[tokio::test]
 async fn a_listing_may_take_each_page_from_another_process() {
-    let w = World::with(&[("SCAN_COUNT", "100")]).await;
-    let host = w.host.twin();
+    let env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
+    let host = env.host.twin();
     let _second = Provider::start(&host.data());
-    w.host.ready_processes(2).await;
+    env.host.ready_processes(2).await;
     let link =
-        Link::new("lister", "default").config(&[("URL", &w.redis.url()), ("SCAN_COUNT", "100")]);
-    w.host.put(&link).await;
+        Link::new("lister", "default").config(&[("URL", &env.redis.url()), ("SCAN_COUNT", "100")]);
+    env.host.put(&link).await;
     host.put(&link).await;
-    let client = w.client.component("lister", "default");
+    let client = env.client.component("lister", "default");
     eventually_eq("both processes are linked", 2, async || {
-        let names = w.redis.kvredis_names().await;
+        let names = env.redis.kvredis_names().await;
         names
             .iter()
             .filter(|name| *name == "kvredis:lister:default")
             .count()
     })
     .await;
-    let expected = fill(&w.redis, "key", 3_000).await;
+    let expected = fill(&env.redis, "key", 3_000).await;
     let pages = client.pages("").await.unwrap();
     assert_eq!(keys_of(&pages), expected);
 }

@@ -6,9 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "tests/reliability uses more of it")]
-mod common;
-
 mod addresses;
 mod atomics;
 mod availability;

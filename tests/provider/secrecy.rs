@@ -1,13 +1,12 @@
 //! Contract §3: no password and no stored data in any log, at any level, nor in any error.
 
 use futures_util::future::join_all;
+use test_support::client::{Client, other};
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use wasmcloud_provider_sdk::core::logging::Level;
-
-use crate::common::client::{Client, other};
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 
 /// Parts of passwords, as they would show in whichever form.
 const TELLTALE: [&str; 4] = ["hunter2", "sw0rdfish", "s%40lt", "s@lt"];
@@ -19,12 +18,12 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
         let url = redis
             .url()
             .replace("redis://", "redis://default:hunter2s%40lt@");
-        let w = World::builder()
+        let env = TestEnv::builder()
             .unlinked()
             .redis(redis)
             .rpc_timeout_ms(Some(1_000));
         let config = [("URL", &*url), ("PASSWORD.own", "hunter2s@lt")];
-        let mut w = w
+        let mut env = env
             .provider_config(&config)
             .provider_secrets(&[("SCAN_COUNT.x", "sw0rdfish")])
             .data(move |data| {
@@ -33,7 +32,7 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
             })
             .start()
             .await;
-        let wrong = w
+        let wrong = env
             .redis
             .url()
             .replace("redis://", "redis://default:sw0rdfish@");
@@ -62,37 +61,37 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
         ];
         let mut clients = Vec::new();
         for link in &links {
-            clients.push(w.put_new(link).await);
+            clients.push(env.put_new(link).await);
         }
         for error in join_all(clients.iter().map(errors)).await.concat() {
             assert_discreet(&error);
         }
         for link in &links {
-            w.host.put(link).await;
+            env.host.put(link).await;
         }
-        w.host
+        env.host
             .update_config(&[("URL", &wrong), ("PASSWORD", "sw0rdfish")])
             .await;
         for payload in [&b"{\"PASSWORD\": \"sw0rdfish\""[..], b"[\"sw0rdfish\"]"] {
-            w.host.put_payload(payload.to_vec()).await;
-            w.host.update_config_payload(payload.to_vec()).await;
-            w.host.delete_payload(payload.to_vec()).await;
+            env.host.put_payload(payload.to_vec()).await;
+            env.host.update_config_payload(payload.to_vec()).await;
+            env.host.delete_payload(payload.to_vec()).await;
         }
-        let client = w.client.component("c", "inherits");
+        let client = env.client.component("c", "inherits");
         eventually("the new password is tried", async || {
             client.get("", "k").await.is_err()
         })
         .await;
-        w.redis.stop();
+        env.redis.stop();
         for error in join_all(clients.iter().map(errors)).await.concat() {
             assert_discreet(&error);
         }
         for link in &links {
-            w.host.delete(link.component(), link.name()).await;
+            env.host.delete(link.component(), link.name()).await;
         }
-        w.host.shutdown().await.unwrap();
-        w.provider.end().await;
-        w.provider
+        env.host.shutdown().await.unwrap();
+        env.provider.end().await;
+        env.provider
             .log()
             .iter()
             .for_each(|line| assert_discreet(line));
@@ -101,35 +100,35 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
 
 #[tokio::test]
 async fn keys_of_the_host_data_are_not_logged() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Trace))
         .start()
         .await;
-    let seed = w.host.data().provider_xkey_private_key;
-    w.client.set("", "k", b"v").await.unwrap();
-    assert_eq!(w.provider.count_logged(&[&seed]).await, 0);
+    let seed = env.host.data().provider_xkey_private_key;
+    env.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.provider.count_logged(&[&seed]).await, 0);
 }
 
 #[tokio::test]
 async fn stored_data_is_in_no_error_and_no_log() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Trace))
         .start()
         .await;
     let data = "stored-data-of-somebody";
-    w.client.set("", "text", data).await.unwrap();
-    let _: redis::Value = w.redis.ask(&["RPUSH", "list", data]).await;
-    w.client.get("", "text").await.unwrap();
-    w.client.get_many("", &["text", "list"]).await.unwrap();
+    env.client.set("", "text", data).await.unwrap();
+    let _: redis::Value = env.redis.ask(&["RPUSH", "list", data]).await;
+    env.client.get("", "text").await.unwrap();
+    env.client.get_many("", &["text", "list"]).await.unwrap();
     for error in [
-        other(w.client.increment("", "text", 1).await),
-        other(w.client.increment("", "list", 1).await),
-        other(w.client.get("", "list").await),
+        other(env.client.increment("", "text", 1).await),
+        other(env.client.increment("", "list", 1).await),
+        other(env.client.get("", "list").await),
     ] {
         assert!(!error.contains(data), "{error}");
     }
-    w.client.set_many("", &[("text", data)]).await.unwrap();
-    assert_eq!(w.provider.count_logged(&[data]).await, 0);
+    env.client.set_many("", &[("text", data)]).await.unwrap();
+    assert_eq!(env.provider.count_logged(&[data]).await, 0);
 }
 
 /// What a few calls fail with.

@@ -1,11 +1,11 @@
 //! Contract §2, Settings: whose value counts, and how names and values are read.
 
-use crate::common::client::Error::AccessDenied;
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::{COMPONENT, World};
+use test_support::client::Error::AccessDenied;
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually;
 
 #[tokio::test]
 async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_then_its_config() {
@@ -13,7 +13,7 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
     redis.number_databases().await;
     let [one, two, three, four] = [1, 2, 3, 4].map(|database| redis.url_of(database));
     let config = [("URL", four.as_str())];
-    let plain = World::builder()
+    let plain = TestEnv::builder()
         .unlinked()
         .provider_config(&config)
         .redis(redis)
@@ -22,7 +22,7 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
     let client = plain.put_new(&Link::new("c", "0")).await;
     assert_eq!(client.database().await, "4", "the provider's configuration");
 
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&config)
         .provider_secrets(&[("URL", &three)])
@@ -30,21 +30,21 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
         .start()
         .await;
     let link = Link::new("c", "1");
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     assert_eq!(client.database().await, "3", "the provider's secret");
     let link = Link::new("c", "2").config(&[("URL", &two)]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     assert_eq!(client.database().await, "2", "the link's configuration");
     let link = Link::new("c", "3")
         .config(&[("URL", &two)])
         .secrets(&[("URL", &one)]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     assert_eq!(client.database().await, "1", "the link's secret");
 }
 
 #[tokio::test]
 async fn every_setting_follows_that_order_not_only_the_url() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[
             ("PREFIX", "pc:"),
@@ -54,20 +54,20 @@ async fn every_setting_follows_that_order_not_only_the_url() {
         .provider_secrets(&[("PREFIX", "ps:"), ("BUCKET_LAYOUT", "prefix-all")])
         .start()
         .await;
-    let url = [("URL", &*w.redis.url())];
+    let url = [("URL", &*env.redis.url())];
     let link = Link::new(COMPONENT, "default")
         .config(&url)
         .config(&[("PREFIX", "lc:")])
         .secrets(&[("PREFIX", "ls:")]);
-    w.put_new(&link).await.set("b", "k", b"v").await.unwrap();
-    let ttl: i64 = w.redis.ask(&["PTTL", "ls:b:k"]).await;
+    env.put_new(&link).await.set("b", "k", b"v").await.unwrap();
+    let ttl: i64 = env.redis.ask(&["PTTL", "ls:b:k"]).await;
     assert!(ttl > 0, "three settings from three places: {ttl}");
 }
 
 #[tokio::test]
 async fn names_match_in_any_case_and_up_to_a_dot() {
-    let w = World::builder().unlinked().start().await;
-    let url = w.redis.url();
+    let env = TestEnv::builder().unlinked().start().await;
+    let url = env.redis.url();
     for (link, prefix) in [
         (
             Link::new("c", "1").config(&[("prefix", "1:"), ("url", &url)]),
@@ -82,33 +82,33 @@ async fn names_match_in_any_case_and_up_to_a_dot() {
             "3:",
         ),
     ] {
-        w.put_new(&link).await.set("", "k", prefix).await.unwrap();
-        let stored: Option<String> = w.redis.ask(&["GET", &format!("{prefix}k")]).await;
+        env.put_new(&link).await.set("", "k", prefix).await.unwrap();
+        let stored: Option<String> = env.redis.ask(&["GET", &format!("{prefix}k")]).await;
         assert_eq!(stored.as_deref(), Some(prefix));
     }
 }
 
 #[tokio::test]
 async fn secrets_may_be_text_or_bytes() {
-    let w = World::builder().unlinked().start().await;
-    let link = Link::new("c", "1").secret_bytes("URL", w.redis.url_of(1).as_bytes());
-    w.put_new(&link).await.set("", "k", b"v").await.unwrap();
-    assert_eq!(w.redis.ask_in::<String>(1, &["GET", "k"]).await, "v");
+    let env = TestEnv::builder().unlinked().start().await;
+    let link = Link::new("c", "1").secret_bytes("URL", env.redis.url_of(1).as_bytes());
+    env.put_new(&link).await.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.redis.ask_in::<String>(1, &["GET", "k"]).await, "v");
     let link = Link::new("c", "2").secret_bytes("URL", b"redis://\xff\xfe");
-    let error = other(w.put_new(&link).await.get("", "k").await);
+    let error = other(env.put_new(&link).await.get("", "k").await);
     assert!(error.contains("URL"), "{error}");
 }
 
 #[tokio::test]
 async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
-    let w = World::builder().unlinked().start().await;
-    let link = Link::new("c", "default").secrets(&[("URL", &w.redis.url())]);
+    let env = TestEnv::builder().unlinked().start().await;
+    let link = Link::new("c", "default").secrets(&[("URL", &env.redis.url())]);
     // Sealed by a host that the provider does not know, and for another provider.
-    let mut definition = w.host.definition(&link);
-    definition.target_secrets = w.host.twin().definition(&link).target_secrets;
-    let client = w.client.component("c", "default");
+    let mut definition = env.host.definition(&link);
+    definition.target_secrets = env.host.twin().definition(&link).target_secrets;
+    let client = env.client.component("c", "default");
     let unlinked = client.probe().await;
-    w.host.put_definition(&definition).await;
+    env.host.put_definition(&definition).await;
     eventually("the link is there", async || {
         client.probe().await != unlinked
     })
@@ -117,8 +117,8 @@ async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
     assert!(error.to_lowercase().contains("secret"), "{error}");
 
     // What was meant is still unknown when there is another URL to take.
-    let follows = w.put_new(&Link::new("c", "follows")).await;
-    w.host.update_config(&[("URL", &w.redis.url())]).await;
+    let follows = env.put_new(&Link::new("c", "follows")).await;
+    env.host.update_config(&[("URL", &env.redis.url())]).await;
     eventually("the provider's configuration holds", async || {
         follows.get("", "k").await.is_ok()
     })
@@ -141,29 +141,29 @@ async fn the_default_connection_can_be_disabled() {
             ("URL", &*redis.url()),
             ("DISABLE_DEFAULT_CONNECTION", value),
         ];
-        let w = World::builder()
+        let env = TestEnv::builder()
             .unlinked()
             .provider_config(&config)
             .redis(redis)
             .start()
             .await;
-        let client = w.put_new(&Link::new("c", "default")).await;
+        let client = env.put_new(&Link::new("c", "default")).await;
         if disabled {
             let error = other(client.set("", "k", b"v").await);
             assert!(error.contains("URL"), "{error}");
             assert!(error.contains("DISABLE_DEFAULT_CONNECTION"), "{error}");
-            assert_eq!(w.redis.connections().await, 0);
+            assert_eq!(env.redis.connections().await, 0);
         } else {
             client.set("", "k", b"v").await.unwrap();
         }
-        let own = Link::new("c", "own").config(&[("URL", &w.redis.url())]);
-        w.put_new(&own).await.set("", "k", b"v").await.unwrap();
+        let own = Link::new("c", "own").config(&[("URL", &env.redis.url())]);
+        env.put_new(&own).await.set("", "k", b"v").await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn booleans_are_words_digits_or_nothing() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for (value, expected) in [
         ("true", Err(AccessDenied)),
         ("1", Err(AccessDenied)),
@@ -172,7 +172,7 @@ async fn booleans_are_words_digits_or_nothing() {
         ("0", Ok(())),
     ] {
         let name = format!("read-only-{value}");
-        let client = w.link(COMPONENT, &name, &[("READ_ONLY", value)]).await;
+        let client = env.link(COMPONENT, &name, &[("READ_ONLY", value)]).await;
         assert_eq!(
             client.set("", "k", b"v").await,
             expected,

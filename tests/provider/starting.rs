@@ -5,13 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::json;
+use test_support::client::{Client, Error, other};
+use test_support::host::Link;
+use test_support::provider::Provider;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
-
-use crate::common::client::{Client, Error, other};
-use crate::common::host::Link;
-use crate::common::provider::Provider;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::{COMPONENT, World};
 
 #[tokio::test]
 async fn without_host_data_it_says_what_it_is_and_how_to_start_it() {
@@ -53,8 +52,8 @@ async fn host_data_that_cannot_be_read_is_not_repeated() {
 
 #[tokio::test]
 async fn host_data_with_keys_that_are_none_ends_in_words() {
-    let w = World::start().await;
-    let data = w.host.data();
+    let env = TestEnv::start().await;
+    let data = env.host.data();
     let mut wrong = [data.clone(), data.clone(), data];
     wrong[0].provider_xkey_private_key = "hunter2".to_owned();
     wrong[1].host_xkey_public_key = "hunter2".to_owned();
@@ -75,7 +74,7 @@ async fn host_data_with_keys_that_are_none_ends_in_words() {
 #[tokio::test]
 async fn host_data_of_a_host_without_keys_is_served() {
     // Hosts without a secrets backend may leave the provider's key empty.
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .data(|data| {
             data.provider_xkey_private_key = String::new();
@@ -83,20 +82,20 @@ async fn host_data_of_a_host_without_keys_is_served() {
         })
         .start()
         .await;
-    let link = Link::new("c", "default").config(&[("URL", &w.redis.url())]);
-    let payload = serde_json::to_vec(&w.host.definition(&link)).unwrap();
+    let link = Link::new("c", "default").config(&[("URL", &env.redis.url())]);
+    let payload = serde_json::to_vec(&env.host.definition(&link)).unwrap();
     // Such hosts put links to the provider's id.
     let subject = format!(
         "wasmbus.rpc.{}.{}.linkdefs.put",
-        w.host.lattice(),
-        w.host.provider_id()
+        env.host.lattice(),
+        env.host.provider_id()
     );
-    w.host
+    env.host
         .nats()
         .publish(subject, payload.into())
         .await
         .unwrap();
-    let client = w.client.component("c", "default");
+    let client = env.client.component("c", "default");
     eventually("the link is there", async || {
         client.set("", "k", b"v").await.is_ok()
     })
@@ -105,27 +104,28 @@ async fn host_data_of_a_host_without_keys_is_served() {
 
 #[tokio::test]
 async fn health_is_answered_with_and_without_links() {
-    let w = World::builder().unlinked().start().await;
-    assert!(w.host.health().await.unwrap().healthy);
-    w.link("c", "default", &[])
+    let env = TestEnv::builder().unlinked().start().await;
+    assert!(env.host.health().await.unwrap().healthy);
+    env.link("c", "default", &[])
         .await
         .set("", "k", b"v")
         .await
         .unwrap();
-    assert!(w.host.health().await.unwrap().healthy);
+    assert!(env.host.health().await.unwrap().healthy);
 }
 
 #[tokio::test]
 async fn logs_are_structured_where_the_host_says_so() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(|data| data.structured_logging = true)
         .start()
         .await;
-    w.link(COMPONENT, "wrong", &[("SCAN_COUNT", "lots")]).await;
-    w.provider.logged(&["SCAN_COUNT"]).await;
-    w.provider.signal(Signal::TERM);
-    w.provider.end().await;
-    for line in w.provider.log() {
+    env.link(COMPONENT, "wrong", &[("SCAN_COUNT", "lots")])
+        .await;
+    env.provider.logged(&["SCAN_COUNT"]).await;
+    env.provider.signal(Signal::TERM);
+    env.provider.end().await;
+    for line in env.provider.log() {
         let json: serde_json::Value = serde_json::from_str(&line).expect(&line);
         assert!(json["level"].is_string(), "{line}");
     }
@@ -133,39 +133,44 @@ async fn logs_are_structured_where_the_host_says_so() {
 
 #[tokio::test]
 async fn nothing_is_logged_per_call() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    w.client.get("named", "k").await.unwrap();
-    let before = w.provider.log().len();
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    env.client.get("named", "k").await.unwrap();
+    let before = env.provider.log().len();
     for round in 0..50 {
-        w.client.increment("named", "n", 1).await.unwrap();
-        w.client.list_keys("", None).await.unwrap();
-        other(w.client.component("stranger", "default").get("", "k").await);
+        env.client.increment("named", "n", 1).await.unwrap();
+        env.client.list_keys("", None).await.unwrap();
+        other(
+            env.client
+                .component("stranger", "default")
+                .get("", "k")
+                .await,
+        );
         let bad = format!("a:{round}");
-        assert_eq!(w.client.get(&bad, "k").await, Err(Error::NoSuchStore));
+        assert_eq!(env.client.get(&bad, "k").await, Err(Error::NoSuchStore));
     }
-    let lines = w.provider.log().len() - before;
+    let lines = env.provider.log().len() - before;
     assert!(lines < 10, "{lines} lines for 200 calls");
 }
 
 #[tokio::test]
 async fn links_follow_the_providers_configuration() {
-    let redis = crate::common::redis::Redis::start().await;
+    let redis = test_support::redis::Redis::start().await;
     let urls = [1, 2].map(|database| redis.url_of(database));
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("URL", &urls[0]), ("PREFIX", "one:")])
         .redis(redis)
         .start()
         .await;
-    let client = w.put_new(&Link::new("c", "follows")).await;
-    let own = w.link("c", "has its own", &[("PREFIX", "own:")]).await;
+    let client = env.put_new(&Link::new("c", "follows")).await;
+    let own = env.link("c", "has its own", &[("PREFIX", "own:")]).await;
     client.set("", "k", b"1").await.unwrap();
     own.set("", "k", b"own").await.unwrap();
-    assert_eq!(w.redis.ask_in::<String>(1, &["GET", "one:k"]).await, "1");
-    let id = id_of(&w, "kvredis:c:has its own").await;
+    assert_eq!(env.redis.ask_in::<String>(1, &["GET", "one:k"]).await, "1");
+    let id = id_of(&env, "kvredis:c:has its own").await;
 
-    w.host
+    env.host
         .update_config(&[("URL", &urls[1]), ("PREFIX", "two:")])
         .await;
     eventually("the link follows", async || {
@@ -173,26 +178,26 @@ async fn links_follow_the_providers_configuration() {
     })
     .await;
     client.set("", "k", b"2").await.unwrap();
-    assert_eq!(w.redis.ask_in::<String>(2, &["GET", "two:k"]).await, "2");
+    assert_eq!(env.redis.ask_in::<String>(2, &["GET", "two:k"]).await, "2");
     assert_eq!(own.get("", "k").await, Ok(Some(b"own".to_vec())));
     eventually_eq("old connections are closed", 2, async || {
-        w.redis.connections().await
+        env.redis.connections().await
     })
     .await;
     assert_eq!(
-        id_of(&w, "kvredis:c:has its own").await,
+        id_of(&env, "kvredis:c:has its own").await,
         id,
         "it has no cause to reconnect"
     );
 
     // A configuration is whole: what is not in it any more does not hold any more.
-    w.host.update_config(&[("URL", &urls[1])]).await;
+    env.host.update_config(&[("URL", &urls[1])]).await;
     eventually("the prefix is gone", async || {
         client.get("", "two:k").await == Ok(Some(b"2".into()))
     })
     .await;
 
-    w.host
+    env.host
         .update_config(&[("URL", &urls[1]), ("SCAN_COUNT", "lots")])
         .await;
     eventually("a wrong value shows", async || {
@@ -202,7 +207,7 @@ async fn links_follow_the_providers_configuration() {
         }
     })
     .await;
-    w.host.update_config(&[("URL", &urls[0])]).await;
+    env.host.update_config(&[("URL", &urls[0])]).await;
     eventually("it is mended", async || {
         client.get("", "one:k").await == Ok(Some(b"1".into()))
     })
@@ -211,11 +216,11 @@ async fn links_follow_the_providers_configuration() {
 
 #[tokio::test]
 async fn configuration_that_cannot_be_read_changes_nothing() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .provider_config(&[("PREFIX", "p:")])
         .start()
         .await;
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
     for payload in [
         &b""[..],
         b"no json",
@@ -224,19 +229,19 @@ async fn configuration_that_cannot_be_read_changes_nothing() {
         b"null",
         &[0xff; 50],
     ] {
-        w.host.update_config_payload(payload.to_vec()).await;
+        env.host.update_config_payload(payload.to_vec()).await;
     }
-    assert!(w.host.health().await.is_some());
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    w.host.update_config(&[("PREFIX", "q:")]).await;
+    assert!(env.host.health().await.is_some());
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    env.host.update_config(&[("PREFIX", "q:")]).await;
     eventually("the next one holds", async || {
-        w.client.get("", "k").await == Ok(None)
+        env.client.get("", "k").await == Ok(None)
     })
     .await;
 }
 
-async fn id_of(w: &World, name: &str) -> Option<String> {
-    let clients = w.redis.kvredis_clients().await;
+async fn id_of(env: &TestEnv, name: &str) -> Option<String> {
+    let clients = env.redis.kvredis_clients().await;
     // Redis takes no spaces in names, and kvredis finds its own way around that.
     let shape = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     clients
@@ -246,14 +251,14 @@ async fn id_of(w: &World, name: &str) -> Option<String> {
 }
 
 /// Answers as a host that the component `early` is linked to the provider.
-async fn answer_that_early_is_linked(w: &World) -> JoinHandle<()> {
-    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
-    let mut questions = w.host.nats().subscribe(subject).await.unwrap();
+async fn answer_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", env.host.lattice());
+    let mut questions = env.host.nats().subscribe(subject).await.unwrap();
     let links = json!({ "success": true, "message": "", "response": [{
-        "source_id": "early", "target": w.host.provider_id(), "name": "default",
+        "source_id": "early", "target": env.host.provider_id(), "name": "default",
         "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["store"],
     }]});
-    let nats = w.host.nats().clone();
+    let nats = env.host.nats().clone();
     tokio::spawn(async move {
         while let Some(question) = questions.next().await {
             let answer = links.to_string().into();
@@ -262,41 +267,41 @@ async fn answer_that_early_is_linked(w: &World) -> JoinHandle<()> {
     })
 }
 
-async fn ends_at_a_call(w: &mut World, missed: &Client) {
+async fn ends_at_a_call(env: &mut TestEnv, missed: &Client) {
     eventually("it ends for the link that there is", async || {
         let _ = missed.get("", "k").await;
-        w.provider.ended().is_some()
+        env.provider.ended().is_some()
     })
     .await;
-    assert_eq!(w.provider.end().await.code(), Some(1));
+    assert_eq!(env.provider.end().await.code(), Some(1));
 }
 
 /// A host puts a link once: a process that did not listen yet must get it another way.
 #[tokio::test]
 async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
-    let mut w = World::builder().unlinked().start().await;
-    let missed = w.client.component("early", "default");
+    let mut env = TestEnv::builder().unlinked().start().await;
+    let missed = env.client.component("early", "default");
     assert!(other(missed.get("", "k").await).contains("early"));
     assert!(
-        w.provider.ended().is_none(),
+        env.provider.ended().is_none(),
         "nobody says that there is such a link"
     );
-    let host = answer_that_early_is_linked(&w).await;
-    let other_link = w.client.component("early", "other");
+    let host = answer_that_early_is_linked(&env).await;
+    let other_link = env.client.component("early", "other");
     assert!(other(other_link.get("", "k").await).contains("other"));
-    ends_at_a_call(&mut w, &missed).await;
-    w.provider.logged(&["early", "start"]).await;
+    ends_at_a_call(&mut env, &missed).await;
+    env.provider.logged(&["early", "start"]).await;
 
     // The host has the link in its data now.
-    let mut data = w.host.data();
-    let link = Link::new("early", "default").config(&[("URL", &w.redis.url())]);
-    data.link_definitions.push(w.host.definition(&link));
-    w.provider = Provider::start(&data);
+    let mut data = env.host.data();
+    let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
+    data.link_definitions.push(env.host.definition(&link));
+    env.provider = Provider::start(&data);
     eventually("the link is there", async || {
         missed.set("", "k", b"v").await.is_ok()
     })
     .await;
-    assert_eq!(w.provider.count_logged(&["ERROR"]).await, 0);
+    assert_eq!(env.provider.count_logged(&["ERROR"]).await, 0);
     host.abort();
 }
 
@@ -304,14 +309,14 @@ async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
 /// five seconds: one such link must not take the others down.
 #[tokio::test]
 async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
-    let mut w = World::builder().unlinked().start().await;
-    let host = answer_that_early_is_linked(&w).await;
-    let missed = w.client.component("early", "default");
-    ends_at_a_call(&mut w, &missed).await;
+    let mut env = TestEnv::builder().unlinked().start().await;
+    let host = answer_that_early_is_linked(&env).await;
+    let missed = env.client.component("early", "default");
+    ends_at_a_call(&mut env, &missed).await;
 
-    w.provider = Provider::start(&w.host.data());
-    w.host.ready().await;
-    let works = w.link(COMPONENT, "default", &[]).await;
+    env.provider = Provider::start(&env.host.data());
+    env.host.ready().await;
+    let works = env.link(COMPONENT, "default", &[]).await;
     eventually("its calls are answered why", async || {
         match missed.get("", "k").await {
             Err(Error::Other(text)) => text.contains("secrets") && text.contains("host"),
@@ -319,26 +324,26 @@ async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
         }
     })
     .await;
-    w.provider.logged(&["ERROR", "early", "pass on"]).await;
+    env.provider.logged(&["ERROR", "early", "pass on"]).await;
     works.set("", "k", b"v").await.unwrap();
-    assert!(w.provider.ended().is_none());
+    assert!(env.provider.ended().is_none());
 
-    let link = Link::new("early", "default").config(&[("URL", &w.redis.url())]);
-    w.host.put(&link).await;
+    let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
+    env.host.put(&link).await;
     eventually("it is put after all", async || {
         missed.get("", "k").await.is_ok()
     })
     .await;
 
     // Who stops it and starts it again has mended something.
-    assert!(w.host.shutdown().await.is_some());
-    assert_eq!(w.provider.end().await.code(), Some(0));
-    w.provider = Provider::start(&w.host.data());
-    w.host.ready().await;
-    ends_at_a_call(&mut w, &missed).await;
+    assert!(env.host.shutdown().await.is_some());
+    assert_eq!(env.provider.end().await.code(), Some(0));
+    env.provider = Provider::start(&env.host.data());
+    env.host.ready().await;
+    ends_at_a_call(&mut env, &missed).await;
     // Leaves nothing in the folder for temporary files.
-    w.provider = Provider::start(&w.host.data());
-    w.host.ready().await;
-    assert!(w.host.shutdown().await.is_some());
+    env.provider = Provider::start(&env.host.data());
+    env.host.ready().await;
+    assert!(env.host.shutdown().await.is_some());
     host.abort();
 }

@@ -3,29 +3,28 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use test_support::client::{Client, Error, Failure};
+use test_support::host::Link;
+use test_support::provider::Provider;
+use test_support::proxy::Proxy;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, eventually_eq, patience};
 use tokio::task::JoinHandle;
-
-use crate::common::client::{Client, Error, Failure};
-use crate::common::host::Link;
-use crate::common::provider::Provider;
-use crate::common::proxy::Proxy;
-use crate::common::wait::{eventually, eventually_eq, patience};
-use crate::common::world::{COMPONENT, World};
 
 #[tokio::test]
 async fn the_host_stops_it() {
-    let mut w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
+    let mut env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
     // A host waits 300 ms, then kills. A busy machine gets a second here.
-    let answer = w
+    let answer = env
         .host
-        .shutdown_as(w.host.host_id(), Duration::from_secs(1))
+        .shutdown_as(env.host.host_id(), Duration::from_secs(1))
         .await;
     assert!(answer.is_some(), "the host gets an answer in time");
-    assert_eq!(w.provider.end().await.code(), Some(0));
-    w.no_connections().await;
+    assert_eq!(env.provider.end().await.code(), Some(0));
+    env.no_connections().await;
     assert_eq!(
-        w.client.get("", "k").await,
+        env.client.get("", "k").await,
         Err(Error::Call(Failure::NoResponders)),
         "nobody takes calls"
     );
@@ -33,38 +32,41 @@ async fn the_host_stops_it() {
 
 #[tokio::test]
 async fn another_host_does_not_stop_it() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let limit = Duration::from_millis(300);
     assert_eq!(
-        w.host.shutdown_as(w.host.twin().host_id(), limit).await,
+        env.host.shutdown_as(env.host.twin().host_id(), limit).await,
         None
     );
-    assert_eq!(w.host.shutdown_as("", limit).await, None);
-    assert!(w.host.health().await.unwrap().healthy);
-    w.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.host.shutdown_as("", limit).await, None);
+    assert!(env.host.health().await.unwrap().healthy);
+    env.client.set("", "k", b"v").await.unwrap();
 }
 
 #[tokio::test]
 async fn signals_stop_it() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut w = World::start().await;
-        w.client.set("", "k", b"v").await.unwrap();
-        w.provider.signal(signal);
-        assert_eq!(w.provider.end().await.code(), Some(0), "{signal:?}");
-        w.no_connections().await;
+        let mut env = TestEnv::start().await;
+        env.client.set("", "k", b"v").await.unwrap();
+        env.provider.signal(signal);
+        assert_eq!(env.provider.end().await.code(), Some(0), "{signal:?}");
+        env.no_connections().await;
     }
 }
 
 #[tokio::test]
 async fn calls_in_flight_are_answered_before_the_host_is() {
-    let mut w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let call = held_call(&w, &proxy).await;
-    let shutdown = w.host.shutdown();
+    let mut env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let call = held_call(&env, &proxy).await;
+    let shutdown = env.host.shutdown();
     let release = async {
         // New calls are not taken any more; that shows that stopping has begun.
         eventually("it takes no calls", async || {
-            let client = w.client.timeout(Duration::from_millis(500));
+            let client = env.client.timeout(Duration::from_millis(500));
             client.probe().await == Err(Error::Call(Failure::NoResponders))
         })
         .await;
@@ -74,34 +76,37 @@ async fn calls_in_flight_are_answered_before_the_host_is() {
     };
     let (answer, ()) = tokio::join!(shutdown, release);
     assert!(answer.is_some());
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.end().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn a_signal_leaves_time_for_calls_in_flight() {
-    let mut w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let call = held_call(&w, &proxy).await;
-    w.provider.signal(Signal::TERM);
+    let mut env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let call = held_call(&env, &proxy).await;
+    env.provider.signal(Signal::TERM);
     eventually("it takes no calls", async || {
-        let client = w.client.timeout(Duration::from_millis(500));
+        let client = env.client.timeout(Duration::from_millis(500));
         client.probe().await == Err(Error::Call(Failure::NoResponders))
     })
     .await;
-    assert_eq!(w.provider.ended(), None);
+    assert_eq!(env.provider.ended(), None);
     proxy.release();
     assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.end().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn no_call_is_lost_when_it_stops() {
     for _ in 0..3 {
-        let mut w = World::start().await;
-        let callers: Vec<_> = (0..16).map(|_| call_until_refused(&w.client)).collect();
-        eventually("calls are made", async || count(&w).await > 100).await;
-        assert!(w.host.shutdown().await.is_some());
-        assert_eq!(w.provider.end().await.code(), Some(0));
+        let mut env = TestEnv::start().await;
+        let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
+        eventually("calls are made", async || count(&env).await > 100).await;
+        assert!(env.host.shutdown().await.is_some());
+        assert_eq!(env.provider.end().await.code(), Some(0));
         let mut counted = 0;
         for caller in callers {
             let (served, end) = caller.await.unwrap();
@@ -112,31 +117,31 @@ async fn no_call_is_lost_when_it_stops() {
             );
             counted += served;
         }
-        assert_eq!(count(&w).await, counted);
+        assert_eq!(count(&env).await, counted);
     }
 }
 
 #[tokio::test]
 async fn callers_do_not_notice_when_one_process_of_two_stops() {
-    let w = World::builder().unlinked().start().await;
-    let host = w.host.twin();
+    let env = TestEnv::builder().unlinked().start().await;
+    let host = env.host.twin();
     let mut second = Provider::start(&host.data());
-    w.host.ready_processes(2).await;
-    let link = Link::new(COMPONENT, "default").config(&[("URL", &w.redis.url())]);
-    w.host.put(&link).await;
+    env.host.ready_processes(2).await;
+    let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
+    env.host.put(&link).await;
     host.put(&link).await;
-    eventually_eq("both are linked", 2, async || w.redis.connections().await).await;
-    let callers: Vec<_> = (0..16).map(|_| call_until_refused(&w.client)).collect();
-    eventually("calls are made", async || count(&w).await > 100).await;
+    eventually_eq("both are linked", 2, async || env.redis.connections().await).await;
+    let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
+    eventually("calls are made", async || count(&env).await > 100).await;
     assert!(host.shutdown().await.is_some());
     assert_eq!(second.end().await.code(), Some(0));
-    let before = count(&w).await;
+    let before = count(&env).await;
     eventually("the other one serves", async || {
-        count(&w).await > before + 100
+        count(&env).await > before + 100
     })
     .await;
     assert!(callers.iter().all(|caller| !caller.is_finished()));
-    w.host.shutdown().await.unwrap();
+    env.host.shutdown().await.unwrap();
     for caller in callers {
         assert_eq!(caller.await.unwrap().1, Error::Call(Failure::NoResponders));
     }
@@ -144,17 +149,20 @@ async fn callers_do_not_notice_when_one_process_of_two_stops() {
 
 #[tokio::test]
 async fn calls_that_never_end_do_not_keep_it() {
-    let mut w = World::builder().rpc_timeout_ms(Some(600_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let call = held_call(&w, &proxy).await;
+    let mut env = TestEnv::builder()
+        .rpc_timeout_ms(Some(600_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let call = held_call(&env, &proxy).await;
     // 5 s for the calls, says the contract.
     assert!(
-        w.host
-            .shutdown_as(w.host.host_id(), patience())
+        env.host
+            .shutdown_as(env.host.host_id(), patience())
             .await
             .is_some()
     );
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.end().await.code(), Some(0));
     let answer = call.await.unwrap();
     assert!(
         !matches!(answer, Err(Error::Call(_))),
@@ -164,19 +172,19 @@ async fn calls_that_never_end_do_not_keep_it() {
 
 #[tokio::test]
 async fn it_stops_while_links_cannot_connect() {
-    let mut w = World::start().await;
-    let down = crate::common::redis::Redis::stopped();
-    w.link(COMPONENT, "down", &[("URL", &down.url())]).await;
+    let mut env = TestEnv::start().await;
+    let down = test_support::redis::Redis::stopped();
+    env.link(COMPONENT, "down", &[("URL", &down.url())]).await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
-    w.link(COMPONENT, "mute", &[("URL", &url)]).await;
+    env.link(COMPONENT, "mute", &[("URL", &url)]).await;
     assert!(
-        w.host
-            .shutdown_as(w.host.host_id(), Duration::from_secs(4))
+        env.host
+            .shutdown_as(env.host.host_id(), Duration::from_secs(4))
             .await
             .is_some()
     );
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.end().await.code(), Some(0));
 }
 
 /// Increments until nobody takes calls; answers how often it was done and how it ended.
@@ -194,17 +202,20 @@ fn call_until_refused(client: &Client) -> JoinHandle<(u64, Error)> {
 }
 
 /// What those calls have counted up to.
-async fn count(w: &World) -> u64 {
-    w.redis.ask::<Option<u64>>(&["GET", "n"]).await.unwrap_or(0)
+async fn count(env: &TestEnv) -> u64 {
+    env.redis
+        .ask::<Option<u64>>(&["GET", "n"])
+        .await
+        .unwrap_or(0)
 }
 
 /// A call whose answer Redis has given and the proxy holds back.
-async fn held_call(w: &World, proxy: &Proxy) -> JoinHandle<Result<Option<Vec<u8>>, Error>> {
+async fn held_call(env: &TestEnv, proxy: &Proxy) -> JoinHandle<Result<Option<Vec<u8>>, Error>> {
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_RESPONSE_TIMEOUT_MS", "60000"),
     ];
-    let client: Client = w.link(COMPONENT, "held", &config).await;
+    let client: Client = env.link(COMPONENT, "held", &config).await;
     client.set("", "k", b"v").await.unwrap();
     proxy.hold();
     let call = tokio::spawn(async move { client.get("", "k").await });

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-
-use crate::common::client::{Error, other};
-use crate::common::values::{ODD_KEYS, bytes, long_key};
-use crate::common::wait::eventually;
-use crate::common::world::World;
+use test_support::client::{Error, other};
+use test_support::test_env::TestEnv;
+use test_support::values::{ODD_KEYS, bytes, long_key};
+use test_support::wait::eventually;
 
 const MEBIBYTE: usize = 1 << 20;
 
 #[tokio::test]
 async fn a_value_is_stored_under_its_key_and_comes_back() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    let stored: String = w.redis.ask(&["GET", "k"]).await;
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    let stored: String = env.redis.ask(&["GET", "k"]).await;
     assert_eq!(
         stored, "v",
         "Redis holds the value as it is, under the key as it is"
@@ -25,7 +24,7 @@ async fn a_value_is_stored_under_its_key_and_comes_back() {
 
 #[tokio::test]
 async fn values_are_any_bytes() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let all: Vec<u8> = (0..=255).collect();
     for value in [
         &[][..],
@@ -35,34 +34,34 @@ async fn values_are_any_bytes() {
         "snow \u{2603}".as_bytes(),
         &all,
     ] {
-        w.client.set("", "k", value).await.unwrap();
-        assert_eq!(w.client.get("", "k").await, Ok(Some(value.to_vec())));
-        let stored: Vec<u8> = w.redis.ask(&["GET", "k"]).await;
+        env.client.set("", "k", value).await.unwrap();
+        assert_eq!(env.client.get("", "k").await, Ok(Some(value.to_vec())));
+        let stored: Vec<u8> = env.redis.ask(&["GET", "k"]).await;
         assert_eq!(stored, value);
     }
 }
 
 #[tokio::test]
 async fn an_empty_value_is_not_a_missing_one() {
-    let w = World::start().await;
-    w.client.set("", "empty", b"").await.unwrap();
-    assert_eq!(w.client.get("", "empty").await, Ok(Some(Vec::new())));
-    assert_eq!(w.client.exists("", "empty").await, Ok(true));
-    assert_eq!(w.client.get("", "missing").await, Ok(None));
+    let env = TestEnv::start().await;
+    env.client.set("", "empty", b"").await.unwrap();
+    assert_eq!(env.client.get("", "empty").await, Ok(Some(Vec::new())));
+    assert_eq!(env.client.exists("", "empty").await, Ok(true));
+    assert_eq!(env.client.get("", "missing").await, Ok(None));
 }
 
 #[tokio::test]
 async fn values_around_the_payload_limit_of_nats_round_trip() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let near = MEBIBYTE - 400..=MEBIBYTE + 400;
     for length in near
         .step_by(50)
         .chain([MEBIBYTE - 1, MEBIBYTE + 1, 2 * MEBIBYTE, 3 * MEBIBYTE])
     {
         let value = bytes(length);
-        w.client.set("", "k", &value).await.unwrap();
+        env.client.set("", "k", &value).await.unwrap();
         assert!(
-            w.client.get("", "k").await == Ok(Some(value)),
+            env.client.get("", "k").await == Ok(Some(value)),
             "{length} bytes came back changed"
         );
     }
@@ -70,9 +69,12 @@ async fn values_around_the_payload_limit_of_nats_round_trip() {
 
 #[tokio::test]
 async fn sixteen_mebibytes_round_trip() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
     let value = bytes(16 * MEBIBYTE);
-    let client = w.client.timeout(Duration::from_secs(60));
+    let client = env.client.timeout(Duration::from_secs(60));
     client.set("", "k", &value).await.unwrap();
     assert!(
         client.get("", "k").await == Ok(Some(value.clone())),
@@ -84,15 +86,15 @@ async fn sixteen_mebibytes_round_trip() {
         "get-many changed the value"
     );
     client.set_many("", &[("l", &value)]).await.unwrap();
-    let length: usize = w.redis.ask(&["STRLEN", "l"]).await;
+    let length: usize = env.redis.ask(&["STRLEN", "l"]).await;
     assert_eq!(length, value.len());
 }
 
 #[tokio::test]
 async fn sixteen_mebibytes_round_trip_in_the_time_that_a_host_gives_by_default() {
-    let w = World::builder().rpc_timeout_ms(None).start().await;
+    let env = TestEnv::builder().rpc_timeout_ms(None).start().await;
     let value = bytes(16 * MEBIBYTE);
-    let client = w.client.timeout(Duration::from_secs(2));
+    let client = env.client.timeout(Duration::from_secs(2));
     // A build without optimization on a busy machine may need luck.
     eventually("it is written in time", async || {
         client.set("", "k", &value).await.is_ok()
@@ -109,52 +111,52 @@ async fn sixteen_mebibytes_round_trip_in_the_time_that_a_host_gives_by_default()
 
 #[tokio::test]
 async fn keys_are_any_text_in_every_function() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let long = long_key();
     let keys: Vec<&str> = ODD_KEYS.iter().copied().chain([long.as_str()]).collect();
     for bucket in ["", "named"] {
         for key in &keys {
-            w.client.set(bucket, key, key).await.unwrap();
+            env.client.set(bucket, key, key).await.unwrap();
         }
         for key in &keys {
-            let value = w.client.get(bucket, key).await;
+            let value = env.client.get(bucket, key).await;
             assert_eq!(
                 value,
                 Ok(Some(key.as_bytes().to_vec())),
                 "{key:?} in {bucket:?}"
             );
             assert_eq!(
-                w.client.exists(bucket, key).await,
+                env.client.exists(bucket, key).await,
                 Ok(true),
                 "{key:?} in {bucket:?}"
             );
         }
-        let entries = w.client.get_many(bucket, &keys).await.unwrap();
+        let entries = env.client.get_many(bucket, &keys).await.unwrap();
         for (key, entry) in keys.iter().zip(entries) {
             assert_eq!(entry, Some(((*key).to_owned(), key.as_bytes().to_vec())));
         }
-        let listed = w.client.keys(bucket).await.unwrap();
+        let listed = env.client.keys(bucket).await.unwrap();
         let mut expected: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
         expected.sort();
         assert_eq!(listed, expected, "in bucket {bucket:?}");
         for key in &keys {
-            w.client.delete(bucket, key).await.unwrap();
+            env.client.delete(bucket, key).await.unwrap();
             assert_eq!(
-                w.client.exists(bucket, key).await,
+                env.client.exists(bucket, key).await,
                 Ok(false),
                 "{key:?} in {bucket:?}"
             );
             assert_eq!(
-                w.client.increment(bucket, key, 3).await,
+                env.client.increment(bucket, key, 3).await,
                 Ok(3),
                 "{key:?} in {bucket:?}"
             );
         }
-        w.client.delete_many(bucket, &keys).await.unwrap();
-        assert_eq!(w.client.keys(bucket).await, Ok(vec![]));
+        env.client.delete_many(bucket, &keys).await.unwrap();
+        assert_eq!(env.client.keys(bucket).await, Ok(vec![]));
     }
     assert_eq!(
-        w.redis.ask::<u64>(&["DBSIZE"]).await,
+        env.redis.ask::<u64>(&["DBSIZE"]).await,
         0,
         "nothing is left under another name"
     );
@@ -162,39 +164,42 @@ async fn keys_are_any_text_in_every_function() {
 
 #[tokio::test]
 async fn a_key_that_is_a_pattern_touches_no_other_key() {
-    let w = World::start().await;
-    w.client.set("", "abc", b"1").await.unwrap();
+    let env = TestEnv::start().await;
+    env.client.set("", "abc", b"1").await.unwrap();
     for pattern in ["*", "a*", "???", "[a-z]bc"] {
-        assert_eq!(w.client.get("", pattern).await, Ok(None));
-        assert_eq!(w.client.exists("", pattern).await, Ok(false));
-        w.client.delete("", pattern).await.unwrap();
-        w.client.delete_many("", &[pattern]).await.unwrap();
+        assert_eq!(env.client.get("", pattern).await, Ok(None));
+        assert_eq!(env.client.exists("", pattern).await, Ok(false));
+        env.client.delete("", pattern).await.unwrap();
+        env.client.delete_many("", &[pattern]).await.unwrap();
     }
-    assert_eq!(w.client.get("", "abc").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(env.client.get("", "abc").await, Ok(Some(b"1".to_vec())));
 }
 
 #[tokio::test]
 async fn what_is_missing_is_no_error() {
-    let w = World::start().await;
-    assert_eq!(w.client.get("", "missing").await, Ok(None));
-    assert_eq!(w.client.exists("", "missing").await, Ok(false));
-    assert_eq!(w.client.delete("", "missing").await, Ok(()));
-    assert_eq!(w.client.delete_many("", &["missing", "too"]).await, Ok(()));
-    assert_eq!(w.client.get_many("", &["missing"]).await, Ok(vec![None]));
+    let env = TestEnv::start().await;
+    assert_eq!(env.client.get("", "missing").await, Ok(None));
+    assert_eq!(env.client.exists("", "missing").await, Ok(false));
+    assert_eq!(env.client.delete("", "missing").await, Ok(()));
+    assert_eq!(
+        env.client.delete_many("", &["missing", "too"]).await,
+        Ok(())
+    );
+    assert_eq!(env.client.get_many("", &["missing"]).await, Ok(vec![None]));
 }
 
 #[tokio::test]
 async fn a_deleted_key_is_gone() {
-    let w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    w.client.delete("", "k").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(None));
-    assert_eq!(w.redis.ask::<u64>(&["EXISTS", "k"]).await, 0);
+    let env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    env.client.delete("", "k").await.unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(None));
+    assert_eq!(env.redis.ask::<u64>(&["EXISTS", "k"]).await, 0);
 }
 
 #[tokio::test]
 async fn values_of_other_types_are_treated_as_redis_treats_them() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for (create, kind) in [
         (&["RPUSH", "k", "x"][..], "list"),
         (&["SADD", "k", "x"], "set"),
@@ -202,78 +207,78 @@ async fn values_of_other_types_are_treated_as_redis_treats_them() {
         (&["ZADD", "k", "1", "x"], "zset"),
         (&["XADD", "k", "*", "f", "x"], "stream"),
     ] {
-        let make = async || w.redis.ask::<redis::Value>(create).await;
+        let make = async || env.redis.ask::<redis::Value>(create).await;
         make().await;
-        let error = other(w.client.get("", "k").await);
+        let error = other(env.client.get("", "k").await);
         assert!(error.contains("WRONGTYPE"), "get of a {kind}: {error}");
-        let error = other(w.client.increment("", "k", 1).await);
+        let error = other(env.client.increment("", "k", 1).await);
         assert!(
             error.contains("WRONGTYPE"),
             "increment of a {kind}: {error}"
         );
         assert_eq!(
-            w.client.get_many("", &["k"]).await,
+            env.client.get_many("", &["k"]).await,
             Ok(vec![None]),
             "get-many of a {kind}"
         );
         assert_eq!(
-            w.client.exists("", "k").await,
+            env.client.exists("", "k").await,
             Ok(true),
             "exists of a {kind}"
         );
         assert_eq!(
-            w.client.keys("").await,
+            env.client.keys("").await,
             Ok(vec!["k".to_owned()]),
             "list-keys with a {kind}"
         );
         assert_eq!(
-            w.redis.ask::<String>(&["TYPE", "k"]).await,
+            env.redis.ask::<String>(&["TYPE", "k"]).await,
             kind,
             "it is untouched"
         );
-        w.client.set("", "k", b"v").await.unwrap();
+        env.client.set("", "k", b"v").await.unwrap();
         assert_eq!(
-            w.client.get("", "k").await,
+            env.client.get("", "k").await,
             Ok(Some(b"v".to_vec())),
             "set replaces a {kind}"
         );
-        w.client.delete("", "k").await.unwrap();
+        env.client.delete("", "k").await.unwrap();
         make().await;
-        w.client.delete("", "k").await.unwrap();
+        env.client.delete("", "k").await.unwrap();
         assert_eq!(
-            w.client.exists("", "k").await,
+            env.client.exists("", "k").await,
             Ok(false),
             "delete deletes a {kind}"
         );
         make().await;
-        w.client.set_many("", &[("k", b"v")]).await.unwrap();
+        env.client.set_many("", &[("k", b"v")]).await.unwrap();
         assert_eq!(
-            w.client.get("", "k").await,
+            env.client.get("", "k").await,
             Ok(Some(b"v".to_vec())),
             "set-many replaces"
         );
-        w.client.delete_many("", &["k"]).await.unwrap();
+        env.client.delete_many("", &["k"]).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn what_has_been_written_is_read() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let rounds = (0..32_u32).map(async |worker| {
         let key = format!("k{worker}");
         for round in 0..20_u32 {
             let value = format!("{worker}-{round}").into_bytes();
-            w.client.set("b", &key, &value).await?;
-            assert_eq!(w.client.get("b", &key).await?, Some(value.clone()));
-            let entries = w.client.get_many("b", &[&key]).await?;
+            env.client.set("b", &key, &value).await?;
+            assert_eq!(env.client.get("b", &key).await?, Some(value.clone()));
+            let entries = env.client.get_many("b", &[&key]).await?;
             assert_eq!(entries, [Some((key.clone(), value))]);
-            w.client.delete("b", &key).await?;
-            assert!(!w.client.exists("b", &key).await?);
-            w.client.set_many("b", &[(&*key, b"5")]).await?;
-            assert_eq!(w.client.increment("b", &key, 1).await?, 6);
-            assert_eq!(w.client.get("b", &key).await?, Some(b"6".to_vec()));
-            w.client.delete_many("b", &[&key]).await?;
-            assert_eq!(w.client.get("b", &key).await?, None);
+            env.client.delete("b", &key).await?;
+            assert!(!env.client.exists("b", &key).await?);
+            env.client.set_many("b", &[(&*key, b"5")]).await?;
+            assert_eq!(env.client.increment("b", &key, 1).await?, 6);
+            assert_eq!(env.client.get("b", &key).await?, Some(b"6".to_vec()));
+            env.client.delete_many("b", &[&key]).await?;
+            assert_eq!(env.client.get("b", &key).await?, None);
         }
         Ok::<_, Error>(())
     });
@@ -284,29 +289,34 @@ async fn what_has_been_written_is_read() {
 
 #[tokio::test]
 async fn sixty_four_callers_of_everything_do_not_disturb_each_other() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let callers = (0..64_u64).map(async |caller| {
         let own = format!("caller{caller}");
         for round in 0..10_u64 {
             let value = bytes(usize::try_from(caller * 997 + round).unwrap());
-            w.client.set(&own, "value", &value).await?;
-            w.client.increment("", "shared", 1).await?;
-            assert_eq!(w.client.get(&own, "value").await?, Some(value.clone()));
-            w.client.set_many(&own, &[("x", b"1"), ("y", b"2")]).await?;
-            let entries = w.client.get_many(&own, &["y", "none", "x"]).await?;
+            env.client.set(&own, "value", &value).await?;
+            env.client.increment("", "shared", 1).await?;
+            assert_eq!(env.client.get(&own, "value").await?, Some(value.clone()));
+            env.client
+                .set_many(&own, &[("x", b"1"), ("y", b"2")])
+                .await?;
+            let entries = env.client.get_many(&own, &["y", "none", "x"]).await?;
             let entry = |key: &str, value: &[u8]| Some((key.to_owned(), value.to_vec()));
             assert_eq!(entries, [entry("y", b"2"), None, entry("x", b"1")]);
-            assert_eq!(w.client.increment(&own, "n", 2).await?, 2 * (round + 1));
+            assert_eq!(env.client.increment(&own, "n", 2).await?, 2 * (round + 1));
             if round % 5 == 0 {
-                assert_eq!(w.client.keys(&own).await?, ["n", "value", "x", "y"]);
+                assert_eq!(env.client.keys(&own).await?, ["n", "value", "x", "y"]);
             }
-            w.client.delete_many(&own, &["x", "y"]).await?;
-            assert!(!w.client.exists(&own, "x").await?);
+            env.client.delete_many(&own, &["x", "y"]).await?;
+            assert!(!env.client.exists(&own, "x").await?);
         }
         Ok::<_, Error>(())
     });
     for result in join_all(callers).await {
         result.unwrap();
     }
-    assert_eq!(w.client.get("", "shared").await, Ok(Some(b"640".to_vec())));
+    assert_eq!(
+        env.client.get("", "shared").await,
+        Ok(Some(b"640".to_vec()))
+    );
 }

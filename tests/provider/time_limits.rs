@@ -3,39 +3,38 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::other;
+use test_support::proxy::{Cut, Proxy};
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-
-use crate::common::client::other;
-use crate::common::proxy::{Cut, Proxy};
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::{COMPONENT, World};
 
 #[tokio::test]
 async fn a_call_is_answered_before_the_host_gives_up() {
     let generous = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
     for milliseconds in [None, Some(1_000), Some(3_000)] {
-        let w = World::builder()
+        let env = TestEnv::builder()
             .rpc_timeout_ms(milliseconds)
             .config(&[generous])
             .start()
             .await;
         let down = Redis::stopped();
-        let dead = w
+        let dead = env
             .link(COMPONENT, "dead", &[("URL", &down.url()), generous])
             .await;
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", silent.local_addr().unwrap());
         let slow = ("BACKEND_CONNECTION_TIMEOUT_MS", "60000");
-        let mute = w
+        let mute = env
             .link(COMPONENT, "mute", &[("URL", &url), generous, slow])
             .await;
-        w.client.set("", "k", b"v").await.unwrap();
-        w.redis.pause();
+        env.client.set("", "k", b"v").await.unwrap();
+        env.redis.pause();
         // What a host with this setting waits.
         let limit = Duration::from_millis(milliseconds.unwrap_or(2_000));
-        let calls = [&w.client, &dead, &mute].map(async |client| {
+        let calls = [&env.client, &dead, &mute].map(async |client| {
             let client = client.timeout(limit);
             let pairs = [("k", b"v")];
             let (get, list, set, increment) = tokio::join!(
@@ -50,19 +49,19 @@ async fn a_call_is_answered_before_the_host_gives_up() {
         for error in errors {
             assert!(!error.contains('\n'), "one line: {error}");
         }
-        w.redis.resume();
+        env.redis.resume();
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
-    let w = World::builder().rpc_timeout_ms(Some(1_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_RECONNECT_NUM_RETRIES", "1000"),
     ];
-    let client = w.link(COMPONENT, "broken", &config).await;
+    let client = env.link(COMPONENT, "broken", &config).await;
     proxy.cut_at("GET", Cut::Before);
     let error = other(
         client
@@ -78,13 +77,16 @@ async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
 
 #[tokio::test]
 async fn an_answer_of_redis_has_a_time_limit() {
-    let w = World::builder().rpc_timeout_ms(Some(120_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(120_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_RESPONSE_TIMEOUT_MS", "100"),
     ];
-    let client = w
+    let client = env
         .link(COMPONENT, "slow", &config)
         .await
         .timeout(Duration::from_secs(120));
@@ -112,8 +114,8 @@ async fn an_answer_of_redis_has_a_time_limit() {
 
 #[tokio::test]
 async fn connecting_has_a_time_limit() {
-    let w = World::builder().rpc_timeout_ms(Some(1_500)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder().rpc_timeout_ms(Some(1_500)).start().await;
+    let proxy = Proxy::start(env.redis.port()).await;
     proxy.hold();
     let config = [
         ("URL", &*proxy.url()),
@@ -121,7 +123,7 @@ async fn connecting_has_a_time_limit() {
         ("BACKEND_RESPONSE_TIMEOUT_MS", "60000"),
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "50"),
     ];
-    let client = w.link(COMPONENT, "slow", &config).await;
+    let client = env.link(COMPONENT, "slow", &config).await;
     // With 3 s, the default, there would be one attempt in the time of this call.
     let error = other(client.get("", "k").await);
     assert!(error.contains(&proxy.url()), "{error}");
@@ -139,7 +141,7 @@ async fn connecting_has_a_time_limit() {
 
 #[tokio::test]
 async fn pauses_between_attempts_have_a_longest() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let down = Redis::stopped();
     // Takes connections and closes them: upstream is nobody.
     let proxy = Proxy::start(down.port()).await;
@@ -147,7 +149,7 @@ async fn pauses_between_attempts_have_a_longest() {
         ("URL", &*proxy.url()),
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
     ];
-    w.link(COMPONENT, "hasty", &config).await;
+    env.link(COMPONENT, "hasty", &config).await;
     eventually("there have been many attempts", async || {
         proxy.connected().len() >= 60
     })
@@ -160,14 +162,14 @@ async fn pauses_between_attempts_have_a_longest() {
 
 #[tokio::test]
 async fn attempts_to_connect_are_spaced_out() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let down = Redis::stopped();
     let proxy = Proxy::start(down.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "400"),
     ];
-    let client = w.link(COMPONENT, "calm", &config).await;
+    let client = env.link(COMPONENT, "calm", &config).await;
     let begun = Instant::now();
     // Calls do not hurry them on.
     let patient = client.timeout(Duration::from_secs(3));
@@ -187,9 +189,9 @@ async fn attempts_to_connect_are_spaced_out() {
 
 #[tokio::test]
 async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for (retries, attempts) in [("0", 1), ("2", 3), ("", 4)] {
-        let proxy = Proxy::start(w.redis.port()).await;
+        let proxy = Proxy::start(env.redis.port()).await;
         let mut config = vec![
             ("URL", proxy.url()),
             ("BACKEND_RECONNECT_MAX_DELAY_MS", "10".into()),
@@ -201,7 +203,7 @@ async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let client = w
+        let client = env
             .link(COMPONENT, &format!("retries{retries}"), &config)
             .await;
         proxy.cut_at("GET", Cut::After);
@@ -216,11 +218,14 @@ async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
 
 #[tokio::test]
 async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
-    let w = World::builder().rpc_timeout_ms(Some(60_000)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let url = ("URL", &*proxy.url());
-    let lasting = w.link(COMPONENT, "cut", &[url]).await;
-    let passing = w
+    let lasting = env.link(COMPONENT, "cut", &[url]).await;
+    let passing = env
         .link(COMPONENT, "cut too", &[url, ("TTL_MS", "500000")])
         .await;
     lasting.set("b", "k", b"v").await.unwrap();
@@ -258,9 +263,9 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
 
 #[tokio::test]
 async fn an_increment_that_was_sent_is_never_repeated() {
-    let w = World::start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let client = w.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;
+    let env = TestEnv::start().await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let client = env.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;
     assert_eq!(client.increment("", "n", 1).await, Ok(1));
     for command in [
         "INCRBY", "INCR", "EVAL", "EVALSHA", "FCALL", "EXEC", "MULTI",
@@ -270,7 +275,7 @@ async fn an_increment_that_was_sent_is_never_repeated() {
     for round in 2..7 {
         let error = other(client.increment("", "n", 1).await);
         assert!(!error.is_empty());
-        let count: u64 = w.redis.ask(&["GET", "n"]).await;
+        let count: u64 = env.redis.ask(&["GET", "n"]).await;
         assert!(count <= round, "counted twice: {count} after {round} calls");
     }
 }

@@ -1,22 +1,21 @@
 //! Contract §2 "Watching": which changes a component is told of, with which key and value.
 
 use redis::Cmd;
-
-use crate::common::component::Component;
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::World;
+use test_support::component::Component;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, eventually_eq};
 
 pub const WATCHER: &str = "watcher-component";
 const ALL: [(&str, &str); 1] = [("WATCH", "SET@*,DEL@*")];
 
 /// A world whose Redis tells of all changes, with a component that is told as `config` says.
-pub async fn watching(config: &[(&str, &str)]) -> (World, Component) {
-    let w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    let component = w.component(WATCHER).await;
-    w.watch(WATCHER, "default", config).await;
-    (w, component)
+pub async fn watching(config: &[(&str, &str)]) -> (TestEnv, Component) {
+    let env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    let component = env.component(WATCHER).await;
+    env.watch(WATCHER, "default", config).await;
+    (env, component)
 }
 
 /// Has Redis tell of all changes.
@@ -35,8 +34,8 @@ pub async fn run(redis: &Redis, commands: &[&[&str]]) {
 
 /// Waits until the component has been told exactly this, in this order. A last change, of the key
 /// `end`, shows that nothing more comes: its lane may be another, but Redis tells of it last.
-async fn told(w: &World, component: &Component, expected: &[(&str, &str, &str)]) {
-    let () = w.redis.ask(&["SET", "end", "end"]).await;
+async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &str)]) {
+    let () = env.redis.ask(&["SET", "end", "end"]).await;
     component.told_of("end").await;
     let expected: Vec<_> = expected
         .iter()
@@ -57,10 +56,10 @@ async fn told(w: &World, component: &Component, expected: &[(&str, &str, &str)])
 
 #[tokio::test]
 async fn every_command_that_sets_a_string_is_told() {
-    let (w, component) = watching(&[("WATCH", "SET@k,SET@end")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@k,SET@end")]).await;
     let dump = {
-        run(&w.redis, &[&["SET", "source", "dumped"]]).await;
-        let dump: Vec<u8> = w.redis.ask(&["DUMP", "source"]).await;
+        run(&env.redis, &[&["SET", "source", "dumped"]]).await;
+        let dump: Vec<u8> = env.redis.ask(&["DUMP", "source"]).await;
         dump
     };
     for (before, command, value) in [
@@ -101,10 +100,10 @@ async fn every_command_that_sets_a_string_is_told() {
         ),
     ] {
         if let Some(before) = before {
-            run(&w.redis, &[&before]).await;
+            run(&env.redis, &[&before]).await;
         }
-        run(&w.redis, &[&["DEL", "k"], command]).await;
-        told(&w, &component, &[("on-set", "k", value)]).await;
+        run(&env.redis, &[&["DEL", "k"], command]).await;
+        told(&env, &component, &[("on-set", "k", value)]).await;
     }
     let restore = Cmd::new()
         .arg("RESTORE")
@@ -113,13 +112,13 @@ async fn every_command_that_sets_a_string_is_told() {
         .arg(dump)
         .arg("REPLACE")
         .take();
-    let () = w.redis.run(&restore).await;
-    told(&w, &component, &[("on-set", "k", "dumped")]).await;
+    let () = env.redis.run(&restore).await;
+    told(&env, &component, &[("on-set", "k", "dumped")]).await;
 }
 
 #[tokio::test]
 async fn whatever_makes_a_key_go_away_is_told() {
-    let (w, component) = watching(&[("WATCH", "DEL@k,SET@end")]).await;
+    let (env, component) = watching(&[("WATCH", "DEL@k,SET@end")]).await;
     for command in [
         &["DEL", "k"][..],
         &["UNLINK", "k"],
@@ -130,53 +129,53 @@ async fn whatever_makes_a_key_go_away_is_told() {
         &["EXPIREAT", "k", "1"],
         &["GETEX", "k", "PX", "1"],
     ] {
-        run(&w.redis, &[&["SET", "k", "v"], command]).await;
+        run(&env.redis, &[&["SET", "k", "v"], command]).await;
         // Redis may take a while to notice what has expired; asking for it makes it notice.
         eventually("the key is gone", async || {
-            !w.redis.ask::<bool>(&["EXISTS", "k"]).await
+            !env.redis.ask::<bool>(&["EXISTS", "k"]).await
         })
         .await;
-        told(&w, &component, &[("on-delete", "k", "")]).await;
+        told(&env, &component, &[("on-delete", "k", "")]).await;
     }
-    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    run(&env.redis, &[&["SET", "k", "v"]]).await;
     run(
-        &w.redis,
+        &env.redis,
         &[&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]],
     )
     .await;
-    run(&w.redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
+    run(&env.redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
     eventually("the key is evicted", async || {
-        !w.redis.ask::<bool>(&["EXISTS", "k"]).await
+        !env.redis.ask::<bool>(&["EXISTS", "k"]).await
     })
     .await;
-    run(&w.redis, &[&["CONFIG", "SET", "maxmemory", "0"]]).await;
-    told(&w, &component, &[("on-delete", "k", "")]).await;
+    run(&env.redis, &[&["CONFIG", "SET", "maxmemory", "0"]]).await;
+    told(&env, &component, &[("on-delete", "k", "")]).await;
 }
 
 #[tokio::test]
 async fn what_changes_no_value_is_not_told() {
-    let (w, component) = watching(&[("WATCH", "SET@k,DEL@k,SET@end")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@k,DEL@k,SET@end")]).await;
     run(
-        &w.redis,
+        &env.redis,
         &[
             &["SET", "k", "v"],
             &["GET", "k"],
             &["EXPIRE", "k", "100"],
             &["PERSIST", "k"],
-            &["SET", "k", "w", "NX"],
+            &["SET", "k", "env", "NX"],
             &["SET", "k2", "x"],
         ],
     )
     .await;
-    told(&w, &component, &[("on-set", "k", "v")]).await;
+    told(&env, &component, &[("on-set", "k", "v")]).await;
     // A list is no value, and its end is the end of its key.
     run(
-        &w.redis,
+        &env.redis,
         &[&["DEL", "k"], &["RPUSH", "k", "a"], &["RPUSH", "l", "a"]],
     )
     .await;
-    run(&w.redis, &[&["RENAME", "l", "k"]]).await;
-    told(&w, &component, &[("on-delete", "k", "")]).await;
+    run(&env.redis, &[&["RENAME", "l", "k"]]).await;
+    told(&env, &component, &[("on-delete", "k", "")]).await;
 }
 
 #[tokio::test]
@@ -184,7 +183,7 @@ async fn keys_are_exact_or_patterns_and_hold_any_character() {
     let patterns = r"SET@a:b, SET@user:*:name, SET@li\*teral, SET@com\,ma, SET@sp ace, SET@zeile,
         SET@n[12], SET@q?, SET@back\\slash, SET@ünï, SET@me@home, SET@end";
     let patterns = patterns.replace("zeile", "two\nlines");
-    let (w, component) = watching(&[("WATCH", &patterns)]).await;
+    let (env, component) = watching(&[("WATCH", &patterns)]).await;
     let told_keys = [
         "a:b",
         "user:1:name",
@@ -211,9 +210,9 @@ async fn keys_are_exact_or_patterns_and_hold_any_character() {
         "A:B",
     ];
     for key in other_keys.iter().chain(&told_keys) {
-        run(&w.redis, &[&["SET", key, key]]).await;
+        run(&env.redis, &[&["SET", key, key]]).await;
         if told_keys.contains(key) {
-            told(&w, &component, &[("on-set", key, key)]).await;
+            told(&env, &component, &[("on-set", key, key)]).await;
         }
     }
 }
@@ -221,7 +220,7 @@ async fn keys_are_exact_or_patterns_and_hold_any_character() {
 #[tokio::test]
 async fn a_change_is_told_once_however_many_patterns_match() {
     let config = [("WATCH", "SET@ab,SET@a*,SET@*,DEL@*b,DEL@ab,SET@ab")];
-    let (w, component) = watching(&config).await;
+    let (env, component) = watching(&config).await;
     let commands: [&[&str]; 4] = [
         &["SET", "ab", "1"],
         &["DEL", "ab"],
@@ -229,7 +228,7 @@ async fn a_change_is_told_once_however_many_patterns_match() {
         &["DEL", "a"],
     ];
     for command in commands {
-        run(&w.redis, &[command]).await;
+        run(&env.redis, &[command]).await;
         eventually("the change is told, if it is one", async || {
             component.count() >= 1 || command[1] == "a"
         })
@@ -239,14 +238,14 @@ async fn a_change_is_told_once_however_many_patterns_match() {
             [_, "ab"] => vec![("on-delete", "ab", "")],
             _ => Vec::new(),
         };
-        told(&w, &component, &expected).await;
+        told(&env, &component, &expected).await;
     }
 }
 
 #[tokio::test]
 async fn the_bucket_is_that_of_the_link() {
-    let w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
     // Settings, and what stands before the key in Redis, and in which database.
     for (number, (config, prefix)) in [
         (&[][..], ""),
@@ -267,29 +266,29 @@ async fn the_bucket_is_that_of_the_link() {
     {
         let database = u32::try_from(number).unwrap() * 3;
         let id = format!("component-{number}");
-        let component = w.component(&id).await;
-        let url = w.redis.url_of(database);
+        let component = env.component(&id).await;
+        let url = env.redis.url_of(database);
         let config: Vec<_> = config
             .iter()
             .copied()
             .chain(ALL)
             .chain([("URL", &*url)])
             .collect();
-        w.watch(&id, "default", &config).await;
+        env.watch(&id, "default", &config).await;
         let key = format!("{prefix}k:1");
         for other in ["zzz", "bb:k:1", "p?\\b*:k", "[p]?\\bc:k"] {
             if !prefix.is_empty() {
-                let () = w.redis.ask_in(database, &["SET", other, "no"]).await;
+                let () = env.redis.ask_in(database, &["SET", other, "no"]).await;
             }
-            let () = w.redis.ask_in(database + 1, &["SET", &key, "no"]).await;
+            let () = env.redis.ask_in(database + 1, &["SET", &key, "no"]).await;
         }
-        let () = w.redis.ask_in(database, &["SET", &key, "v"]).await;
+        let () = env.redis.ask_in(database, &["SET", &key, "v"]).await;
         let told = component.told_of("k:1").await;
         assert_eq!(
             (told.bucket.as_str(), told.value.as_deref()),
             ("0", Some(&b"v"[..]))
         );
-        let _: u64 = w.redis.ask_in(database, &["DEL", &key]).await;
+        let _: u64 = env.redis.ask_in(database, &["DEL", &key]).await;
         eventually("the deletion is told", async || component.count() >= 2).await;
         let told = component.told_of("k:1").await;
         assert_eq!(
@@ -302,27 +301,27 @@ async fn the_bucket_is_that_of_the_link() {
 
 #[tokio::test]
 async fn values_are_any_bytes_of_any_size() {
-    let (w, component) = watching(&[("WATCH", "SET@*")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@*")]).await;
     for (number, size) in [0, 1, 40_000, 1 << 20, 5 << 20].into_iter().enumerate() {
         let key = format!("k{number}");
         let value: Vec<u8> = (0..size).map(|byte: u32| byte as u8).collect();
         let set = Cmd::new().arg("SET").arg(&key).arg(&value).take();
-        let () = w.redis.run(&set).await;
+        let () = env.redis.run(&set).await;
         let told = component.told_of(&key).await;
         assert!(told.value.unwrap() == value, "{size} bytes");
     }
     component.forget();
     // A key that is no text has no name to tell; those after it have.
     let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
-    let () = w.redis.run(&set).await;
-    told(&w, &component, &[]).await;
-    w.provider.logged(&["changes=1", "no UTF-8"]).await;
+    let () = env.redis.run(&set).await;
+    told(&env, &component, &[]).await;
+    env.provider.logged(&["changes=1", "no UTF-8"]).await;
 }
 
 #[tokio::test]
 async fn a_component_of_this_provider_writes_and_another_is_told() {
-    let (w, component) = watching(&ALL).await;
-    let client = w.link("writer", "default", &[]).await;
+    let (env, component) = watching(&ALL).await;
+    let client = env.link("writer", "default", &[]).await;
     component.forget();
     client.set("", "k", b"v").await.unwrap();
     client.increment("", "n", 7).await.unwrap();

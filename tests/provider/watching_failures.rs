@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use test_support::component::Manner;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, patience};
 use tokio::time::Instant;
 
-use crate::common::component::Manner;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, patience};
-use crate::common::world::World;
 use crate::watching::{WATCHER, notify, watching};
 
 /// What the issue asks for; machines under load get more.
@@ -22,7 +22,7 @@ pub async fn set(redis: &Redis, key: &str, value: &str) {
 
 #[tokio::test]
 async fn changes_of_a_key_arrive_in_order() {
-    let (w, component) = watching(&[("WATCH", "SET@*,DEL@*")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@*,DEL@*")]).await;
     let mut changes = redis::pipe();
     for _ in 0..200 {
         for key in ["a", "b", "c"] {
@@ -32,7 +32,7 @@ async fn changes_of_a_key_arrive_in_order() {
         }
     }
     changes.cmd("SET").arg("a").arg("last").ignore();
-    w.redis.run_all(&changes).await;
+    env.redis.run_all(&changes).await;
     eventually("all is told that can be", async || {
         let told = component.told_in_short();
         let last = ("on-set".to_owned(), "a".to_owned(), "last".to_owned());
@@ -60,7 +60,7 @@ async fn changes_of_a_key_arrive_in_order() {
 
 #[tokio::test]
 async fn a_burst_of_ten_thousand_changes_arrives_complete() {
-    let (w, component) = watching(&[("WATCH", "SET@*")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@*")]).await;
     let mut changes = redis::pipe();
     for number in 0..10_000 {
         changes
@@ -70,7 +70,7 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
             .ignore();
     }
     let started = Instant::now();
-    w.redis.run_all(&changes).await;
+    env.redis.run_all(&changes).await;
     // Calls one after another over NATS take their time on a busy machine.
     let deadline = Instant::now() + 3 * patience();
     while component.count() < 10_000 && Instant::now() < deadline {
@@ -83,8 +83,8 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
 
 #[tokio::test]
 async fn a_change_is_told_at_once() {
-    let (w, component) = watching(&[("WATCH", "SET@k")]).await;
-    let client = redis::Client::open(w.redis.url()).unwrap();
+    let (env, component) = watching(&[("WATCH", "SET@k")]).await;
+    let client = redis::Client::open(env.redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut latencies = Vec::new();
     for number in 1..=500 {
@@ -103,15 +103,15 @@ async fn a_change_is_told_at_once() {
 
 #[tokio::test]
 async fn a_slow_component_delays_only_itself() {
-    let (w, slow) = watching(&[("WATCH", "SET@*")]).await;
+    let (env, slow) = watching(&[("WATCH", "SET@*")]).await;
     slow.behave(Manner::Slow(Duration::from_secs(3)));
-    let fast = w.component("fast").await;
-    w.watch("fast", "default", &[("WATCH", "SET@*")]).await;
-    let other_link = w.component("deaf").await;
+    let fast = env.component("fast").await;
+    env.watch("fast", "default", &[("WATCH", "SET@*")]).await;
+    let other_link = env.component("deaf").await;
     other_link.behave(Manner::Deaf);
-    w.watch("deaf", "default", &[("WATCH", "SET@*")]).await;
+    env.watch("deaf", "default", &[("WATCH", "SET@*")]).await;
     for number in 0..100 {
-        set(&w.redis, &format!("k{number}"), "v").await;
+        set(&env.redis, &format!("k{number}"), "v").await;
     }
     eventually("the fast one is told all", async || fast.count() == 100).await;
     assert!(slow.count() < 100 && other_link.count() == 0);
@@ -122,29 +122,29 @@ async fn a_slow_component_delays_only_itself() {
 
 #[tokio::test]
 async fn a_call_that_no_host_accepts_is_given_up() {
-    let (w, component) = watching(&[("WATCH", "SET@k")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     component.behave(Manner::Deaf);
-    set(&w.redis, "k", "1").await;
-    w.provider
+    set(&env.redis, "k", "1").await;
+    env.provider
         .logged(&["WARN", WATCHER, "changes=1", "no host has taken the call"])
         .await;
     component.behave(Manner::Prompt);
-    set(&w.redis, "k", "2").await;
+    set(&env.redis, "k", "2").await;
     assert_eq!(component.told_of("k").await.value.unwrap(), b"2");
     assert_eq!(component.count(), 1);
 }
 
 #[tokio::test]
 async fn an_absent_component_is_told_when_it_comes() {
-    let w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    w.watch(WATCHER, "default", &[("WATCH", "SET@*,DEL@*")])
+    let env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    env.watch(WATCHER, "default", &[("WATCH", "SET@*,DEL@*")])
         .await;
     for number in 0..50 {
-        set(&w.redis, &format!("k{number}"), "early").await;
-        set(&w.redis, &format!("k{number}"), "late").await;
+        set(&env.redis, &format!("k{number}"), "early").await;
+        set(&env.redis, &format!("k{number}"), "late").await;
     }
-    w.provider
+    env.provider
         .logged(&[
             "WARN",
             WATCHER,
@@ -152,7 +152,7 @@ async fn an_absent_component_is_told_when_it_comes() {
             "no host runs the component",
         ])
         .await;
-    let component = w.component(WATCHER).await;
+    let component = env.component(WATCHER).await;
     eventually("all is told", async || component.count() == 100).await;
     // Each call has the value that is stored at its time.
     assert!(
@@ -167,18 +167,18 @@ async fn an_absent_component_is_told_when_it_comes() {
 
 #[tokio::test]
 async fn changes_wait_for_nats() {
-    let (mut w, component) = watching(&[("WATCH", "SET@*")]).await;
-    set(&w.redis, "before", "v").await;
+    let (mut env, component) = watching(&[("WATCH", "SET@*")]).await;
+    set(&env.redis, "before", "v").await;
     component.told_of("before").await;
-    w.nats.stop();
-    w.provider.logged(&["lost the connection to NATS"]).await;
+    env.nats.stop();
+    env.provider.logged(&["lost the connection to NATS"]).await;
     for number in 0..20 {
-        set(&w.redis, &format!("k{number}"), "v").await;
+        set(&env.redis, &format!("k{number}"), "v").await;
     }
-    w.provider
+    env.provider
         .logged(&["WARN", WATCHER, "no connection to NATS"])
         .await;
-    w.nats.restart().await;
+    env.nats.restart().await;
     eventually("all is told", async || {
         let keys: BTreeSet<_> = component.told().into_iter().map(|told| told.key).collect();
         keys.len() == 21
@@ -190,21 +190,21 @@ async fn changes_wait_for_nats() {
 async fn what_waits_is_bounded_and_the_oldest_goes() {
     const CHANGES: usize = 67_000;
     const KEPT: usize = 65_536;
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let (mut sets, mut deletions) = (redis::pipe(), redis::pipe());
     for number in 0..CHANGES {
         sets.cmd("SET").arg(number).arg("v").ignore();
         deletions.cmd("DEL").arg(number).ignore();
     }
-    w.redis.run_all(&sets).await;
-    notify(&w.redis).await;
-    w.watch(WATCHER, "default", &[("WATCH", "DEL@*")]).await;
-    w.redis.run_all(&deletions).await;
-    w.provider
+    env.redis.run_all(&sets).await;
+    notify(&env.redis).await;
+    env.watch(WATCHER, "default", &[("WATCH", "DEL@*")]).await;
+    env.redis.run_all(&deletions).await;
+    env.provider
         .logged(&["WARN", WATCHER, "changes=", "too many wait"])
         .await;
     // The subscription is asked something every few seconds; being busy it is not taken for dead.
-    let component = w.component(WATCHER).await;
+    let component = env.component(WATCHER).await;
     eventually("it is told", async || component.count() >= 1_000).await;
     let told = component.told_in_short();
     let dropped = CHANGES - KEPT;
@@ -216,7 +216,7 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
         older.count() <= 8,
         "the oldest {dropped} were to be dropped"
     );
-    let missed = w.provider.log();
+    let missed = env.provider.log();
     let missed = missed
         .iter()
         .filter(|line| line.contains("may have been missed"));
@@ -225,58 +225,64 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
 
 #[tokio::test]
 async fn watching_goes_on_after_the_connection_was_lost() {
-    let (w, component) = watching(&[("WATCH", "SET@k")]).await;
+    let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     for round in 0..3 {
-        let _: u64 = w.redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let _: u64 = env.redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
         let lost = Instant::now();
-        back(&w, &component, &format!("after kill {round}"), lost).await;
+        back(&env, &component, &format!("after kill {round}"), lost).await;
     }
-    w.provider
+    env.provider
         .logged(&["WARN", WATCHER, "may have been missed"])
         .await;
 }
 
 #[tokio::test]
 async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
-    let (mut w, _component) = watching(&[("WATCH", "SET@k")]).await;
+    let (mut env, _component) = watching(&[("WATCH", "SET@k")]).await;
     let mut kills = 0_u64;
     eventually("it has broken many times", async || {
-        kills += w
+        kills += env
             .redis
             .ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
             .await;
         kills > 10
     })
     .await;
-    let lines = w.provider.count_logged(&[]).await;
+    let lines = env.provider.count_logged(&[]).await;
     assert!(lines < 15, "{lines} lines");
     // One, unless a subscription lasted a second because the machine stood still.
-    let breaks = w.provider.count_logged(&["cannot watch"]).await;
+    let breaks = env.provider.count_logged(&["cannot watch"]).await;
     assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
 #[tokio::test]
 async fn watching_goes_on_after_redis_has_restarted() {
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
-    let (mut w, component) = watching(&config).await;
+    let (mut env, component) = watching(&config).await;
     for round in 0..2 {
-        w.redis.restart().await;
-        back(&w, &component, &format!("restart {round}"), Instant::now()).await;
+        env.redis.restart().await;
+        back(
+            &env,
+            &component,
+            &format!("restart {round}"),
+            Instant::now(),
+        )
+        .await;
     }
-    w.provider
+    env.provider
         .logged(&["WARN", WATCHER, "may have been missed"])
         .await;
 }
 
 /// Changes a key until the component is told, which is to be soon.
 async fn back(
-    w: &World,
-    component: &crate::common::component::Component,
+    env: &TestEnv,
+    component: &test_support::component::Component,
     value: &str,
     since: Instant,
 ) {
     eventually("watching goes on", async || {
-        set(&w.redis, "k", value).await;
+        set(&env.redis, "k", value).await;
         let told = component.told();
         told.iter()
             .any(|told| told.value.as_deref() == Some(value.as_bytes()))
@@ -290,25 +296,28 @@ async fn back(
 
 #[tokio::test]
 async fn a_redis_that_comes_up_late_is_watched() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .unlinked()
         .redis(Redis::stopped())
         .start()
         .await;
-    let component = w.component(WATCHER).await;
+    let component = env.component(WATCHER).await;
     let link = Link::new(WATCHER, "default").config(&[
-        ("URL", &w.redis.url()),
+        ("URL", &env.redis.url()),
         ("WATCH", "SET@k"),
         ("WATCH_CONFIGURE_REDIS", "1"),
     ]);
-    w.host.put_watch(&link).await;
+    env.host.put_watch(&link).await;
     assert!(
-        w.host.health().await.unwrap().healthy,
+        env.host.health().await.unwrap().healthy,
         "ten seconds are tolerated"
     );
-    w.redis.restart().await;
-    back(&w, &component, "up", Instant::now()).await;
+    env.redis.restart().await;
+    back(&env, &component, "up", Instant::now()).await;
     // Before the first time nothing can have been missed.
-    let mut w = w;
-    assert_eq!(w.provider.count_logged(&["may have been missed"]).await, 0);
+    let mut env = env;
+    assert_eq!(
+        env.provider.count_logged(&["may have been missed"]).await,
+        0
+    );
 }

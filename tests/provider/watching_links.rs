@@ -4,25 +4,26 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
+use test_support::host::Link;
+use test_support::provider::Provider;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 
-use crate::common::host::Link;
-use crate::common::provider::Provider;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::watching::{WATCHER, notify, run, watching};
 
 #[tokio::test]
 async fn each_link_gets_its_own_and_ends_alone() {
-    let w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    let (one, two) = (w.component("one").await, w.component("two").await);
-    w.watch("one", "default", &[("WATCH", "SET@a")]).await;
-    w.watch("one", "more", &[("WATCH", "SET@b")]).await;
-    w.watch("two", "default", &[("WATCH", "SET@b,DEL@a")]).await;
-    run(&w.redis, &[&["SET", "a", "1"], &["SET", "b", "2"]]).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    let (one, two) = (env.component("one").await, env.component("two").await);
+    env.watch("one", "default", &[("WATCH", "SET@a")]).await;
+    env.watch("one", "more", &[("WATCH", "SET@b")]).await;
+    env.watch("two", "default", &[("WATCH", "SET@b,DEL@a")])
+        .await;
+    run(&env.redis, &[&["SET", "a", "1"], &["SET", "b", "2"]]).await;
     // What is gone again before its turn comes is not told of.
     one.told_of("a").await;
-    run(&w.redis, &[&["DEL", "a"]]).await;
+    run(&env.redis, &[&["DEL", "a"]]).await;
     eventually("all are told", async || {
         one.count() == 2 && two.count() == 2
     })
@@ -45,36 +46,36 @@ async fn each_link_gets_its_own_and_ends_alone() {
     );
     assert_eq!(
         one.told()[0].headers.get("source-id").unwrap().as_str(),
-        w.host.provider_id()
+        env.host.provider_id()
     );
 
-    w.host.delete_watch("one", "more").await;
-    w.watching("one", "more", 0).await;
-    run(&w.redis, &[&["SET", "b", "3"], &["SET", "a", "4"]]).await;
+    env.host.delete_watch("one", "more").await;
+    env.watching("one", "more", 0).await;
+    run(&env.redis, &[&["SET", "b", "3"], &["SET", "a", "4"]]).await;
     eventually("the others are told", async || {
         one.count() == 3 && two.count() == 3
     })
     .await;
     assert_eq!(one.told_of("a").await.value.unwrap(), b"4");
-    w.host.delete_watch("one", "default").await;
-    w.host.delete_watch("two", "default").await;
-    w.no_connections().await;
+    env.host.delete_watch("one", "default").await;
+    env.host.delete_watch("two", "default").await;
+    env.no_connections().await;
 }
 
 #[tokio::test]
 async fn a_link_put_again_watches_what_it_says_now() {
-    let (w, component) = watching(&[("WATCH", "SET@a")]).await;
-    w.watch(WATCHER, "default", &[("WATCH", "SET@b,SET@end")])
+    let (env, component) = watching(&[("WATCH", "SET@a")]).await;
+    env.watch(WATCHER, "default", &[("WATCH", "SET@b,SET@end")])
         .await;
-    run(&w.redis, &[&["SET", "end", "now"]]).await;
+    run(&env.redis, &[&["SET", "end", "now"]]).await;
     eventually("the new settings are in force", async || {
-        run(&w.redis, &[&["SET", "b", "1"]]).await;
+        run(&env.redis, &[&["SET", "b", "1"]]).await;
         component.count() > 0
     })
     .await;
-    w.watching(WATCHER, "default", 1).await;
+    env.watching(WATCHER, "default", 1).await;
     component.forget();
-    run(&w.redis, &[&["SET", "a", "2"], &["SET", "b", "3"]]).await;
+    run(&env.redis, &[&["SET", "a", "2"], &["SET", "b", "3"]]).await;
     eventually("the change is told", async || {
         component
             .told_in_short()
@@ -87,19 +88,19 @@ async fn a_link_put_again_watches_what_it_says_now() {
 
 #[tokio::test]
 async fn the_providers_configuration_counts_too() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("WATCH", "SET@a")])
         .start()
         .await;
-    notify(&w.redis).await;
-    let component = w.component(WATCHER).await;
-    w.watch(WATCHER, "default", &[]).await;
-    run(&w.redis, &[&["SET", "a", "1"]]).await;
+    notify(&env.redis).await;
+    let component = env.component(WATCHER).await;
+    env.watch(WATCHER, "default", &[]).await;
+    run(&env.redis, &[&["SET", "a", "1"]]).await;
     component.told_of("a").await;
-    w.host.update_config(&[("WATCH", "SET@b")]).await;
+    env.host.update_config(&[("WATCH", "SET@b")]).await;
     eventually("the new configuration is in force", async || {
-        run(&w.redis, &[&["SET", "b", "2"]]).await;
+        run(&env.redis, &[&["SET", "b", "2"]]).await;
         component.told().iter().any(|told| told.key == "b")
     })
     .await;
@@ -107,9 +108,9 @@ async fn the_providers_configuration_counts_too() {
 
 #[tokio::test]
 async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
-    let w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    let url = w.redis.url();
+    let env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    let url = env.redis.url();
     for (name, config) in [
         ("none", &[][..]),
         ("bad", &[("WATCH", "GET@k")]),
@@ -119,7 +120,7 @@ async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
         let link = Link::new(WATCHER, name)
             .config(&[("URL", &url)])
             .config(config);
-        w.host.put_watch(&link).await;
+        env.host.put_watch(&link).await;
     }
     for (link, setting) in [
         ("none", "WATCH"),
@@ -127,21 +128,21 @@ async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
         ("bucket", "a:b"),
         ("flag", "maybe"),
     ] {
-        w.provider
+        env.provider
             .logged(&["ERROR", link, "wrong setting", setting])
             .await;
     }
-    let component = w.component(WATCHER).await;
-    w.watch(WATCHER, "good", &[("WATCH", "SET@k")]).await;
-    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    let component = env.component(WATCHER).await;
+    env.watch(WATCHER, "good", &[("WATCH", "SET@k")]).await;
+    run(&env.redis, &[&["SET", "k", "v"]]).await;
     component.told_of("k").await;
     assert_eq!(component.count(), 1);
-    assert!(w.host.health().await.unwrap().healthy);
+    assert!(env.host.health().await.unwrap().healthy);
 }
 
 #[tokio::test]
 async fn traces_go_on_in_the_component() {
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .data(|data| {
             // Nobody listens there: the context travels all the same.
@@ -150,10 +151,10 @@ async fn traces_go_on_in_the_component() {
         })
         .start()
         .await;
-    notify(&w.redis).await;
-    let component = w.component(WATCHER).await;
-    w.watch(WATCHER, "default", &[("WATCH", "SET@k")]).await;
-    run(&w.redis, &[&["SET", "k", "v"]]).await;
+    notify(&env.redis).await;
+    let component = env.component(WATCHER).await;
+    env.watch(WATCHER, "default", &[("WATCH", "SET@k")]).await;
+    run(&env.redis, &[&["SET", "k", "v"]]).await;
     let told = component.told_of("k").await;
     let parent = told
         .headers
@@ -171,17 +172,17 @@ async fn traces_go_on_in_the_component() {
 
 /// Answers as a host which links there are: those from the provider to these components. Ends with
 /// the second question.
-async fn answer_twice(w: &World, components: &[&str]) {
+async fn answer_twice(env: &TestEnv, components: &[&str]) {
     let link = |component: &&str| {
         json!({
-            "source_id": w.host.provider_id(), "target": component, "name": "default",
+            "source_id": env.host.provider_id(), "target": component, "name": "default",
             "wit_namespace": "wasi", "wit_package": "keyvalue", "interfaces": ["watcher"],
         })
     };
     let links: Vec<_> = components.iter().map(link).collect();
     let answer = json!({ "success": true, "message": "", "response": links }).to_string();
-    let nats = w.host.nats();
-    let subject = format!("wasmbus.ctl.v1.{}.link.get", w.host.lattice());
+    let nats = env.host.nats();
+    let subject = format!("wasmbus.ctl.v1.{}.link.get", env.host.lattice());
     let questions = nats.subscribe(subject).await.unwrap();
     let mut questions = questions.take(2);
     while let Some(question) = questions.next().await {
@@ -193,44 +194,46 @@ async fn answer_twice(w: &World, components: &[&str]) {
 /// A host puts a link once: a process that did not listen yet must get it another way.
 #[tokio::test]
 async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() {
-    let mut w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
-    answer_twice(&w, &["known"]).await;
+    let mut env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    env.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&env, &["known"]).await;
     // It has asked twice and, when it is asked for its health, has the second answer.
-    assert!(w.host.health().await.unwrap().healthy);
-    let missed = w.provider.count_logged(&["without kvredis hearing of it"]);
+    assert!(env.host.health().await.unwrap().healthy);
+    let missed = env
+        .provider
+        .count_logged(&["without kvredis hearing of it"]);
     assert_eq!(missed.await, 0);
 
-    let mut w = World::builder().unlinked().start().await;
-    notify(&w.redis).await;
-    w.watch("known", "default", &[("WATCH", "SET@k")]).await;
-    answer_twice(&w, &["known", "early"]).await;
-    ends_for(&mut w, "early").await;
+    let mut env = TestEnv::builder().unlinked().start().await;
+    notify(&env.redis).await;
+    env.watch("known", "default", &[("WATCH", "SET@k")]).await;
+    answer_twice(&env, &["known", "early"]).await;
+    ends_for(&mut env, "early").await;
     // It is worth one new start: the host may be unable to pass it on.
-    w.provider = Provider::start(&w.host.data());
-    answer_twice(&w, &["early"]).await;
-    w.provider.logged(&["ERROR", "early", "pass on"]).await;
-    assert!(w.host.health().await.is_some());
-    assert!(w.host.shutdown().await.is_some());
+    env.provider = Provider::start(&env.host.data());
+    answer_twice(&env, &["early"]).await;
+    env.provider.logged(&["ERROR", "early", "pass on"]).await;
+    assert!(env.host.health().await.is_some());
+    assert!(env.host.shutdown().await.is_some());
 }
 
 #[tokio::test]
 async fn a_watching_link_that_was_put_while_nats_was_away_is_got_by_a_new_start() {
-    let mut w = World::builder().unlinked().start().await;
-    answer_twice(&w, &[]).await;
-    assert!(w.host.health().await.unwrap().healthy);
-    w.nats.restart().await;
-    answer_twice(&w, &["meanwhile"]).await;
-    ends_for(&mut w, "meanwhile").await;
-    w.provider = Provider::start(&w.host.data());
-    w.host.ready().await;
-    assert!(w.host.shutdown().await.is_some());
+    let mut env = TestEnv::builder().unlinked().start().await;
+    answer_twice(&env, &[]).await;
+    assert!(env.host.health().await.unwrap().healthy);
+    env.nats.restart().await;
+    answer_twice(&env, &["meanwhile"]).await;
+    ends_for(&mut env, "meanwhile").await;
+    env.provider = Provider::start(&env.host.data());
+    env.host.ready().await;
+    assert!(env.host.shutdown().await.is_some());
 }
 
-async fn ends_for(w: &mut World, component: &str) {
-    assert_eq!(w.provider.end().await.code(), Some(1));
-    w.provider
+async fn ends_for(env: &mut TestEnv, component: &str) {
+    assert_eq!(env.provider.end().await.code(), Some(1));
+    env.provider
         .logged(&[component, "without kvredis hearing of it"])
         .await;
 }

@@ -1,16 +1,15 @@
 //! What travels: the messages of a call, and headers that are missing.
 
 use async_nats::HeaderMap;
-
-use crate::common::client::{Error, other};
-use crate::common::codec::{bucket_and_key, decode_all};
-use crate::common::values::bytes;
-use crate::common::world::{COMPONENT, World};
+use test_support::client::{Error, other};
+use test_support::codec::{bucket_and_key, decode_all};
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::values::bytes;
 
 #[tokio::test]
 async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
-    let w = World::start().await;
-    let max_payload = w.host.nats().server_info().max_payload;
+    let env = TestEnv::start().await;
+    let max_payload = env.host.nats().server_info().max_payload;
     for length in [
         0,
         1,
@@ -21,8 +20,8 @@ async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
         3 * max_payload,
     ] {
         let value = bytes(length);
-        w.client.set("", "k", &value).await.unwrap();
-        let answer = w
+        env.client.set("", "k", &value).await.unwrap();
+        let answer = env
             .client
             .exchange("store", "get", bucket_and_key("", "k"))
             .await
@@ -50,13 +49,13 @@ async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
 
 #[tokio::test]
 async fn parameters_may_come_in_pieces_of_any_size() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     for piece in [0, 1, 2, 7] {
         // Nothing at all with the call is as good as any other first piece.
         let client = if piece == 0 {
-            w.client.clone()
+            env.client.clone()
         } else {
-            w.client.pieces(piece)
+            env.client.pieces(piece)
         };
         client.set("bücket", "kéy", b"value").await.unwrap();
         assert_eq!(
@@ -72,26 +71,30 @@ async fn parameters_may_come_in_pieces_of_any_size() {
         client.delete_many("b", &["n", "x", "y"]).await.unwrap();
     }
     let value = bytes(300_000);
-    w.client.pieces(1_000).set("", "k", &value).await.unwrap();
-    assert!(w.client.get("", "k").await == Ok(Some(value)));
+    env.client.pieces(1_000).set("", "k", &value).await.unwrap();
+    assert!(env.client.get("", "k").await == Ok(Some(value)));
 }
 
 #[tokio::test]
 async fn a_call_without_a_link_name_is_of_the_default_link() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let mut headers = HeaderMap::new();
     headers.insert("source-id", COMPONENT);
-    w.client.headers(headers).set("", "k", b"v").await.unwrap();
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    env.client
+        .headers(headers)
+        .set("", "k", b"v")
+        .await
+        .unwrap();
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
 }
 
 #[tokio::test]
 async fn a_call_without_a_component_is_refused_in_words() {
-    let w = World::start().await;
+    let env = TestEnv::start().await;
     let mut headers = HeaderMap::new();
     headers.insert("link-name", "default");
     for headers in [headers, HeaderMap::new()] {
-        let client = w.client.headers(headers);
+        let client = env.client.headers(headers);
         let error = other(client.get("", "k").await);
         assert!(error.contains("component"), "{error}");
     }

@@ -1,10 +1,10 @@
 //! Contract §2: what is said of settings that are wrong, unknown or careless.
 
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::{COMPONENT, World};
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually;
 
 /// A setting, a wrong value for it, and words that the error has besides these two.
 type WrongValue = (&'static str, &'static str, &'static [&'static str]);
@@ -61,9 +61,9 @@ const WRONG_VALUES: &[WrongValue] = &[
 
 #[tokio::test]
 async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation() {
-    let mut w = World::start().await;
+    let mut env = TestEnv::start().await;
     for (i, (setting, value, expected)) in WRONG_VALUES.iter().enumerate() {
-        let client = w
+        let client = env
             .link(COMPONENT, &format!("wrong{i}"), &[(setting, value)])
             .await;
         for error in [
@@ -87,11 +87,11 @@ async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation
             assert!(!error.contains('\n'), "{error}");
         }
     }
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
     for (i, (setting, value, _)) in WRONG_VALUES.iter().enumerate() {
         let parts = ["ERROR", setting, value, &format!("wrong{i}")];
         assert_eq!(
-            w.provider.count_logged(&parts).await,
+            env.provider.count_logged(&parts).await,
             1,
             "{setting}={value:?} in the log"
         );
@@ -100,7 +100,7 @@ async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation
 
 #[tokio::test]
 async fn a_wrong_value_that_is_secret_is_not_shown() {
-    let mut w = World::builder().unlinked().start().await;
+    let mut env = TestEnv::builder().unlinked().start().await;
     for (setting, value) in [
         ("URL", "hunter2.example:6379"),
         ("URL", "hunter2://x"),
@@ -110,24 +110,24 @@ async fn a_wrong_value_that_is_secret_is_not_shown() {
         ("BUCKET_LAYOUT", "hunter2"),
     ] {
         let link = Link::new("c", &format!("{setting} {value:?}").replace("hunter2", "x"))
-            .config(&[("URL", &w.redis.url())])
+            .config(&[("URL", &env.redis.url())])
             .secrets(&[(setting, value)]);
-        let error = other(w.put_new(&link).await.get("", "k").await);
+        let error = other(env.put_new(&link).await.get("", "k").await);
         assert!(error.contains(setting), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
-    assert_eq!(w.provider.count_logged(&["hunter2"]).await, 0);
+    assert_eq!(env.provider.count_logged(&["hunter2"]).await, 0);
 }
 
 #[tokio::test]
 async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("SCAN_COUNT", "lots"), ("MAX_BYTES_IN_FLIGHT", "plenty")])
         .start()
         .await;
-    let url = [("URL", &*w.redis.url())];
-    let client = w.put_new(&Link::new("c", "takes")).await;
+    let url = [("URL", &*env.redis.url())];
+    let client = env.put_new(&Link::new("c", "takes")).await;
     let error = other(client.get("", "k").await);
     assert!(
         error.contains("SCAN_COUNT") && error.contains("lots"),
@@ -136,38 +136,40 @@ async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
     let own = Link::new("c", "has")
         .config(&url)
         .config(&[("SCAN_COUNT", "10")]);
-    w.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
     let parts = ["ERROR", "MAX_BYTES_IN_FLIGHT", "plenty"];
-    assert_eq!(w.provider.count_logged(&parts).await, 1);
+    assert_eq!(env.provider.count_logged(&parts).await, 1);
 }
 
 #[tokio::test]
 async fn a_wrong_link_that_is_put_again_right_works() {
-    let w = World::start().await;
-    let client = w.link(COMPONENT, "mended", &[("SCAN_COUNT", "lots")]).await;
+    let env = TestEnv::start().await;
+    let client = env
+        .link(COMPONENT, "mended", &[("SCAN_COUNT", "lots")])
+        .await;
     other(client.get("", "k").await);
-    let link = Link::new(COMPONENT, "mended").config(&[("URL", &w.redis.url())]);
-    w.host.put(&link).await;
+    let link = Link::new(COMPONENT, "mended").config(&[("URL", &env.redis.url())]);
+    env.host.put(&link).await;
     eventually("it works", async || client.get("", "k").await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("REDONLY", "true"), ("MAX_BYTES_INFLIGHT", "1")])
         .start()
         .await;
     let config = [("SCAN_CONT", "10"), ("flat", "x")];
     let link = Link::new(COMPONENT, "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .config(&config)
         .secrets(&[("PASWORD", "hunter2")]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     for _ in 0..10 {
         client.set("", "k", b"v").await.unwrap();
     }
-    w.link("another", "default", &[])
+    env.link("another", "default", &[])
         .await
         .set("", "k", b"v")
         .await
@@ -178,27 +180,27 @@ async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
         ("REDONLY", "READ_ONLY"),
         ("MAX_BYTES_INFLIGHT", "MAX_BYTES_IN_FLIGHT"),
     ] {
-        let count = w.provider.count_logged(&["WARN", unknown, nearest]).await;
+        let count = env.provider.count_logged(&["WARN", unknown, nearest]).await;
         assert_eq!(count, 1, "{unknown}");
     }
-    assert_eq!(w.provider.count_logged(&["hunter2"]).await, 0);
+    assert_eq!(env.provider.count_logged(&["hunter2"]).await, 0);
 }
 
 /// Nothing is kept of a deleted link, so that links which come and go do not fill the memory.
 #[tokio::test]
 async fn a_link_that_comes_back_is_warned_of_again() {
-    let mut w = World::builder().unlinked().start().await;
+    let mut env = TestEnv::builder().unlinked().start().await;
     let calls = [("REDONLY", "true")];
     let watches = [("WATCH", "SET@k"), ("WATCHONCE", "true")];
     for _ in 0..2 {
-        w.link("c", "default", &calls).await;
-        w.watch("c", "default", &watches).await;
-        w.unlink("c", "default").await;
-        w.host.delete_watch("c", "default").await;
-        w.watching("c", "default", 0).await;
+        env.link("c", "default", &calls).await;
+        env.watch("c", "default", &watches).await;
+        env.unlink("c", "default").await;
+        env.host.delete_watch("c", "default").await;
+        env.watching("c", "default", 0).await;
     }
     for (way, unknown) in [("of", "REDONLY"), ("to", "WATCHONCE")] {
-        let count = w.provider.count_logged(&["WARN", way, unknown]).await;
+        let count = env.provider.count_logged(&["WARN", way, unknown]).await;
         assert_eq!(count, 2, "{unknown}");
     }
 }
@@ -213,48 +215,55 @@ async fn names_that_the_sdk_reads_are_not_unknown() {
     ];
     // A path that is no path would be the SDK's trouble; only the names are of interest here.
     let config: Vec<_> = names[..3].iter().map(|name| (*name, "x")).collect();
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .provider_config(&config)
         .config(&[(names[3], "x")])
         .start()
         .await;
-    w.client.set("", "k", b"v").await.unwrap();
+    env.client.set("", "k", b"v").await.unwrap();
     for name in names {
-        assert_eq!(w.provider.count_logged(&["WARN", name]).await, 0, "{name}");
+        assert_eq!(
+            env.provider.count_logged(&["WARN", name]).await,
+            0,
+            "{name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_password_in_plain_configuration_is_warned_of_once() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("plain-password").await)
         .start()
         .await;
-    let url = w
+    let url = env
         .redis
         .url()
         .replace("redis://", "redis://:plain-password@");
     let plain = [("PASSWORD", "plain-password")];
     for link in [
         Link::new("c", "by-setting")
-            .config(&[("URL", &w.redis.url())])
+            .config(&[("URL", &env.redis.url())])
             .config(&plain),
         Link::new("c", "by-url").config(&[("URL", &url)]),
         Link::new("c", "by-secret")
-            .config(&[("URL", &w.redis.url())])
+            .config(&[("URL", &env.redis.url())])
             .secrets(&plain),
         Link::new("c", "by-secret-url").secrets(&[("URL", &url)]),
     ] {
-        let client = w.put_new(&link).await;
+        let client = env.put_new(&link).await;
         for _ in 0..5 {
             client.set("", "k", b"v").await.unwrap();
         }
     }
-    let warnings = w.provider.count_logged(&["WARN", "holds a password"]).await;
+    let warnings = env
+        .provider
+        .count_logged(&["WARN", "holds a password"])
+        .await;
     assert_eq!(
         warnings, 2,
         "one for PASSWORD, one for URL, none for secrets"
     );
-    assert_eq!(w.provider.count_logged(&["plain-password"]).await, 0);
+    assert_eq!(env.provider.count_logged(&["plain-password"]).await, 0);
 }

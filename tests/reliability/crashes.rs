@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::future::join_all;
+use test_support::client::{Client, Error};
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use tokio::time::Instant;
 
-use crate::common::client::{Client, Error};
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::ledger::{Possible, disjoint};
 use crate::progress::{Progress, may_have_counted};
 use crate::scale::{Row, pick, record};
@@ -31,27 +31,27 @@ const RPC_TIMEOUT_MS: u64 = 1_500;
 async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
     let kills = pick(3, 20);
     let calls_between = pick(CALLS_BETWEEN.0, CALLS_BETWEEN.1);
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .redis(Redis::durable().await)
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
         .start()
         .await;
     let progress = Arc::new(Progress::default());
     let callers: Vec<_> = (0..CALLERS)
-        .map(|number| Caller::new(number, w.client.clone(), Arc::clone(&progress)))
+        .map(|number| Caller::new(number, env.client.clone(), Arc::clone(&progress)))
         .map(|caller| tokio::spawn(caller.run()))
         .collect();
     let mut recoveries = Vec::new();
     for kill in 0..kills {
         progress.more_succeed(calls_between).await;
-        w.redis.stop();
+        env.redis.stop();
         if kill % 2 == 1 {
             // Too long for the calls that wait.
             progress.more_fail(CALLERS).await;
         }
-        w.redis.restart().await;
-        w.redis.ready().await;
-        recoveries.push(recovery(&w.client).await);
+        env.redis.restart().await;
+        env.redis.ready().await;
+        recoveries.push(recovery(&env.client).await);
     }
     progress.more_succeed(calls_between).await;
     progress.finish();
@@ -63,10 +63,10 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
 
     let mut lost = Vec::new();
     for caller in &mut callers {
-        lost.extend(caller.compare_with(&w.redis).await);
+        lost.extend(caller.compare_with(&env.redis).await);
     }
     for index in 0..SHARED {
-        lost.extend(check_shared(index, &callers, &w.redis).await.err());
+        lost.extend(check_shared(index, &callers, &env.redis).await.err());
     }
     let wrong: Vec<&String> = callers.iter().flat_map(|caller| &caller.wrong).collect();
     let unknown: usize = callers.iter().map(|caller| caller.unknown).sum();

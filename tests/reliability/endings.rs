@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use test_support::client::{Client, Error, Failure};
+use test_support::proxy::Proxy;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, patience};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::common::client::{Client, Error, Failure};
-use crate::common::proxy::Proxy;
-use crate::common::wait::{eventually, patience};
-use crate::common::world::{COMPONENT, World};
 use crate::scale::{Row, pick, record};
 
 /// Longer than anything here takes, so that no call ends because its time is up.
@@ -81,20 +81,23 @@ async fn ends(fault: &str, ending: Ending) {
 /// Ends a provider with calls under way over two links: one is busy, Redis's answers to the other
 /// are held back until the provider takes no more calls.
 async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
-    let mut w = World::builder().rpc_timeout_ms(Some(LONG_MS)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let slow = slow_link(&w, &proxy).await;
+    let mut env = TestEnv::builder()
+        .rpc_timeout_ms(Some(LONG_MS))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let slow = slow_link(&env, &proxy).await;
     let held = hold(&slow, &proxy, callers).await;
-    let busy: Vec<_> = (0..callers).map(|_| increment_on(&w.client)).collect();
+    let busy: Vec<_> = (0..callers).map(|_| increment_on(&env.client)).collect();
     eventually("calls are made", async || {
-        count(&w).await > 4 * callers as u64
+        count(&env).await > 4 * callers as u64
     })
     .await;
     let begun = Instant::now();
     let host = match ending {
-        Ending::Host => Some(&w.host),
+        Ending::Host => Some(&env.host),
         Ending::Signal(signal) => {
-            w.provider.signal(signal);
+            env.provider.signal(signal);
             None
         }
     };
@@ -105,7 +108,7 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
         }
     };
     let middle = async {
-        takes_no_calls(&w.client).await;
+        takes_no_calls(&env.client).await;
         assert!(held.iter().all(|call| !call.is_finished()));
         proxy.release();
     };
@@ -114,7 +117,7 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
     for call in &mut { held } {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(w.provider.end().await.code(), Some(0), "{ending:?}");
+    assert_eq!(env.provider.end().await.code(), Some(0), "{ending:?}");
     let ended_after = begun.elapsed();
     assert!(ended_after < DRAINED, "it took {ended_after:?}");
     let mut answered = 0;
@@ -123,8 +126,8 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
         assert_eq!(end, Error::Call(Failure::NoResponders), "{ending:?}");
         answered += served;
     }
-    assert_eq!(count(&w).await, answered, "each answer is one increment");
-    w.no_connections().await;
+    assert_eq!(count(&env).await, answered, "each answer is one increment");
+    env.no_connections().await;
     Tally {
         answered,
         held: callers,
@@ -141,16 +144,19 @@ async fn a_second_signal_ends_it_at_once() {
     ];
     let mut slowest = Duration::ZERO;
     for (first, second, code) in pairs {
-        let mut w = World::builder().rpc_timeout_ms(Some(LONG_MS)).start().await;
-        let proxy = Proxy::start(w.redis.port()).await;
-        let slow = slow_link(&w, &proxy).await;
+        let mut env = TestEnv::builder()
+            .rpc_timeout_ms(Some(LONG_MS))
+            .start()
+            .await;
+        let proxy = Proxy::start(env.redis.port()).await;
+        let slow = slow_link(&env, &proxy).await;
         let held = hold(&slow, &proxy, 8).await;
-        w.provider.signal(first);
-        takes_no_calls(&w.client).await;
-        assert_eq!(w.provider.ended(), None, "calls are under way");
+        env.provider.signal(first);
+        takes_no_calls(&env.client).await;
+        assert_eq!(env.provider.ended(), None, "calls are under way");
         let begun = Instant::now();
-        w.provider.signal(second);
-        assert_eq!(w.provider.end().await.code(), Some(code));
+        env.provider.signal(second);
+        assert_eq!(env.provider.end().await.code(), Some(code));
         let took = begun.elapsed();
         assert!(took < AT_ONCE, "it took {took:?}");
         slowest = slowest.max(took);
@@ -172,16 +178,16 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_signal_ends_it_without_nats() {
-    let mut w = World::start().await;
-    w.client.set("", "k", b"v").await.unwrap();
-    w.nats.stop();
-    w.provider.logged(&["lost the connection to NATS"]).await;
+    let mut env = TestEnv::start().await;
+    env.client.set("", "k", b"v").await.unwrap();
+    env.nats.stop();
+    env.provider.logged(&["lost the connection to NATS"]).await;
     let begun = Instant::now();
-    w.provider.signal(Signal::TERM);
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    env.provider.signal(Signal::TERM);
+    assert_eq!(env.provider.end().await.code(), Some(0));
     let took = begun.elapsed();
     assert!(took < DRAINED, "it took {took:?}");
-    w.no_connections().await;
+    env.no_connections().await;
     record(&Row {
         fault: "SIGTERM while NATS is away",
         load: "none",
@@ -194,37 +200,40 @@ async fn a_signal_ends_it_without_nats() {
 /// the subscription before the other.
 #[tokio::test]
 async fn a_signal_ends_it_after_nats_has_restarted() {
-    let mut w = World::builder().rpc_timeout_ms(Some(LONG_MS)).start().await;
+    let mut env = TestEnv::builder()
+        .rpc_timeout_ms(Some(LONG_MS))
+        .start()
+        .await;
     for _ in 0..300 {
-        w.client.increment("", "before", 1).await.unwrap();
+        env.client.increment("", "before", 1).await.unwrap();
     }
-    w.nats.restart().await;
+    env.nats.restart().await;
     eventually("it is back", async || {
-        let client = w.client.timeout(Duration::from_millis(200));
+        let client = env.client.timeout(Duration::from_millis(200));
         client.get("", "before").await.is_ok()
     })
     .await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let slow = slow_link(&w, &proxy).await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let slow = slow_link(&env, &proxy).await;
     let held = hold(&slow, &proxy, 8).await;
     let callers = pick(64, 256);
-    let busy: Vec<_> = (0..callers).map(|_| increment_on(&w.client)).collect();
-    eventually("calls are made", async || count(&w).await > 4 * callers).await;
-    w.provider.signal(Signal::TERM);
-    takes_no_calls(&w.client).await;
+    let busy: Vec<_> = (0..callers).map(|_| increment_on(&env.client)).collect();
+    eventually("calls are made", async || count(&env).await > 4 * callers).await;
+    env.provider.signal(Signal::TERM);
+    takes_no_calls(&env.client).await;
     proxy.release();
     for call in held {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.end().await.code(), Some(0));
     for caller in busy {
         caller.abort();
     }
 }
 
 /// A link whose Redis is behind the proxy.
-async fn slow_link(w: &World, proxy: &Proxy) -> Client {
-    let client = w
+async fn slow_link(env: &TestEnv, proxy: &Proxy) -> Client {
+    let client = env
         .link(COMPONENT, "slow", &[("URL", &proxy.url()), PATIENT])
         .await;
     client.set("", "k", b"v").await.unwrap();
@@ -273,6 +282,9 @@ fn increment_on(client: &Client) -> JoinHandle<(u64, Error)> {
     })
 }
 
-async fn count(w: &World) -> u64 {
-    w.redis.ask::<Option<u64>>(&["GET", "n"]).await.unwrap_or(0)
+async fn count(env: &TestEnv) -> u64 {
+    env.redis
+        .ask::<Option<u64>>(&["GET", "n"])
+        .await
+        .unwrap_or(0)
 }

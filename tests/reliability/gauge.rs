@@ -6,9 +6,8 @@
 use std::fs;
 use std::time::Duration;
 
+use test_support::test_env::TestEnv;
 use tokio::time::{Instant, sleep};
-
-use crate::common::world::World;
 
 /// A value whose buffers the allocator takes from the system and returns to it.
 const LARGE: usize = 3 << 20;
@@ -27,18 +26,18 @@ pub struct Holdings {
 }
 
 /// The most memory that the provider has had since its start or the last [`forget_peak`], in KiB.
-pub fn peak(w: &World) -> u64 {
-    kibibytes(w, "VmHWM:")
+pub fn peak(env: &TestEnv) -> u64 {
+    kibibytes(env, "VmHWM:")
 }
 
 /// The memory that the provider has now, in KiB.
-pub fn resident(w: &World) -> u64 {
-    kibibytes(w, "VmRSS:")
+pub fn resident(env: &TestEnv) -> u64 {
+    kibibytes(env, "VmRSS:")
 }
 
 /// Lets the peak begin anew at what there is.
-pub fn forget_peak(w: &World) {
-    fs::write(format!("/proc/{}/clear_refs", w.provider.id()), "5").expect("one's own child");
+pub fn forget_peak(env: &TestEnv) {
+    fs::write(format!("/proc/{}/clear_refs", env.provider.id()), "5").expect("one's own child");
 }
 
 /// What the provider holds when it is left alone: the least memory seen until it is no more than
@@ -46,22 +45,22 @@ pub fn forget_peak(w: &World) {
 ///
 /// After large values, `stir` it with one: the allocator returns large blocks when it is asked for
 /// others, not when it is left alone.
-pub async fn settled(w: &World, enough: u64, patience: Duration, stir: bool) -> Holdings {
+pub async fn settled(env: &TestEnv, enough: u64, patience: Duration, stir: bool) -> Holdings {
     let deadline = Instant::now() + patience;
-    let mut least = resident(w);
+    let mut least = resident(env);
     let value = vec![b'x'; if stir { LARGE } else { 1 }];
     while least > enough && Instant::now() < deadline {
         sleep(PAUSE).await;
-        w.client
+        env.client
             .set("", "stir", &value)
             .await
             .expect("Redis is there");
-        least = least.min(resident(w));
+        least = least.min(resident(env));
     }
     Holdings {
         resident: least,
-        files: w.provider.open_files(),
-        connections: w.redis.connections().await,
+        files: env.provider.open_files(),
+        connections: env.redis.connections().await,
     }
 }
 
@@ -70,8 +69,9 @@ pub fn mebibytes(kibibytes: u64) -> String {
     format!("{}.{} MiB", kibibytes / 1024, kibibytes % 1024 * 10 / 1024)
 }
 
-fn kibibytes(w: &World, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", w.provider.id())).expect("it runs");
+fn kibibytes(env: &TestEnv, field: &str) -> u64 {
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", env.provider.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.expect("the field").parse().expect("a number")

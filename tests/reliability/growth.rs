@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::Client;
+use test_support::host::Link;
+use test_support::proxy::Proxy;
+use test_support::test_env::TestEnv;
+use test_support::values::bytes;
+use test_support::wait::eventually;
 
-use crate::common::client::Client;
-use crate::common::host::Link;
-use crate::common::proxy::Proxy;
-use crate::common::values::bytes;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::gauge::{self, Holdings};
 use crate::scale::{Row, pick, record};
 
@@ -28,11 +28,11 @@ const AFTER: Duration = Duration::from_secs(15);
 #[tokio::test]
 async fn calls_leave_nothing_behind() {
     let calls = pick(20_000, 1_000_000);
-    let w = World::start().await;
-    mixed_calls(&w, calls / 10).await;
-    let before = gauge::settled(&w, 0, BEFORE, false).await;
-    mixed_calls(&w, calls).await;
-    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    let env = TestEnv::start().await;
+    mixed_calls(&env, calls / 10).await;
+    let before = gauge::settled(&env, 0, BEFORE, false).await;
+    mixed_calls(&env, calls).await;
+    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "use",
@@ -45,11 +45,11 @@ async fn calls_leave_nothing_behind() {
 #[tokio::test]
 async fn links_leave_nothing_behind() {
     let links = pick(200, 10_000);
-    let w = World::start().await;
-    come_and_go(&w, links / 10, "early").await;
-    let before = gauge::settled(&w, 0, BEFORE, false).await;
-    come_and_go(&w, links, "late").await;
-    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    let env = TestEnv::start().await;
+    come_and_go(&env, links / 10, "early").await;
+    let before = gauge::settled(&env, 0, BEFORE, false).await;
+    come_and_go(&env, links, "late").await;
+    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "links that come and go",
@@ -62,17 +62,17 @@ async fn links_leave_nothing_behind() {
 #[tokio::test]
 async fn reconnects_leave_nothing_behind() {
     let cuts = pick(20, 1_000);
-    let w = World::start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::start().await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
     ];
-    let client = w.link("cut", "default", &config).await;
+    let client = env.link("cut", "default", &config).await;
     cut_and_call(&proxy, &client, 10).await;
-    let before = gauge::settled(&w, 0, BEFORE, false).await;
+    let before = gauge::settled(&env, 0, BEFORE, false).await;
     let errors = cut_and_call(&proxy, &client, cuts).await;
-    let after = gauge::settled(&w, before.resident + NOISE, AFTER, false).await;
+    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
         fault: "connections cut",
@@ -83,14 +83,14 @@ async fn reconnects_leave_nothing_behind() {
 }
 
 /// All functions, on keys of each caller's own, with answers that are known.
-async fn mixed_calls(w: &World, calls: usize) {
+async fn mixed_calls(env: &TestEnv, calls: usize) {
     let left = AtomicUsize::new(calls);
     let enough = |of: usize| {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(of))
             .is_err()
     };
     join_all((0..CALLERS).map(async |caller| {
-        let (c, bucket) = (&w.client, &format!("b{caller}"));
+        let (c, bucket) = (&env.client, &format!("b{caller}"));
         let mut round = 0;
         while !enough(10) {
             round += 1;
@@ -115,9 +115,9 @@ async fn mixed_calls(w: &World, calls: usize) {
 }
 
 /// Links of components that nobody has heard of before, twenty at a time.
-async fn come_and_go(w: &World, links: usize, name: &str) {
+async fn come_and_go(env: &TestEnv, links: usize, name: &str) {
     const TOGETHER: usize = 20;
-    let url = w.redis.url();
+    let url = env.redis.url();
     for round in 0..links / TOGETHER {
         let these: Vec<Link> = (0..TOGETHER)
             .map(|i| {
@@ -127,10 +127,10 @@ async fn come_and_go(w: &World, links: usize, name: &str) {
             })
             .collect();
         for link in &these {
-            w.host.put(link).await;
+            env.host.put(link).await;
         }
         join_all(these.iter().map(async |link| {
-            let client = w.client.component(link.component(), link.name());
+            let client = env.client.component(link.component(), link.name());
             eventually("the link is there", async || {
                 client.increment("", "links", 1).await.is_ok()
             })
@@ -138,14 +138,14 @@ async fn come_and_go(w: &World, links: usize, name: &str) {
         }))
         .await;
         for link in &these {
-            w.host.delete(link.component(), link.name()).await;
+            env.host.delete(link.component(), link.name()).await;
         }
         let last = these.last().expect("twenty");
-        let client = w.client.component(last.component(), last.name());
+        let client = env.client.component(last.component(), last.name());
         eventually("the link is gone", async || client.probe().await.is_err()).await;
     }
     eventually("their connections are closed", async || {
-        w.redis.connections().await == 1
+        env.redis.connections().await == 1
     })
     .await;
 }

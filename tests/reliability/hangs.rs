@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::{Client, Error};
+use test_support::proxy::{Cut, Fault, Proxy};
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::patience;
 use tokio::time::{Instant, timeout};
 
-use crate::common::client::{Client, Error};
-use crate::common::proxy::{Cut, Fault, Proxy};
-use crate::common::redis::Redis;
-use crate::common::wait::patience;
-use crate::common::world::World;
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::{Times, health, ms, s, steady_calls};
 
@@ -26,8 +26,8 @@ const COUNTER: &str = "counter";
 /// A provider with one link in trouble and one that has nothing to do with it, and another provider
 /// where all is well, to compare with.
 struct Scene {
-    w: World,
-    undisturbed: World,
+    env: TestEnv,
+    undisturbed: TestEnv,
     /// What the link in trouble uses.
     redis: Redis,
 }
@@ -153,12 +153,12 @@ impl Scene {
     async fn new() -> Self {
         let world = async || {
             let milliseconds = u64::try_from(HOST.as_millis()).unwrap();
-            let builder = World::builder().rpc_timeout_ms(Some(milliseconds));
+            let builder = TestEnv::builder().rpc_timeout_ms(Some(milliseconds));
             builder.start().await
         };
-        let (w, undisturbed, redis) = tokio::join!(world(), world(), Redis::start());
+        let (env, undisturbed, redis) = tokio::join!(world(), world(), Redis::start());
         Self {
-            w,
+            env,
             undisturbed,
             redis,
         }
@@ -167,23 +167,23 @@ impl Scene {
     async fn link(&self, url: &str) -> Client {
         let response = RESPONSE.as_millis().to_string();
         let config = [("URL", url), ("BACKEND_RESPONSE_TIMEOUT_MS", &response)];
-        self.w.link("troubled", "default", &config).await
+        self.env.link("troubled", "default", &config).await
     }
 
     /// Calls and measures while the trouble lasts, ends it, and says what came of it.
     async fn observe(&self, trouble: &Trouble<'_>, link: &Client, end: impl FnOnce()) {
         let callers = pick(8, 32);
-        let lines_before = self.w.provider.log().len();
+        let lines_before = self.env.provider.log().len();
         let until = Instant::now() + Duration::from_secs(pick(3, 12));
         let (suffered, beside, undisturbed, health, other_health) = tokio::join!(
             suffer(link, callers, until),
-            steady_calls(&self.w.client, until),
+            steady_calls(&self.env.client, until),
             steady_calls(&self.undisturbed.client, until),
-            health(&self.w.host, until),
+            health(&self.env.host, until),
             health(&self.undisturbed.host, until),
         );
         end();
-        let lines = self.w.provider.log().len() - lines_before;
+        let lines = self.env.provider.log().len() - lines_before;
         assert!(lines <= LINES, "{lines} lines in the log");
         let (recovered, uncertain) = recovery(link).await;
         let total: u64 = self.redis.ask(&["GET", COUNTER]).await;

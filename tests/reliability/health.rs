@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use test_support::client::other;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::eventually;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::common::client::other;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::{COMPONENT, World};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::{ms, s};
 
@@ -17,33 +17,33 @@ const TOLERATED: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn health_names_the_links_that_are_long_without_their_redis() {
-    let mut w = World::start().await;
+    let mut env = TestEnv::start().await;
     let mut flickering = Redis::stopped();
     let (down, frozen) = (Redis::stopped(), Redis::start().await);
     let url = frozen.url();
-    let on_frozen = w.link("frozen", "default", &[("URL", &url)]).await;
+    let on_frozen = env.link("frozen", "default", &[("URL", &url)]).await;
     on_frozen.set("", "k", b"v").await.unwrap();
 
     let begun = Instant::now();
     frozen.pause();
     // A call finds it out at once, the question to an idle connection within seconds.
     other(on_frozen.get("", "k").await);
-    w.link("down", "orders", &[("URL", &down.url())]).await;
+    env.link("down", "orders", &[("URL", &down.url())]).await;
     let exempt = [("URL", &*down.url()), ("HEALTH", "process")];
-    w.link("exempt", "default", &exempt).await;
-    w.link("flickering", "default", &[("URL", &flickering.url())])
+    env.link("exempt", "default", &exempt).await;
+    env.link("flickering", "default", &[("URL", &flickering.url())])
         .await;
-    w.link("wrong", "default", &[("BUCKET_LAYOUT", "oops")])
+    env.link("wrong", "default", &[("BUCKET_LAYOUT", "oops")])
         .await;
     let refused = Link::new("refused", "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "nobody"), ("PASSWORD", "hunter2")]);
-    w.put_new(&refused).await;
+    env.put_new(&refused).await;
 
     // Half of the time down, and then down again: never 10 s at a stretch.
     sleep_until(begun + TOLERATED / 2).await;
     flickering.restart().await;
-    let client = w.client.component("flickering", "default");
+    let client = env.client.component("flickering", "default");
     client.set("", "k", b"v").await.unwrap();
     flickering.stop();
 
@@ -51,7 +51,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     let mut longest = Duration::ZERO;
     let (unhealthy_after, message) = loop {
         let asked = Instant::now();
-        let health = w.host.health().await.unwrap();
+        let health = env.host.health().await.unwrap();
         answers += 1;
         longest = longest.max(asked.elapsed());
         let since = begun.elapsed();
@@ -77,22 +77,22 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
         "\"orders\"",
         &format!("cannot reach {}: connection refused", down.url()),
         &format!("cannot reach {}", frozen.url()),
-        &format!("{} refuses the connection: WRONGPASS", w.redis.url()),
+        &format!("{} refuses the connection: WRONGPASS", env.redis.url()),
     ] {
         assert!(message.contains(part), "{part:?} in {message}");
     }
     for part in [COMPONENT, "flickering", "exempt", "wrong", "hunter2", "\n"] {
         assert!(!message.contains(part), "{part:?} in {message}");
     }
-    w.provider.logged(&["ERROR", "unhealthy", "orders"]).await;
+    env.provider.logged(&["ERROR", "unhealthy", "orders"]).await;
 
     // What is over, or no longer there, is no longer said.
     frozen.resume();
     flickering.restart().await;
-    w.unlink("refused", "default").await;
-    w.unlink("down", "orders").await;
-    healthy(&w).await;
-    let lines = w.provider.count_logged(&["ERROR", "unhealthy"]).await;
+    env.unlink("refused", "default").await;
+    env.unlink("down", "orders").await;
+    healthy(&env).await;
+    let lines = env.provider.count_logged(&["ERROR", "unhealthy"]).await;
     assert_eq!(lines, 1, "it is said once a minute, not at every question");
     record(&Row {
         fault: "links without their Redis: refused, frozen, WRONGPASS",
@@ -112,7 +112,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
 async fn health_of_the_process_is_that_it_runs() {
     let world = async |config: &'static [(&str, &str)]| {
         let down = Redis::stopped();
-        World::builder()
+        TestEnv::builder()
             .redis(down)
             .provider_config(config)
             .start()
@@ -142,9 +142,9 @@ async fn health_of_the_process_is_that_it_runs() {
     healthy(&links).await;
 }
 
-async fn healthy(w: &World) {
+async fn healthy(env: &TestEnv) {
     eventually("the provider is healthy", async || {
-        let health = w.host.health().await.unwrap();
+        let health = env.host.health().await.unwrap();
         assert_eq!(health.healthy, health.message.is_none());
         health.healthy
     })

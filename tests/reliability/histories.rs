@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use fastrand::Rng;
 use futures_util::future::join_all;
+use test_support::client::{Client, Error};
+use test_support::proxy::Proxy;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 
-use crate::common::client::{Client, Error};
-use crate::common::proxy::Proxy;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::history::{Clock, Counter, History, Register, Verdict};
 use crate::progress::{Progress, may_have_counted};
 use crate::scale::{Row, pick, record};
@@ -79,7 +79,7 @@ struct Side {
 #[tokio::test]
 async fn registers_and_counters_are_linearizable_under_faults() {
     let faults = pick(15, 100);
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .redis(Redis::durable().await)
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
         .unlinked()
@@ -88,9 +88,9 @@ async fn registers_and_counters_are_linearizable_under_faults() {
     let board = Arc::new(Board::default());
     let mut sides = Vec::new();
     for number in 0..2 {
-        let proxy = Proxy::start(w.redis.port()).await;
+        let proxy = Proxy::start(env.redis.port()).await;
         let link = [("URL", &*proxy.url())];
-        let client = w.link(&format!("side{number}"), "default", &link).await;
+        let client = env.link(&format!("side{number}"), "default", &link).await;
         sides.push(Side {
             number,
             proxy,
@@ -111,8 +111,8 @@ async fn registers_and_counters_are_linearizable_under_faults() {
             .collect();
         let harmed = match FAULTS[fault % FAULTS.len()] {
             Fault::Kill => {
-                w.redis.restart().await;
-                w.redis.ready().await;
+                env.redis.restart().await;
+                env.redis.ready().await;
                 &sides[..]
             }
             of_one => {

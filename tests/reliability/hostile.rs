@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use test_support::client::{Client, FUNCTIONS};
+use test_support::codec::{bucket_and_key, put_bytes, put_list, put_number};
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::values::bytes;
 
-use crate::common::client::{Client, FUNCTIONS};
-use crate::common::codec::{bucket_and_key, put_bytes, put_list, put_number};
-use crate::common::values::bytes;
-use crate::common::world::{COMPONENT, World};
 use crate::gauge;
 use crate::scale::{Row, pick, record};
 
@@ -36,20 +36,20 @@ const PEAK: u64 = 256 << 10;
 #[tokio::test]
 async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
     let messages: usize = pick(10_000, 100_000);
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
         // What is too busy to read Redis's answers in time is this machine.
         .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "6000")])
         .start()
         .await;
-    w.client.set("", "large", bytes(LARGE)).await.unwrap();
+    env.client.set("", "large", bytes(LARGE)).await.unwrap();
     // What the allocator keeps for good is there after as much as the short form sends.
-    attack(&w, 10_000, 1).await;
-    let before = gauge::settled(&w, 0, OVER, true).await;
-    gauge::forget_peak(&w);
-    let calls = attack(&w, messages, 2).await;
-    let peak = gauge::peak(&w);
-    let after = gauge::settled(&w, before.resident + NOISE, 4 * OVER, true).await;
+    attack(&env, 10_000, 1).await;
+    let before = gauge::settled(&env, 0, OVER, true).await;
+    gauge::forget_peak(&env);
+    let calls = attack(&env, messages, 2).await;
+    let peak = gauge::peak(&env);
+    let after = gauge::settled(&env, before.resident + NOISE, 4 * OVER, true).await;
     assert!(
         after.resident <= before.resident + NOISE,
         "memory: {before:?}, then {after:?}"
@@ -57,10 +57,10 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
     assert!(after.files <= before.files, "{before:?}, then {after:?}");
     assert_eq!(after.connections, before.connections);
     assert!(peak < before.resident + PEAK, "peak {peak} KiB");
-    assert_eq!(w.provider.ended(), None);
-    assert!(w.host.health().await.unwrap().healthy);
-    let lines = w.provider.count_logged(&[]).await;
-    let warnings = w.provider.count_logged(&["no proper calls"]).await;
+    assert_eq!(env.provider.ended(), None);
+    assert!(env.host.health().await.unwrap().healthy);
+    let lines = env.provider.count_logged(&[]).await;
+    let warnings = env.provider.count_logged(&["no proper calls"]).await;
     assert!(lines < 100, "{lines} lines of log");
     assert!(warnings > 0, "it is told of");
     record(&Row {
@@ -80,13 +80,13 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
 }
 
 /// Sends so many hostile messages among proper calls; answers how many of the latter there were.
-async fn attack(w: &World, messages: usize, seed: u64) -> usize {
+async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
     let attackers = join_all((0..ATTACKERS).map(async |i| {
-        let mut attacker = Attacker::new(w, seed * 100 + i as u64);
+        let mut attacker = Attacker::new(env, seed * 100 + i as u64);
         for sent in 0..messages / ATTACKERS {
             attacker.send().await;
             if sent % AHEAD == 0 {
-                w.client.probe().await.unwrap();
+                env.client.probe().await.unwrap();
             }
         }
     }));
@@ -94,7 +94,7 @@ async fn attack(w: &World, messages: usize, seed: u64) -> usize {
     let callers = join_all((0..CALLERS).map(async |i| {
         let mut calls = 0;
         while !done.get() {
-            calls += call_properly(&w.client, &format!("bucket{i}"), calls).await;
+            calls += call_properly(&env.client, &format!("bucket{i}"), calls).await;
         }
         calls
     }));
@@ -130,21 +130,21 @@ async fn call_properly(client: &Client, bucket: &str, round: usize) -> usize {
 }
 
 struct Attacker<'a> {
-    w: &'a World,
+    env: &'a TestEnv,
     random: fastrand::Rng,
 }
 
 impl<'a> Attacker<'a> {
-    fn new(w: &'a World, seed: u64) -> Self {
+    fn new(env: &'a TestEnv, seed: u64) -> Self {
         Self {
-            w,
+            env,
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
     async fn send(&mut self) {
         let (interface, function) = FUNCTIONS[self.random.usize(..FUNCTIONS.len())];
-        let subject = self.w.client.subject(interface, function);
+        let subject = self.env.client.subject(interface, function);
         match self.random.u8(..12) {
             0 => {
                 let cut = self.truncated(function);
@@ -158,7 +158,7 @@ impl<'a> Attacker<'a> {
             3 | 4 => self.half(subject).await,
             5 => {
                 // Nobody reads the result.
-                let subject = self.w.client.subject("store", "get");
+                let subject = self.env.client.subject("store", "get");
                 self.call(subject, bucket_and_key("", "large")).await;
             }
             6 => self.wrong_headers(subject, function).await,
@@ -179,7 +179,7 @@ impl<'a> Attacker<'a> {
             10 => self.late_and_again(interface, function).await,
             _ => {
                 // Results lead back as calls.
-                let reply = self.w.client.subject("store", "set");
+                let reply = self.env.client.subject("store", "set");
                 self.publish(subject, Some(reply), None, proper(function))
                     .await;
             }
@@ -234,7 +234,7 @@ impl<'a> Attacker<'a> {
     }
 
     fn subject_of_nothing(&mut self) -> String {
-        let known = self.w.client.subject("store", "get");
+        let known = self.env.client.subject("store", "get");
         let (prefix, _) = known.split_once("wrpc:keyvalue").expect("a call's subject");
         let rest = [
             "wrpc:keyvalue/store@0.2.0-draft.frobnicate",
@@ -252,7 +252,7 @@ impl<'a> Attacker<'a> {
         params.extend(bytes(self.random.usize(..40)));
         let piece = self.random.usize(1..20);
         let impatient = self
-            .w
+            .env
             .client
             .timeout(Duration::from_millis(2))
             .pieces(piece);
@@ -272,7 +272,7 @@ impl<'a> Attacker<'a> {
         headers: Option<HeaderMap>,
         params: Vec<u8>,
     ) {
-        let nats = self.w.host.nats();
+        let nats = self.env.host.nats();
         let params = Bytes::from(params);
         let headers = headers.unwrap_or_default();
         match reply {
@@ -294,7 +294,7 @@ impl<'a> Attacker<'a> {
 
     /// An inbox that nobody reads.
     fn inbox(&self) -> String {
-        self.w.host.nats().new_inbox()
+        self.env.host.nats().new_inbox()
     }
 }
 

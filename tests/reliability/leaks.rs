@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use test_support::client::Client;
+use test_support::codec::{bucket_and_key, put_bytes, put_number};
+use test_support::collector::{self, Collector};
+use test_support::host::Link;
+use test_support::proxy::Proxy;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
 use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
 
-use crate::collector::{self, Collector};
-use crate::common::client::Client;
-use crate::common::codec::{bucket_and_key, put_bytes, put_number};
-use crate::common::host::Link;
-use crate::common::proxy::Proxy;
-use crate::common::redis::Redis;
-use crate::common::world::World;
 use crate::scale::{Row, pick, record};
 
 const PASSWORD: &str = "hunter2-of-redis";
@@ -44,14 +44,14 @@ async fn nothing_secret_is_said_at_any_level() {
     let (mut errors, mut lines, mut exported) = (0, 0, 0);
     for level in levels {
         let collector = collector::start();
-        let (w, own_errors) = fail_in_every_way(level.clone(), &collector).await;
+        let (env, own_errors) = fail_in_every_way(level.clone(), &collector).await;
         // The only call that makes Redis scan, and the last one.
-        let works = w.client.component("c", "works");
+        let works = env.client.component("c", "works");
         works.keys("").await.unwrap();
         for error in &own_errors {
             assert_discreet(error);
         }
-        let log = stopped(w).await;
+        let log = stopped(env).await;
         assert!(collector.holds("wrpc:keyvalue/store/get") && collector.holds("SCAN"));
         for line in &log {
             assert_discreet(line);
@@ -78,7 +78,7 @@ async fn nothing_secret_is_said_at_any_level() {
 }
 
 /// A world in which calls fail in all the ways there are; answers it with their errors.
-async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<String>) {
+async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec<String>) {
     let otel = OtelConfig {
         enable_traces: Some(true),
         enable_metrics: Some(true),
@@ -88,7 +88,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<S
         trace_level: Level::Trace,
         ..OtelConfig::default()
     };
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password(PASSWORD).await)
         .rpc_timeout_ms(Some(1_000))
@@ -101,14 +101,14 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<S
     let rules =
         format!("ACL SETUSER app on >{PASSWORD} ~* +@all -del -unlink -mset -eval -evalsha");
     let rules: Vec<&str> = rules.split(' ').collect();
-    let () = w.redis.ask(&rules).await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let () = env.redis.ask(&rules).await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let down = Redis::stopped();
     let with = |url: &str, user: &str, password: &str| {
         url.replace("redis://", &format!("redis://{user}:{password}@"))
     };
     let brief = ("BACKEND_RESPONSE_TIMEOUT_MS", "200");
-    let url = w.redis.url();
+    let url = env.redis.url();
     let links = [
         Link::new("c", "works").secrets(&[("URL", &with(&url, "default", PASSWORD))]),
         Link::new("c", "config").config(&[("URL", &url), ("PASSWORD", PASSWORD)]),
@@ -124,7 +124,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<S
     let mut errors = Vec::new();
     let mut clients = Vec::new();
     for link in &links {
-        clients.push(w.put_new(link).await);
+        clients.push(env.put_new(link).await);
     }
     let works = &clients[0];
     works.set("", KEY, VALUE).await.unwrap();
@@ -132,12 +132,12 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<S
     let (list, text) = (format!("{KEY}-list"), VALUE.to_owned());
     let mut push = ::redis::cmd("EVAL");
     push.arg("redis.call('RPUSH', KEYS[1], ARGV[1])").arg(1);
-    let _: ::redis::Value = w.redis.run(push.arg(&list).arg(&text)).await;
+    let _: ::redis::Value = env.redis.run(push.arg(&list).arg(&text)).await;
     for client in &clients {
         errors.extend(all_functions(client, KEY).await);
         errors.extend(all_functions(client, &list).await);
     }
-    junk(&w).await;
+    junk(&env).await;
     let proxied = clients.last().expect("the last of the links");
     proxy.hold();
     errors.extend(all_functions(proxied, KEY).await);
@@ -146,21 +146,21 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (World, Vec<S
         let (more, ()) = tokio::join!(all_functions(proxied, KEY), async { proxy.cut() });
         errors.extend(more);
     }
-    w.redis.pause();
+    env.redis.pause();
     errors.extend(all_functions(proxied, KEY).await);
-    w.redis.resume();
+    env.redis.resume();
     for link in &links[1..] {
-        w.host.delete(link.component(), link.name()).await;
+        env.host.delete(link.component(), link.name()).await;
     }
     assert!(errors.len() > 50, "{} errors", errors.len());
-    (w, errors)
+    (env, errors)
 }
 
 /// Stops the provider; answers what it printed.
-async fn stopped(mut w: World) -> Vec<String> {
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
-    w.provider.log()
+async fn stopped(mut env: TestEnv) -> Vec<String> {
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
+    env.provider.log()
 }
 
 /// What all functions fail with on this key, in words and in Rust's own form.
@@ -200,9 +200,9 @@ async fn all_functions(client: &Client, key: &str) -> Vec<String> {
 }
 
 /// Messages that hold keys and values in places where nobody expects them.
-async fn junk(w: &World) {
-    let nats = w.host.nats();
-    let subject = w.client.subject("store", "set");
+async fn junk(env: &TestEnv) {
+    let nats = env.host.nats();
+    let subject = env.client.subject("store", "set");
     let mut headers = HeaderMap::new();
     headers.insert("source-id", "c");
     headers.insert("link-name", "works");
@@ -230,9 +230,9 @@ async fn junk(w: &World) {
         nats.publish(subject.clone(), payload.clone())
             .await
             .unwrap();
-        w.host.put_payload(payload.to_vec()).await;
-        w.host.delete_payload(payload.to_vec()).await;
-        w.host.update_config_payload(payload.to_vec()).await;
+        env.host.put_payload(payload.to_vec()).await;
+        env.host.delete_payload(payload.to_vec()).await;
+        env.host.update_config_payload(payload.to_vec()).await;
     }
 }
 

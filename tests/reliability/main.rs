@@ -6,12 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "tests/telemetry uses more of it")]
-#[path = "../telemetry/collector.rs"]
-mod collector;
-#[allow(dead_code, reason = "tests/provider uses more of it")]
-#[path = "../provider/common/mod.rs"]
-mod common;
 mod gauge;
 mod history;
 mod ledger;

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use test_support::client::Client;
+use test_support::host::{Host, Link};
+use test_support::nats::Nats;
+use test_support::provider::Provider;
+use test_support::proxy::{Fault, Proxy};
+use test_support::redis::Redis;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::wait::{eventually, patience};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::client::Client;
-use crate::common::host::{Host, Link};
-use crate::common::nats::Nats;
-use crate::common::provider::Provider;
-use crate::common::proxy::{Fault, Proxy};
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, patience};
-use crate::common::world::{COMPONENT, World};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::s;
 
@@ -35,30 +35,30 @@ struct Linked {
 
 #[tokio::test]
 async fn nats_is_restarted_again_and_again() {
-    let mut w = world().await;
-    let mut linked = Linked::new(&w).await;
+    let mut env = world().await;
+    let mut linked = Linked::new(&env).await;
     let rounds = pick(3, 20);
     let mut slowest = Duration::ZERO;
     for _ in 0..rounds {
-        w.nats.restart().await;
+        env.nats.restart().await;
         slowest = slowest.max(linked.serve_again().await);
     }
-    linked.are_untouched(&w).await;
-    hears_its_host(&mut w).await;
+    linked.are_untouched(&env).await;
+    hears_its_host(&mut env).await;
     report(&format!("NATS restarted, {rounds} times"), slowest);
 }
 
 #[tokio::test]
 async fn nats_is_down_for_a_while() {
-    let mut w = world().await;
-    let mut linked = Linked::new(&w).await;
+    let mut env = world().await;
+    let mut linked = Linked::new(&env).await;
     let outage = Duration::from_secs(10);
-    w.nats.stop();
+    env.nats.stop();
     sleep(outage).await;
-    w.nats.restart().await;
+    env.nats.restart().await;
     let took = linked.serve_again().await;
-    linked.are_untouched(&w).await;
-    hears_its_host(&mut w).await;
+    linked.are_untouched(&env).await;
+    hears_its_host(&mut env).await;
     report(&format!("NATS down for {outage:?}"), took);
 }
 
@@ -66,15 +66,15 @@ async fn nats_is_down_for_a_while() {
 async fn nats_cannot_be_reached_for_a_while() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut w = world_of(nats, redis, proxy.address("nats")).await;
-    let mut linked = Linked::new(&w).await;
+    let mut env = world_of(nats, redis, proxy.address("nats")).await;
+    let mut linked = Linked::new(&env).await;
     let outage = Duration::from_secs(pick(10, 60));
     proxy.misbehave(Fault::HoldAll);
     sleep(outage).await;
     proxy.release();
     let took = linked.serve_again().await;
-    linked.are_untouched(&w).await;
-    hears_its_host(&mut w).await;
+    linked.are_untouched(&env).await;
+    hears_its_host(&mut env).await;
     report(&format!("NATS unreachable for {outage:?}"), took);
 }
 
@@ -82,16 +82,16 @@ async fn nats_cannot_be_reached_for_a_while() {
 async fn a_network_forgets_the_connection_to_nats() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut w = world_of(nats, redis, proxy.address("nats")).await;
-    let mut linked = Linked::new(&w).await;
+    let mut env = world_of(nats, redis, proxy.address("nats")).await;
+    let mut linked = Linked::new(&env).await;
     proxy.misbehave(Fault::Forget);
-    let lost = w.client.timeout(Duration::from_millis(200));
+    let lost = env.client.timeout(Duration::from_millis(200));
     assert!(lost.get("", "k").await.is_err());
     proxy.release();
     // Both ends believe in it, until three questions have not been answered, 4 s apart, and the next is due.
     let took = linked.serve_again().await;
-    linked.are_untouched(&w).await;
-    hears_its_host(&mut w).await;
+    linked.are_untouched(&env).await;
+    hears_its_host(&mut env).await;
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
     record(&Row {
         fault: "network forgets the connection to NATS",
@@ -105,7 +105,7 @@ async fn a_network_forgets_the_connection_to_nats() {
 async fn an_attempt_to_connect_to_nats_never_ends() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut w = world_of(nats, redis, proxy.address("nats")).await;
+    let mut env = world_of(nats, redis, proxy.address("nats")).await;
     let before = proxy.connected().len();
     proxy.misbehave(Fault::Forget);
     proxy.cut();
@@ -116,11 +116,14 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
     // Of that attempt nothing will ever be heard: after 15 s the process ends, and the host starts
     // it anew.
     let begun = Instant::now();
-    assert_eq!(w.provider.end().await.code(), Some(1));
+    assert_eq!(env.provider.end().await.code(), Some(1));
     let took = begun.elapsed();
-    assert_eq!(w.provider.count_logged(&["does not end", "anew"]).await, 1);
+    assert_eq!(
+        env.provider.count_logged(&["does not end", "anew"]).await,
+        1
+    );
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
-    w.no_connections().await;
+    env.no_connections().await;
     record(&Row {
         fault: "NATS takes a connection again and never greets",
         load: "none",
@@ -132,17 +135,17 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
 #[tokio::test]
 async fn a_provider_is_stopped_while_nats_is_away() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut w = World::start().await;
-        w.client.set("", "k", b"v").await.unwrap();
-        w.nats.stop();
-        w.provider.signal(signal);
+        let mut env = TestEnv::start().await;
+        env.client.set("", "k", b"v").await.unwrap();
+        env.nats.stop();
+        env.provider.signal(signal);
         let begun = Instant::now();
-        let status = w.provider.end().await;
+        let status = env.provider.end().await;
         assert_eq!(status.code(), Some(0), "{signal:?}");
         // 5 s for calls under way, which there are none of, and what a busy machine adds.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(10), "{signal:?}: {took:?}");
-        w.no_connections().await;
+        env.no_connections().await;
     }
 }
 
@@ -157,33 +160,33 @@ async fn a_provider_waits_for_a_nats_that_starts_after_it() {
     nats.restart().await;
     host.ready().await;
     let client = client(&host).await;
-    let w = World {
+    let env = TestEnv {
         client,
         host,
         provider,
         redis,
         nats,
     };
-    let late = w.link("late", "default", &[]).await;
+    let late = env.link("late", "default", &[]).await;
     late.set("", "k", b"v").await.unwrap();
 }
 
 /// A world whose provider connects to its NATS directly.
-async fn world() -> World {
+async fn world() -> TestEnv {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let url = nats.url();
     world_of(nats, redis, url).await
 }
 
 /// A world whose provider gets one link with the host data, and connects to `url`.
-async fn world_of(nats: Nats, redis: Redis, url: String) -> World {
+async fn world_of(nats: Nats, redis: Redis, url: String) -> TestEnv {
     let host = Host::new(nats.connect().await, url);
     let mut data = host.data();
     let link = Link::new(COMPONENT, "default").config(&[("URL", &redis.url())]);
     data.link_definitions = vec![host.definition(&link)];
     let provider = Provider::start(&data);
     host.ready().await;
-    World {
+    TestEnv {
         client: client(&host).await,
         host,
         provider,
@@ -199,23 +202,23 @@ async fn client(host: &Host) -> Client {
 }
 
 impl Linked {
-    async fn new(w: &World) -> Self {
+    async fn new(env: &TestEnv) -> Self {
         let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
-        let () = w.redis.ask(&rules).await;
+        let () = env.redis.ask(&rules).await;
         let sealed = Link::new("sealed", "default")
-            .config(&[("URL", &w.redis.url())])
+            .config(&[("URL", &env.redis.url())])
             .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
         let mut linked = Self {
             clients: vec![
-                w.client.clone(),
-                w.link("put", "named", &[("PREFIX", "p:")]).await,
-                w.put_new(&sealed).await,
+                env.client.clone(),
+                env.link("put", "named", &[("PREFIX", "p:")]).await,
+                env.put_new(&sealed).await,
             ],
             rounds: 0,
             connections: BTreeMap::new(),
         };
         linked.serve_again().await;
-        linked.connections = connections(&w.redis).await;
+        linked.connections = connections(&env.redis).await;
         assert_eq!(linked.connections.len(), 3);
         linked
     }
@@ -240,8 +243,8 @@ impl Linked {
     }
 
     /// What happens to NATS is nothing to the connections to Redis.
-    async fn are_untouched(&self, w: &World) {
-        assert_eq!(connections(&w.redis).await, self.connections);
+    async fn are_untouched(&self, env: &TestEnv) {
+        assert_eq!(connections(&env.redis).await, self.connections);
     }
 }
 
@@ -257,15 +260,15 @@ async fn connections(redis: &Redis) -> BTreeMap<String, String> {
 }
 
 /// Its subscriptions are all there: to health, links and their deletion, configuration, shutdown.
-async fn hears_its_host(w: &mut World) {
-    w.host.ready().await;
-    let late = w.link("late", "default", &[]).await;
+async fn hears_its_host(env: &mut TestEnv) {
+    env.host.ready().await;
+    let late = env.link("late", "default", &[]).await;
     late.set("", "k", b"v").await.unwrap();
-    w.unlink("late", "default").await;
-    w.host.update_config(&[("SCAN_COUNT", "10")]).await;
-    w.provider.logged(&["configuration has changed"]).await;
-    assert!(w.host.shutdown().await.is_some());
-    assert_eq!(w.provider.end().await.code(), Some(0));
+    env.unlink("late", "default").await;
+    env.host.update_config(&[("SCAN_COUNT", "10")]).await;
+    env.provider.logged(&["configuration has changed"]).await;
+    assert!(env.host.shutdown().await.is_some());
+    assert_eq!(env.provider.end().await.code(), Some(0));
 }
 
 fn report(fault: &str, took: Duration) {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
+use test_support::client::{Error, other};
+use test_support::proxy::Proxy;
+use test_support::test_env::{COMPONENT, TestEnv};
+use test_support::values::bytes;
+use test_support::wait::{eventually, eventually_eq, patience};
 use tokio::time::Instant;
 
-use crate::common::client::{Error, other};
-use crate::common::proxy::Proxy;
-use crate::common::values::bytes;
-use crate::common::wait::{eventually, eventually_eq, patience};
-use crate::common::world::{COMPONENT, World};
 use crate::gauge;
 use crate::scale::{Row, pick, record};
 
@@ -28,20 +28,23 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 #[tokio::test]
 async fn calls_beyond_the_places_are_refused_at_once() {
     let (in_flight, waiting) = pick((16, 48), (1_024, 4_096));
-    let w = World::builder().rpc_timeout_ms(Some(LONG_MS)).start().await;
-    let proxy = Proxy::start(w.redis.port()).await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(LONG_MS))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
     let config = [
         ("URL", &*proxy.url()),
         ("MAX_IN_FLIGHT", &in_flight.to_string()),
         ("MAX_WAITING", &waiting.to_string()),
         PATIENT,
     ];
-    let client = w.link(COMPONENT, "narrow", &config).await;
+    let client = env.link(COMPONENT, "narrow", &config).await;
     let client = client.timeout(Duration::from_millis(LONG_MS));
     client.set("", "k", b"v").await.unwrap();
     proxy.hold();
-    let before = gauge::resident(&w);
-    gauge::forget_peak(&w);
+    let before = gauge::resident(&env);
+    gauge::forget_peak(&env);
     let places = in_flight + waiting;
     let held: Vec<_> = (0..places)
         .map(|_| {
@@ -71,7 +74,7 @@ async fn calls_beyond_the_places_are_refused_at_once() {
     assert!(longest < AT_ONCE, "a refusal took {longest:?}");
     assert_eq!(proxy.count("GET"), in_flight, "MAX_IN_FLIGHT is held");
     assert!(held.iter().all(|call| !call.is_finished()));
-    let grown = gauge::peak(&w).saturating_sub(before);
+    let grown = gauge::peak(&env).saturating_sub(before);
     // 3 KiB are what a call costs in the debug build; four times that, and 16 MiB for the rest.
     let bound = places as u64 * 12 + (16 << 10);
     assert!(grown < bound, "{grown} KiB for {places} calls");
@@ -97,17 +100,17 @@ async fn calls_beyond_the_places_are_refused_at_once() {
 async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
     let limit = pick(64 << 10, 256 << 10);
     let calls = pick(100, 500);
-    let w = World::builder()
+    let env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
         .config(&[("MAX_VALUE_BYTES", &limit.to_string())])
         .start()
         .await;
-    let client = w.client.timeout(Duration::from_millis(LONG_MS));
+    let client = env.client.timeout(Duration::from_millis(LONG_MS));
     let (fits, large) = (bytes(limit), bytes(limit * TIMES));
     client.set("", "k", &fits).await.unwrap();
-    let before = gauge::resident(&w);
-    gauge::forget_peak(&w);
-    let sets = w.redis.calls("set").await + w.redis.calls("mset").await;
+    let before = gauge::resident(&env);
+    gauge::forget_peak(&env);
+    let sets = env.redis.calls("set").await + env.redis.calls("mset").await;
     let refused = stream::iter(0..calls)
         .map(async |i| {
             let error = if i % 2 == 0 {
@@ -121,13 +124,13 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
         .count()
         .await;
     assert_eq!(
-        w.redis.calls("set").await + w.redis.calls("mset").await,
+        env.redis.calls("set").await + env.redis.calls("mset").await,
         sets,
         "none reached Redis"
     );
     assert_eq!(client.get("", "k").await, Ok(Some(fits)));
     assert_eq!(client.exists("", "l").await, Ok(false));
-    let grown = gauge::peak(&w).saturating_sub(before);
+    let grown = gauge::peak(&env).saturating_sub(before);
     // Sixteen at once, each put together from its pieces, in a buffer that may be twice as large;
     // and what NATS has sent ahead.
     let bound = (16 * 3 * limit * TIMES / 1024 + (64 << 10)) as u64;
@@ -146,13 +149,13 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
 #[tokio::test]
 async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
     let limit: usize = pick(8 << 20, 32 << 20);
-    let w = World::builder()
+    let env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", &limit.to_string())])
         .start()
         .await;
-    let proxy = Proxy::start(w.redis.port()).await;
-    let client = w
+    let proxy = Proxy::start(env.redis.port()).await;
+    let client = env
         .link(COMPONENT, "large", &[("URL", &proxy.url()), PATIENT])
         .await;
     let client = client.timeout(Duration::from_millis(LONG_MS));
@@ -161,8 +164,8 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
     // Values that come in one message each, and such as are announced and fetched.
     for size in [900_000, 3 << 20] {
         proxy.hold();
-        let before = gauge::resident(&w);
-        gauge::forget_peak(&w);
+        let before = gauge::resident(&env);
+        gauge::forget_peak(&env);
         let count = limit * TIMES / size;
         let value = bytes(size);
         let sets = proxy.count("SET");
@@ -174,7 +177,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
             }));
             if (i + 1) * size % AHEAD < size {
                 // It has read what came before; nobody is served meanwhile.
-                assert!(w.host.health().await.unwrap().healthy);
+                assert!(env.host.health().await.unwrap().healthy);
             }
         }
         let fit = limit / size;
@@ -189,7 +192,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
             })
             .await;
         }
-        assert_health(&w).await;
+        assert_health(&env).await;
         proxy.release();
         let answers = join_all(calls).await;
         let mut written = 0;
@@ -207,7 +210,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
             }
         }
         assert!(written >= fit, "{written} of {count}");
-        let grown = gauge::peak(&w).saturating_sub(before);
+        let grown = gauge::peak(&env).saturating_sub(before);
         bounded(grown, limit);
         counted.push(format!(
             "{count} `set` of {}: {written} written, {} refused, {} more memory at most",
@@ -216,14 +219,14 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
             gauge::mebibytes(grown),
         ));
         // Results are held, too.
-        let before = gauge::resident(&w);
-        gauge::forget_peak(&w);
+        let before = gauge::resident(&env);
+        gauge::forget_peak(&env);
         let answers = join_all((0..count).map(|_| client.get("", "k0"))).await;
         for answer in &answers {
             assert_eq!(answer.as_ref().unwrap().as_ref(), Some(&value));
         }
         drop(answers);
-        let grown = gauge::peak(&w).saturating_sub(before);
+        let grown = gauge::peak(&env).saturating_sub(before);
         bounded(grown, limit);
         counted.push(format!(
             "{count} `get` of the same: all right, {} more memory at most",
@@ -242,9 +245,9 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
 }
 
 /// The health is asked in the midst of it, ten times.
-async fn assert_health(w: &World) {
+async fn assert_health(env: &TestEnv) {
     for _ in 0..10 {
-        let health = tokio::time::timeout(patience(), w.host.health()).await;
+        let health = tokio::time::timeout(patience(), env.host.health()).await;
         assert!(health.unwrap().unwrap().healthy);
     }
 }

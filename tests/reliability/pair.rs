@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::{Error, other};
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::patience;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::client::{Error, other};
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::patience;
-use crate::common::world::World;
 use crate::scale::{Row, record};
 use crate::stopwatch::s;
 
@@ -27,8 +27,8 @@ pub const BUSY_MACHINE: Duration = Duration::from_secs(1);
 /// Two providers on one Redis: one whose host is patient, one whose host is not.
 pub struct Pair {
     pub redis: Redis,
-    pub patient: World,
-    hasty: World,
+    pub patient: TestEnv,
+    hasty: TestEnv,
 }
 
 /// What Redis refuses.
@@ -45,13 +45,13 @@ impl Pair {
     pub async fn new(redis: Redis) -> Self {
         let world = async |limit: Duration| {
             let milliseconds = u64::try_from(limit.as_millis()).unwrap();
-            let builder = World::builder().unlinked();
+            let builder = TestEnv::builder().unlinked();
             builder.rpc_timeout_ms(Some(milliseconds)).start().await
         };
         let (patient, hasty) = tokio::join!(world(LONG), world(SHORT));
-        for w in [&patient, &hasty] {
+        for env in [&patient, &hasty] {
             for link in links(&redis) {
-                w.put_new(&link).await;
+                env.put_new(&link).await;
             }
         }
         Self {
@@ -127,9 +127,9 @@ pub fn links(redis: &Redis) -> [Link; 2] {
 }
 
 /// Every function at once, over each of the links.
-async fn calls(w: &World) -> Vec<(&'static str, Result<(), Error>)> {
+async fn calls(env: &TestEnv) -> Vec<(&'static str, Result<(), Error>)> {
     let of_link = ["lasting", "passing"].map(async |name| {
-        let client = &w.client.component(name, "default").timeout(patience());
+        let client = &env.client.component(name, "default").timeout(patience());
         let pairs = [("k", b"v")];
         let (get, exists, get_many, list, set, delete, set_many, delete_many, increment) = tokio::join!(
             client.get("", "k"),

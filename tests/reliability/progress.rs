@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::common::client::Error;
-use crate::common::wait::eventually;
+use test_support::client::Error;
+use test_support::wait::eventually;
 
 /// Counts for all callers of a scenario.
 #[derive(Debug, Default)]

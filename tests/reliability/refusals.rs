@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
+use test_support::client::{Client, Error, other};
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use tokio::time::{Instant, sleep};
 
-use crate::common::client::{Client, Error, other};
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::pair::{Pair, Refused, TROUBLE, report};
 use crate::scale::{Row, record};
 use crate::stopwatch::s;
@@ -104,13 +104,13 @@ async fn a_slot_that_moves() {
         nodes.contains(&id) && !nodes.contains("handshake") && info.contains("cluster_state:ok")
     })
     .await;
-    let w = World::builder()
+    let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(15_000))
         .start()
         .await;
     let link = Link::new("c", "default").config(&[("URL", &redis.url())]);
-    let client = w.put_new(&link).await;
+    let client = env.put_new(&link).await;
     client.set("", "{a}1", b"1").await.unwrap();
     let slot: u64 = redis.ask(&["CLUSTER", "KEYSLOT", "{a}"]).await;
     let slot = slot.to_string();
@@ -186,30 +186,35 @@ async fn a_script_that_does_not_end() {
 
 #[tokio::test]
 async fn a_disk_that_takes_no_snapshot() {
-    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
-    let passing = w.link("passing", "default", &[("TTL_MS", "500000")]).await;
-    w.client.set("", "k", b"1").await.unwrap();
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(30_000))
+        .start()
+        .await;
+    let passing = env
+        .link("passing", "default", &[("TTL_MS", "500000")])
+        .await;
+    env.client.set("", "k", b"1").await.unwrap();
     // A folder stands where the file should be.
-    let socket = w.redis.socket();
+    let socket = env.redis.socket();
     let file = socket.with_file_name("dump.rdb");
     std::fs::create_dir(&file).unwrap();
     std::fs::write(file.join("in the way"), b"").unwrap();
-    w.redis
+    env.redis
         .ask::<()>(&["CONFIG", "SET", "save", "3600 1000000"])
         .await;
     let status = async |wanted: &str| {
         let wanted = format!("rdb_last_bgsave_status:{wanted}");
-        let info: String = w.redis.ask(&["INFO", "persistence"]).await;
+        let info: String = env.redis.ask(&["INFO", "persistence"]).await;
         info.contains(&wanted) && info.contains("rdb_bgsave_in_progress:0")
     };
-    let _: String = w.redis.ask(&["BGSAVE"]).await;
+    let _: String = env.redis.ask(&["BGSAVE"]).await;
     eventually("the snapshot has failed", async || status("err").await).await;
     let begun = Instant::now();
     for answer in [
-        w.client.set("", "k", b"v").await,
-        w.client.increment("", "k", 1).await.map(drop),
-        w.client.delete("", "k").await,
-        w.client.set_many("", &[("k", b"v")]).await,
+        env.client.set("", "k", b"v").await,
+        env.client.increment("", "k", 1).await.map(drop),
+        env.client.delete("", "k").await,
+        env.client.set_many("", &[("k", b"v")]).await,
         passing.set("", "k", b"v").await,
         passing.set_many("", &[("k", b"v")]).await,
     ] {
@@ -218,38 +223,43 @@ async fn a_disk_that_takes_no_snapshot() {
     }
     let took = begun.elapsed();
     assert!(took < AT_ONCE, "{took:?}");
-    assert_eq!(w.client.get("", "k").await, Ok(Some(b"1".to_vec())));
+    assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
     std::fs::remove_dir_all(&file).unwrap();
-    let _: String = w.redis.ask(&["BGSAVE"]).await;
+    let _: String = env.redis.ask(&["BGSAVE"]).await;
     eventually("the snapshot is there", async || status("ok").await).await;
-    assert_eq!(w.client.increment("", "k", 1).await, Ok(2));
+    assert_eq!(env.client.increment("", "k", 1).await, Ok(2));
     lasting("MISCONF: a snapshot that fails", 6, took);
 }
 
 #[tokio::test]
 async fn credentials_that_are_withdrawn_and_given_back() {
-    let w = World::builder().rpc_timeout_ms(Some(30_000)).start().await;
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(30_000))
+        .start()
+        .await;
     let allow = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
-    w.redis.ask::<()>(&allow).await;
+    env.redis.ask::<()>(&allow).await;
     let link = Link::new("app", "default")
-        .config(&[("URL", &w.redis.url())])
+        .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let app = w.put_new(&link).await;
+    let app = env.put_new(&link).await;
     app.set("", "k", b"v").await.unwrap();
 
-    w.redis.ask::<()>(&["ACL", "SETUSER", "app", "-@all"]).await;
+    env.redis
+        .ask::<()>(&["ACL", "SETUSER", "app", "-@all"])
+        .await;
     assert_eq!(app.get("", "k").await, Err(Error::AccessDenied));
     // Redis closes the user's connections.
-    w.redis.ask::<()>(&["ACL", "DELUSER", "app"]).await;
+    env.redis.ask::<()>(&["ACL", "DELUSER", "app"]).await;
     let begun = Instant::now();
     let error = other(app.set("", "k", b"w").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     let mut took = begun.elapsed();
-    w.redis.ask::<()>(&allow).await;
+    env.redis.ask::<()>(&allow).await;
     works_again(&app).await;
 
     // A password is wanted of those who came without, and who have to come again.
-    let mut admin = w.redis.connect(0).await.unwrap();
+    let mut admin = env.redis.connect(0).await.unwrap();
     let mut order = async |words: &[&str]| {
         let done = redis::cmd(words[0]).arg(&words[1..]).take();
         done.query_async::<redis::Value>(&mut admin).await.unwrap();
@@ -257,12 +267,12 @@ async fn credentials_that_are_withdrawn_and_given_back() {
     order(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
     order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let begun = Instant::now();
-    let error = other(w.client.set("", "k", b"w").await);
+    let error = other(env.client.set("", "k", b"w").await);
     assert!(error.contains("NOAUTH"), "{error}");
     took = took.max(begun.elapsed());
     assert!(took < AT_ONCE, "{took:?}");
     order(&["CONFIG", "SET", "requirepass", ""]).await;
-    works_again(&w.client).await;
+    works_again(&env.client).await;
     lasting("WRONGPASS, NOAUTH: credentials withdrawn", 2, took);
 }
 

@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::Client;
+use test_support::host::Host;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-
-use crate::common::client::Client;
-use crate::common::host::Host;
 
 /// How long the answers took that were waited for, in order of length.
 pub struct Times(Vec<Duration>);

@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use test_support::collector;
+use test_support::test_env::TestEnv;
 use tokio::time::Instant;
 use wasmcloud_provider_sdk::core::otel::OtelConfig;
 
-use crate::collector;
-use crate::common::world::World;
 use crate::observed::{Trace, observed, to};
 
 /// The SDK's exports come every 5 s and 60 s: these come at the end.
@@ -15,14 +15,14 @@ use crate::observed::{Trace, observed, to};
 async fn the_last_spans_metrics_and_logs_are_exported_before_the_process_ends() {
     let collector = collector::start();
     let config = to(&collector);
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(move |data| data.otel_config = config)
         .start()
         .await;
     let trace = Trace::new();
-    trace.of(&w).set("", "k", "v").await.unwrap();
-    assert!(w.host.shutdown().await.is_some());
-    assert!(w.provider.end().await.success());
+    trace.of(&env).set("", "k", "v").await.unwrap();
+    assert!(env.host.shutdown().await.is_some());
+    assert!(env.provider.end().await.success());
     assert_eq!(collector.trace(&trace.id).len(), 2);
     let sets = [("db.operation.name", "SET")];
     assert_eq!(collector.sum("db.client.operation.duration", &sets), 1.0);
@@ -39,17 +39,17 @@ async fn a_collector_that_says_nothing_does_not_hold_up_the_end() {
     // It takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(move |data| {
             data.otel_config.enable_observability = true;
             data.otel_config.observability_endpoint = Some(url);
         })
         .start()
         .await;
-    w.client.set("", "k", "v").await.unwrap();
-    assert!(w.host.shutdown().await.is_some());
+    env.client.set("", "k", "v").await.unwrap();
+    assert!(env.host.shutdown().await.is_some());
     let answered = Instant::now();
-    assert!(w.provider.end().await.success());
+    assert!(env.provider.end().await.success());
     // The exports' own time limit is 10 s.
     assert!(answered.elapsed() < Duration::from_secs(8));
 }
@@ -59,7 +59,7 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
     let collector = collector::start();
     for wanted in [None, Some(false)] {
         let endpoint = collector.url.clone();
-        let mut w = World::builder()
+        let mut env = TestEnv::builder()
             .data(move |data| {
                 data.otel_config = OtelConfig {
                     enable_traces: wanted,
@@ -72,9 +72,9 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
             })
             .start()
             .await;
-        Trace::new().of(&w).set("", "k", "v").await.unwrap();
-        assert!(w.host.shutdown().await.is_some());
-        w.provider.end().await;
+        Trace::new().of(&env).set("", "k", "v").await.unwrap();
+        assert!(env.host.shutdown().await.is_some());
+        env.provider.end().await;
     }
     assert!(collector.exported().is_empty());
 }
@@ -83,7 +83,7 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
 async fn one_signal_alone_can_be_wanted() {
     let collector = collector::start();
     for signal in ["traces", "metrics", "logs"] {
-        let mut w = observed(&collector)
+        let mut env = observed(&collector)
             .data(move |data| {
                 data.otel_config.enable_observability = false;
                 data.otel_config.enable_traces = Some(signal == "traces");
@@ -92,9 +92,9 @@ async fn one_signal_alone_can_be_wanted() {
             })
             .start()
             .await;
-        Trace::new().of(&w).set("", "k", "v").await.unwrap();
-        assert!(w.host.shutdown().await.is_some());
-        w.provider.end().await;
+        Trace::new().of(&env).set("", "k", "v").await.unwrap();
+        assert!(env.host.shutdown().await.is_some());
+        env.provider.end().await;
         let taken = std::mem::take(&mut *collector.taken());
         assert_eq!(!taken.traces.is_empty(), signal == "traces", "{signal}");
         assert_eq!(!taken.metrics.is_empty(), signal == "metrics", "{signal}");

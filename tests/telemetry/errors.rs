@@ -1,19 +1,20 @@
 //! Failures: both spans are marked and say of which kind, the metrics count them by it, and none
 //! repeats the error's text.
 
-use crate::collector;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually_eq;
+use test_support::collector;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::wait::eventually_eq;
+
 use crate::observed::{Trace, observed};
 
 #[tokio::test]
 async fn an_error_of_redis_is_on_both_spans_with_its_code() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
-    let () = w.redis.ask(&["RPUSH", "list", "v"]).await;
+    let env = observed(&collector).start().await;
+    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
     let trace = Trace::new();
-    trace.of(&w).get("", "list").await.unwrap_err();
+    trace.of(&env).get("", "list").await.unwrap_err();
     let spans = trace.spans(&collector, 2).await;
     for span in &spans {
         assert!(span.failed, "{span:#?}");
@@ -38,11 +39,11 @@ async fn an_error_of_redis_is_on_both_spans_with_its_code() {
 #[tokio::test]
 async fn what_the_acl_forbids_is_noperm_for_the_command() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
+    let env = observed(&collector).start().await;
     let rules = ["ACL", "SETUSER", "default", "-del"];
-    let () = w.redis.ask(&rules).await;
+    let () = env.redis.ask(&rules).await;
     let trace = Trace::new();
-    trace.of(&w).delete("", "k").await.unwrap_err();
+    trace.of(&env).delete("", "k").await.unwrap_err();
     let spans = trace.spans(&collector, 2).await;
     assert_eq!(spans[0].attribute("error.type"), "access-denied");
     assert_eq!(spans[1].attribute("error.type"), "NOPERM");
@@ -53,7 +54,7 @@ async fn what_the_acl_forbids_is_noperm_for_the_command() {
 async fn a_redis_that_is_away_or_hangs_is_told_apart() {
     let collector = collector::start();
     let down = Redis::stopped();
-    let w = observed(&collector)
+    let env = observed(&collector)
         .config(&[
             ("BACKEND_RESPONSE_TIMEOUT_MS", "100"),
             ("BACKEND_RECONNECT_NUM_RETRIES", "0"),
@@ -61,13 +62,13 @@ async fn a_redis_that_is_away_or_hangs_is_told_apart() {
         .rpc_timeout_ms(Some(1_000))
         .start()
         .await;
-    w.link("c", "down", &[("URL", &down.url())]).await;
+    env.link("c", "down", &[("URL", &down.url())]).await;
     let [away, hung] = [Trace::new(), Trace::new()];
-    let client = away.client(&w.client, "c", "down");
+    let client = away.client(&env.client, "c", "down");
     client.get("", "k").await.unwrap_err();
-    w.redis.pause();
-    hung.of(&w).get("", "k").await.unwrap_err();
-    w.redis.resume();
+    env.redis.pause();
+    hung.of(&env).get("", "k").await.unwrap_err();
+    env.redis.resume();
     for (trace, kind) in [(away, "unreachable"), (hung, "timeout")] {
         for span in trace.spans(&collector, 2).await {
             assert!(span.failed, "{span:#?}");
@@ -80,21 +81,21 @@ async fn a_redis_that_is_away_or_hangs_is_told_apart() {
 #[tokio::test]
 async fn calls_that_ask_redis_nothing_are_a_failed_span_alone() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
+    let env = observed(&collector).start().await;
     let read_only = Link::new("c", "reads").config(&[
-        ("URL", &w.redis.url()),
+        ("URL", &env.redis.url()),
         ("READ_ONLY", "true"),
         ("BUCKET_LAYOUT", "prefix-all"),
     ]);
-    w.put_new(&read_only).await;
+    env.put_new(&read_only).await;
     let [nobody, denied, no_bucket, junk] = std::array::from_fn(|_| Trace::new());
-    let client = nobody.client(&w.client, "nobody", "none");
+    let client = nobody.client(&env.client, "nobody", "none");
     client.get("", "k").await.unwrap_err();
-    let client = denied.client(&w.client, "c", "reads");
+    let client = denied.client(&env.client, "c", "reads");
     client.set("", "k", "v").await.unwrap_err();
-    let client = no_bucket.client(&w.client, "c", "reads");
+    let client = no_bucket.client(&env.client, "c", "reads");
     client.get("a:b", "k").await.unwrap_err();
-    let client = junk.of(&w);
+    let client = junk.of(&env);
     let answer: Result<(), _> = client.ask("store", "get", vec![0, 1, b'k', b'k']).await;
     answer.unwrap_err();
     for (trace, kind) in [

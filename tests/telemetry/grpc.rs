@@ -20,13 +20,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use test_support::collector::{Collector, Taken};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use wasmcloud_provider_sdk::core::otel::OtelProtocol;
 
-use crate::collector::{Collector, Taken};
 use crate::observed::{Trace, observed};
 
 /// Takes exports as a collector does.
@@ -91,7 +91,7 @@ async fn all_signals_are_exported_over_grpc_to_the_last() {
         url: String::new(),
         taken,
     };
-    let mut w = observed(&collector)
+    let mut env = observed(&collector)
         .data(move |data| {
             data.otel_config.protocol = OtelProtocol::Grpc;
             data.otel_config.traces_endpoint = traces;
@@ -101,11 +101,11 @@ async fn all_signals_are_exported_over_grpc_to_the_last() {
         .start()
         .await;
     let [soon, last] = [Trace::new(), Trace::new()];
-    soon.of(&w).set("", "k", "v").await.unwrap();
+    soon.of(&env).set("", "k", "v").await.unwrap();
     soon.spans(&collector, 2).await;
-    last.of(&w).get("", "k").await.unwrap();
-    assert!(w.host.shutdown().await.is_some());
-    assert!(w.provider.end().await.success());
+    last.of(&env).get("", "k").await.unwrap();
+    assert!(env.host.shutdown().await.is_some());
+    assert!(env.provider.end().await.success());
     assert_eq!(collector.trace(&last.id).len(), 2);
     let gets = [("db.operation.name", "GET")];
     assert_eq!(collector.sum("db.client.operation.duration", &gets), 1.0);

@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
+use test_support::collector;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use crate::collector;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::observed::{SOON, Trace, observed};
 
 #[tokio::test]
 async fn structured_logs_are_one_json_object_a_line() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(|data| data.structured_logging = true)
         .start()
         .await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    w.put_new(&wrong).await;
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
-    let log = w.provider.log();
+    env.put_new(&wrong).await;
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
+    let log = env.provider.log();
     let lines: Vec<Value> = log
         .iter()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
@@ -42,17 +42,17 @@ async fn structured_logs_are_one_json_object_a_line() {
 
 #[tokio::test]
 async fn lines_have_no_colours_where_nobody_watches_and_the_level_holds() {
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Error))
         .start()
         .await;
     let down = Redis::stopped();
-    w.link("c", "down", &[("URL", &down.url())]).await;
+    env.link("c", "down", &[("URL", &down.url())]).await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    w.put_new(&wrong).await;
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
-    let log = w.provider.log();
+    env.put_new(&wrong).await;
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
+    let log = env.provider.log();
     assert_eq!(log.len(), 1, "{log:#?}");
     assert!(log[0].contains("ERROR") && !log[0].contains('\u{1b}'));
 }
@@ -60,11 +60,11 @@ async fn lines_have_no_colours_where_nobody_watches_and_the_level_holds() {
 #[tokio::test]
 async fn exported_logs_have_the_fields_of_the_lines() {
     let collector = collector::start();
-    let mut w = observed(&collector).start().await;
+    let mut env = observed(&collector).start().await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    w.put_new(&wrong).await;
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
+    env.put_new(&wrong).await;
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
     let texts = collector.log_texts();
     assert!(texts.iter().any(|text| text == "the link cannot work"));
     // The fields are attributes.
@@ -76,11 +76,11 @@ async fn exported_logs_have_the_fields_of_the_lines() {
 #[tokio::test]
 async fn a_line_about_a_call_belongs_to_its_trace() {
     let collector = collector::start();
-    let mut w = observed(&collector).start().await;
+    let mut env = observed(&collector).start().await;
     let trace = Trace::new();
-    trace.of(&w).set("named", "k", "v").await.unwrap();
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
+    trace.of(&env).set("named", "k", "v").await.unwrap();
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
     let logs = collector.logs();
     let about_bucket = logs.iter().find(|(text, _)| text.contains("BUCKET_LAYOUT"));
     assert_eq!(about_bucket.expect("it is exported").1, trace.id);
@@ -98,7 +98,7 @@ async fn a_collector_that_fails_is_told_of_and_not_again_and_again() {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let mut w = World::builder()
+    let mut env = TestEnv::builder()
         .provider_config(&SOON)
         .data(move |data| {
             data.otel_config.enable_metrics = Some(true);
@@ -110,9 +110,11 @@ async fn a_collector_that_fails_is_told_of_and_not_again_and_again() {
         attempts.load(Ordering::Relaxed) >= 10
     })
     .await;
-    w.provider.logged(&["Failed to export metrics"]).await;
+    env.provider.logged(&["Failed to export metrics"]).await;
     assert_eq!(
-        w.provider.count_logged(&["Failed to export metrics"]).await,
+        env.provider
+            .count_logged(&["Failed to export metrics"])
+            .await,
         1
     );
 }

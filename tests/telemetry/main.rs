@@ -5,13 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "tests/reliability uses more of it")]
-mod collector;
-#[allow(dead_code, reason = "tests/provider uses more of it")]
-#[path = "../provider/common/mod.rs"]
-mod common;
 mod observed;
-mod signals;
 
 mod ending; // what is exported at the end, and when nothing is to be
 mod errors; // failures are in traces and metrics, and say no more than their kind

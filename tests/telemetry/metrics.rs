@@ -2,12 +2,12 @@
 //! changes that were delivered and lost.
 
 use rustix::process::Signal;
+use test_support::collector::{self, Collector};
+use test_support::component::Manner;
+use test_support::host::Link;
+use test_support::redis::Redis;
+use test_support::wait::{eventually, eventually_eq};
 
-use crate::collector::{self, Collector};
-use crate::common::component::Manner;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
-use crate::common::wait::{eventually, eventually_eq};
 use crate::observed::observed;
 
 const CALLS: &str = "rpc.server.call.duration";
@@ -28,8 +28,8 @@ fn counted(collector: &Collector, function: &str, command: &str) -> (f64, f64) {
 #[tokio::test]
 async fn calls_and_commands_are_counted_one_by_one() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
-    let c = &w.client;
+    let env = observed(&collector).start().await;
+    let c = &env.client;
     for number in 0..7 {
         c.set("", &number.to_string(), "v").await.unwrap();
     }
@@ -57,7 +57,7 @@ async fn calls_and_commands_are_counted_one_by_one() {
         })
         .await;
     }
-    let port = w.redis.port().to_string();
+    let port = env.redis.port().to_string();
     let of_server = [("server.address", "127.0.0.1"), ("server.port", &*port)];
     assert_eq!(
         collector.sum(COMMANDS, &of_server),
@@ -79,16 +79,16 @@ async fn calls_and_commands_are_counted_one_by_one() {
 #[tokio::test]
 async fn reads_from_memory_are_counted() {
     let collector = collector::start();
-    let w = observed(&collector)
+    let env = observed(&collector)
         .config(&[("CACHE_MAX_ENTRIES", "4"), ("CACHE_TTL_MS", "3600000")])
         .start()
         .await;
-    let c = &w.client;
+    let c = &env.client;
     c.set("", "k", "v").await.unwrap();
     for _ in 0..5 {
         c.get("", "k").await.unwrap();
     }
-    c.set("", "k", "w").await.unwrap();
+    c.set("", "k", "env").await.unwrap();
     for missing in ["a", "b", "c", "d", "e"] {
         c.get("", missing).await.unwrap();
     }
@@ -111,21 +111,21 @@ async fn reads_from_memory_are_counted() {
 #[tokio::test]
 async fn calls_in_flight_are_those_that_are_not_answered_yet() {
     let collector = collector::start();
-    let w = observed(&collector)
+    let env = observed(&collector)
         .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "60000")])
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
     let in_flight = async || collector.sum("kvredis.calls.in_flight", &[]);
-    w.redis.pause();
+    env.redis.pause();
     let calls: Vec<_> = (0..9)
         .map(|_| {
-            let client = w.client.clone();
+            let client = env.client.clone();
             tokio::spawn(async move { client.get("", "k").await })
         })
         .collect();
     eventually_eq("the calls are in flight", 9.0, in_flight).await;
-    w.redis.resume();
+    env.redis.resume();
     for call in calls {
         call.await.unwrap().unwrap();
     }
@@ -139,8 +139,8 @@ async fn calls_in_flight_are_those_that_are_not_answered_yet() {
 #[tokio::test]
 async fn connections_are_up_until_the_last_link_is_gone() {
     let collector = collector::start();
-    let mut w = observed(&collector).start().await;
-    let port = w.redis.port().to_string();
+    let mut env = observed(&collector).start().await;
+    let port = env.redis.port().to_string();
     let of = |of_use: &'static str| {
         let (collector, port) = (&collector, &port);
         move |metric: &str| {
@@ -156,28 +156,28 @@ async fn connections_are_up_until_the_last_link_is_gone() {
     })
     .await;
 
-    w.redis.stop();
+    env.redis.stop();
     eventually_eq("it is lost", 0.0, async || commands("up")).await;
-    w.redis.restart().await;
+    env.redis.restart().await;
     eventually_eq("it is back", (1.0, 1.0), async || {
         (commands("up"), commands("reconnects"))
     })
     .await;
 
-    let () = w
+    let () = env
         .redis
         .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
-    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     let notifications = of("notifications");
     eventually_eq("a watching link has two", (2.0, 1.0), async || {
         (commands("up"), notifications("up"))
     })
     .await;
 
-    w.host.delete_watch("watcher", "default").await;
-    w.host.delete("counter", "default").await;
-    w.no_connections().await;
+    env.host.delete_watch("watcher", "default").await;
+    env.host.delete("counter", "default").await;
+    env.no_connections().await;
     eventually_eq("none is up", (0.0, 0.0), async || {
         (commands("up"), notifications("up"))
     })
@@ -188,13 +188,13 @@ async fn connections_are_up_until_the_last_link_is_gone() {
 #[tokio::test]
 async fn a_connection_that_has_never_been_up_is_counted_as_none() {
     let collector = collector::start();
-    let w = observed(&collector).redis(Redis::stopped()).start().await;
-    let config = [("URL", w.redis.url()), ("WATCH", "SET@k".to_owned())];
+    let env = observed(&collector).redis(Redis::stopped()).start().await;
+    let config = [("URL", env.redis.url()), ("WATCH", "SET@k".to_owned())];
     let config = config.each_ref().map(|(name, text)| (*name, text.as_str()));
-    w.host
+    env.host
         .put_watch(&Link::new("watcher", "default").config(&config))
         .await;
-    let port = w.redis.port().to_string();
+    let port = env.redis.port().to_string();
     for of_use in ["commands", "notifications"] {
         eventually_eq("there is a series", Some(0.0), async || {
             let mut points = collector.points().into_iter();
@@ -215,11 +215,11 @@ async fn a_connection_that_has_never_been_up_is_counted_as_none() {
 #[tokio::test]
 async fn deliveries_and_losses_are_counted() {
     let collector = collector::start();
-    let mut w = observed(&collector).start().await;
+    let mut env = observed(&collector).start().await;
     let notify = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
-    let () = w.redis.ask(&notify).await;
-    let component = w.component("watcher").await;
-    w.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
+    let () = env.redis.ask(&notify).await;
+    let component = env.component("watcher").await;
+    env.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
         .await;
     // Only what was nothing can be seen to increase.
     let zeros = async |metric: &str| {
@@ -235,9 +235,12 @@ async fn deliveries_and_losses_are_counted() {
     })
     .await;
     for number in 0..4 {
-        w.client.set("", &format!("k{number}"), "v").await.unwrap();
+        env.client
+            .set("", &format!("k{number}"), "v")
+            .await
+            .unwrap();
     }
-    w.client.delete("", "k0").await.unwrap();
+    env.client.delete("", "k0").await.unwrap();
     let delivered = async || collector.sum("kvredis.watch.deliveries", &[]);
     eventually_eq("all changes are delivered", 5.0, delivered).await;
     assert_eq!(component.count(), 5);
@@ -260,18 +263,18 @@ async fn deliveries_and_losses_are_counted() {
     assert_eq!(collector.sum("kvredis.watch.losses", &[]), 0.0);
 
     let not_utf8 = ::redis::cmd("SET").arg(b"k\xff").arg("v").take();
-    let () = w.redis.run(&not_utf8).await;
+    let () = env.redis.run(&not_utf8).await;
     eventually_eq("a key without a name is lost", 1.0, async || {
         lost("unnameable")
     })
     .await;
     component.behave(Manner::Deaf);
-    w.client.set("", "k9", "v").await.unwrap();
+    env.client.set("", "k9", "v").await.unwrap();
     eventually_eq("a call that nobody takes is lost", 1.0, async || {
         lost("failed")
     })
     .await;
-    w.redis.restart().await;
+    env.redis.restart().await;
     eventually_eq("an interruption is counted", 1.0, async || {
         lost("interrupted")
     })
@@ -282,7 +285,7 @@ async fn deliveries_and_losses_are_counted() {
 #[tokio::test]
 async fn the_process_says_what_it_takes() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
+    let env = observed(&collector).start().await;
     eventually("the process has metrics", async || {
         collector.sum("process.uptime", &[]) > 0.0
             && collector.sum("process.memory.usage", &[]) > 1e6
@@ -294,6 +297,6 @@ async fn the_process_says_what_it_takes() {
     let resource = collector.resource();
     assert_eq!(resource["service.name"], "kvredis");
     assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(resource["service.instance.id"], w.host.data().instance_id);
-    w.provider.signal(Signal::TERM);
+    assert_eq!(resource["service.instance.id"], env.host.data().instance_id);
+    env.provider.signal(Signal::TERM);
 }

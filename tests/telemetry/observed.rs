@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::HeaderMap;
+use test_support::client::Client;
+use test_support::collector::Collector;
+use test_support::collector::signals::Span;
+use test_support::test_env::{COMPONENT, TestEnv, TestEnvBuilder};
+use test_support::wait::eventually_some;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
-
-use crate::collector::Collector;
-use crate::common::client::Client;
-use crate::common::wait::eventually_some;
-use crate::common::world::{Builder, COMPONENT, World};
-use crate::signals::Span;
 
 /// Exports come soon after what they are about.
 pub const SOON: [(&str, &str); 2] = [
@@ -28,9 +27,9 @@ pub fn to(collector: &Collector) -> OtelConfig {
 }
 
 /// A world whose provider exports to this collector.
-pub fn observed(collector: &Collector) -> Builder {
+pub fn observed(collector: &Collector) -> TestEnvBuilder {
     let config = to(collector);
-    World::builder()
+    TestEnv::builder()
         .provider_config(&SOON)
         .data(move |data| data.otel_config = config)
 }
@@ -64,7 +63,7 @@ impl Trace {
     }
 
     /// The client of a world's first component within this trace.
-    pub fn of(&self, world: &World) -> Client {
+    pub fn of(&self, world: &TestEnv) -> Client {
         self.client(&world.client, COMPONENT, "default")
     }
 

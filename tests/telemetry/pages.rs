@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use test_support::collector::{self, Collector};
+use test_support::component::{Component, Manner};
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, eventually_eq};
 
-use crate::collector::{self, Collector};
-use crate::common::component::{Component, Manner};
-use crate::common::wait::{eventually, eventually_eq};
-use crate::common::world::World;
 use crate::observed::observed;
 
 /// The cells of a table's rows that begin with a name in backquotes, below a heading.
@@ -47,33 +47,33 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// A world with a link of this configuration, and a component that is told of `k`.
-async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (World, Component) {
-    let w = observed(collector).config(config).start().await;
-    let () = w
+async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (TestEnv, Component) {
+    let env = observed(collector).config(config).start().await;
+    let () = env
         .redis
         .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
-    let component = w.component("watcher").await;
-    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
-    (w, component)
+    let component = env.component("watcher").await;
+    env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    (env, component)
 }
 
 #[tokio::test]
 async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
     let collector = collector::start();
     let config = [("BACKEND_RESPONSE_TIMEOUT_MS", "500")];
-    let (mut w, component) = watched(&collector, &config).await;
-    w.client.set("", "k", "v").await.unwrap();
+    let (mut env, component) = watched(&collector, &config).await;
+    env.client.set("", "k", "v").await.unwrap();
     component.told_of("k").await;
     component.behave(Manner::Deaf);
-    w.client.set("", "k", "w").await.unwrap();
-    let () = w.redis.ask(&["RPUSH", "list", "v"]).await;
-    w.client.get("", "list").await.unwrap_err();
+    env.client.set("", "k", "env").await.unwrap();
+    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
+    env.client.get("", "list").await.unwrap_err();
     eventually("a loss is exported", async || {
         collector.sum("kvredis.watch.losses", &[]) > 0.0
     })
     .await;
-    w.redis.restart().await;
+    env.redis.restart().await;
 
     let mut listed = BTreeMap::new();
     for row in rows("docs/telemetry.md", "Metrics") {
@@ -101,16 +101,16 @@ async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
 #[tokio::test]
 async fn the_page_lists_the_attributes_of_spans() {
     let collector = collector::start();
-    let (w, component) = watched(&collector, &[("TTL_MS", "60000")]).await;
-    w.client
+    let (env, component) = watched(&collector, &[("TTL_MS", "60000")]).await;
+    env.client
         .set_many("", &[("k", "1"), ("l", "2")])
         .await
         .unwrap();
     component.told_of("k").await;
-    let () = w.redis.ask(&["RPUSH", "list", "v"]).await;
-    w.client.get("", "list").await.unwrap_err();
+    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
+    env.client.get("", "list").await.unwrap_err();
     component.behave(Manner::Deaf);
-    w.client.set("", "k", "3").await.unwrap();
+    env.client.set("", "k", "3").await.unwrap();
     let mut listed = BTreeMap::new();
     for row in rows("docs/telemetry.md", "Spans") {
         // The other table there is of kinds of failures.

@@ -1,11 +1,11 @@
 //! No key, no bucket, no value and no password in anything exported, whatever goes wrong. (All ways
 //! of going wrong, and the log, are in tests/reliability/leaks.rs.)
 
+use test_support::collector;
+use test_support::host::Link;
+use test_support::redis::Redis;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use crate::collector;
-use crate::common::host::Link;
-use crate::common::redis::Redis;
 use crate::observed::observed;
 
 const PASSWORD: &str = "hunter2-the-password";
@@ -18,7 +18,7 @@ async fn names_and_data_stay_here() {
     let collector = collector::start();
     let redis = Redis::with_password(PASSWORD).await;
     let url = redis.url();
-    let mut w = observed(&collector)
+    let mut env = observed(&collector)
         .redis(redis)
         .unlinked()
         .data(|data| {
@@ -32,8 +32,8 @@ async fn names_and_data_stay_here() {
     let wrong = Link::new("c", "wrong")
         .config(&[("URL", &url)])
         .secrets(&[("PASSWORD", "hunter2-the-other-one")]);
-    let c = w.put_new(&works).await;
-    let refused = w.put_new(&wrong).await;
+    let c = env.put_new(&works).await;
+    let refused = env.put_new(&wrong).await;
     let list = format!("{KEY}-list");
     for bucket in ["", BUCKET] {
         c.set(bucket, KEY, VALUE).await.unwrap();
@@ -47,22 +47,22 @@ async fn names_and_data_stay_here() {
         refused.get(bucket, KEY).await.unwrap_err();
         c.get(&format!("{BUCKET}:x"), KEY).await.unwrap_err();
     }
-    let () = w
+    let () = env
         .redis
         .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
-    let component = w.component("watcher").await;
+    let component = env.component("watcher").await;
     let watch = Link::new("watcher", "default")
         .config(&[("WATCH", &format!("SET@{KEY}"))])
         .secrets(&[("URL", &with_password)]);
-    w.host.put_watch(&watch).await;
-    w.watching("watcher", "default", 1).await;
+    env.host.put_watch(&watch).await;
+    env.watching("watcher", "default", 1).await;
     c.set("", KEY, VALUE).await.unwrap();
     component.told_of(KEY).await;
-    let () = w.redis.ask(&["RPUSH", &list, VALUE]).await;
+    let () = env.redis.ask(&["RPUSH", &list, VALUE]).await;
     c.get("", &list).await.unwrap_err();
-    assert!(w.host.shutdown().await.is_some());
-    w.provider.end().await;
+    assert!(env.host.shutdown().await.is_some());
+    env.provider.end().await;
 
     assert!(collector.holds("wrpc:keyvalue/store/list-keys"));
     assert!(collector.holds("db.client.operation.duration"));

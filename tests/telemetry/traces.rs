@@ -1,12 +1,12 @@
 //! A component's trace goes on through the provider: the call, and what Redis was asked for it.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use test_support::collector;
+use test_support::collector::signals::Attributes;
+use test_support::test_env::COMPONENT;
+use test_support::wait::{eventually, eventually_some};
 
-use crate::collector;
-use crate::common::wait::{eventually, eventually_some};
-use crate::common::world::COMPONENT;
 use crate::observed::{Trace, observed};
-use crate::signals::Attributes;
 
 fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     pairs
@@ -18,10 +18,10 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
 #[tokio::test]
 async fn a_call_and_its_command_are_in_the_components_trace() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
-    let port = w.redis.port().to_string();
+    let env = observed(&collector).start().await;
+    let port = env.redis.port().to_string();
     let trace = Trace::new();
-    trace.of(&w).set("", "k", "v").await.unwrap();
+    trace.of(&env).set("", "k", "v").await.unwrap();
     let spans = trace.spans(&collector, 2).await;
     let [call, command] = spans.as_slice() else {
         panic!("{spans:#?}")
@@ -55,14 +55,14 @@ async fn a_call_and_its_command_are_in_the_components_trace() {
 #[tokio::test]
 async fn every_function_is_a_span_with_the_commands_that_it_needs() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
-    w.client.set("", "n", "1").await.unwrap();
+    let env = observed(&collector).start().await;
+    env.client.set("", "n", "1").await.unwrap();
     // Redis knows the script from here on.
-    w.client.increment("", "n", 1).await.unwrap();
+    env.client.increment("", "n", 1).await.unwrap();
     let mut expected = Vec::new();
     let mut call = |method: &'static str, command: &'static str| {
         let trace = Trace::new();
-        let client = trace.of(&w);
+        let client = trace.of(&env);
         expected.push((trace, method, command));
         client
     };
@@ -98,10 +98,10 @@ async fn every_function_is_a_span_with_the_commands_that_it_needs() {
 async fn a_transaction_says_how_many_commands_it_has() {
     let collector = collector::start();
     let config = [("TTL_MS", "60000")];
-    let w = observed(&collector).config(&config).start().await;
+    let env = observed(&collector).config(&config).start().await;
     let trace = Trace::new();
     let pairs = [("a", "1"), ("b", "2"), ("c", "3")];
-    trace.of(&w).set_many("", &pairs).await.unwrap();
+    trace.of(&env).set_many("", &pairs).await.unwrap();
     let spans = trace.spans(&collector, 2).await;
     assert_eq!(spans[1].attribute("db.operation.name"), "MULTI SET");
     assert_eq!(spans[1].attribute("db.operation.batch.size"), "3");
@@ -110,12 +110,12 @@ async fn a_transaction_says_how_many_commands_it_has() {
 #[tokio::test]
 async fn the_database_and_a_socket_are_named() {
     let collector = collector::start();
-    let w = observed(&collector).unlinked().start().await;
-    let socket = w.redis.socket();
+    let env = observed(&collector).unlinked().start().await;
+    let socket = env.redis.socket();
     let url = format!("redis+unix://{}?db=3", socket.display());
-    w.link("c", "socket", &[("URL", &url)]).await;
+    env.link("c", "socket", &[("URL", &url)]).await;
     let trace = Trace::new();
-    let client = trace.client(&w.client, "c", "socket");
+    let client = trace.client(&env.client, "c", "socket");
     client.get("", "k").await.unwrap();
     let spans = trace.spans(&collector, 2).await;
     assert_eq!(spans[1].name, "GET");
@@ -130,8 +130,8 @@ async fn the_database_and_a_socket_are_named() {
 #[tokio::test]
 async fn a_call_without_a_trace_begins_one() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
-    w.client.get("", "k").await.unwrap();
+    let env = observed(&collector).start().await;
+    env.client.get("", "k").await.unwrap();
     let command = eventually_some("the command is exported", async || {
         let mut spans = collector.spans().into_iter();
         spans.find(|span| span.attribute("db.operation.name") == "GET")
@@ -150,14 +150,14 @@ async fn a_call_without_a_trace_begins_one() {
 #[tokio::test]
 async fn what_is_not_sampled_is_not_exported() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
+    let env = observed(&collector).start().await;
     let [not, sampled] = [Trace::new(), Trace::new()];
     let header = format!("00-{}-{}-00", not.id, not.span);
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("source-id", COMPONENT);
     headers.insert("traceparent", header);
-    w.client.headers(headers).get("", "k").await.unwrap();
-    sampled.of(&w).get("", "k").await.unwrap();
+    env.client.headers(headers).get("", "k").await.unwrap();
+    sampled.of(&env).get("", "k").await.unwrap();
     sampled.spans(&collector, 2).await;
     assert!(collector.trace(&not.id).is_empty());
 }
@@ -165,12 +165,12 @@ async fn what_is_not_sampled_is_not_exported() {
 #[tokio::test]
 async fn a_component_that_watches_is_called_within_a_trace() {
     let collector = collector::start();
-    let w = observed(&collector).start().await;
+    let env = observed(&collector).start().await;
     let arguments = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
-    let () = w.redis.ask(&arguments).await;
-    let component = w.component("watcher").await;
-    w.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
-    w.client.set("", "k", "v").await.unwrap();
+    let () = env.redis.ask(&arguments).await;
+    let component = env.component("watcher").await;
+    env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
+    env.client.set("", "k", "v").await.unwrap();
     let told = component.told_of("k").await;
     let header = told.headers.get("traceparent").expect("a trace goes along");
     let fields: Vec<&str> = header.as_str().split('-').collect();
@@ -197,12 +197,12 @@ async fn traces_do_not_depend_on_the_level_of_the_log() {
     use wasmcloud_provider_sdk::core::logging::Level;
 
     let collector = collector::start();
-    let w = observed(&collector)
+    let env = observed(&collector)
         .data(|data| data.log_level = Some(Level::Error))
         .start()
         .await;
     let trace = Trace::new();
-    trace.of(&w).get("", "k").await.unwrap();
+    trace.of(&env).get("", "k").await.unwrap();
     trace.spans(&collector, 2).await;
     eventually("metrics are exported, too", async || {
         !collector.points().is_empty()

@@ -4,33 +4,33 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_support::client::{Client, Error, other};
+use test_support::cluster_servers::ClusterServers;
+use test_support::host::Link;
+use test_support::ports;
+use test_support::server::Server;
+use test_support::test_env::TestEnv;
+use test_support::wait::{eventually, eventually_some};
 use tokio::time::Instant;
 
-use crate::cluster_servers::ClusterServers;
-use crate::common::client::{Client, Error, other};
-use crate::common::host::Link;
-use crate::common::ports;
-use crate::common::wait::{eventually, eventually_some};
-use crate::common::world::World;
 use crate::load::Load;
-use crate::server::Server;
 use crate::whole_suite::whole_suite;
 
-async fn link(w: &World, config: &[(&str, &str)]) -> Client {
-    w.put_new(&Link::new("c", "default").config(config)).await
+async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
+    env.put_new(&Link::new("c", "default").config(config)).await
 }
 
-async fn world() -> World {
-    World::builder().unlinked().start().await
+async fn world() -> TestEnv {
+    TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
 async fn every_function_works() {
     let cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url())]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url())]).await;
     whole_suite(&client).await;
-    w.unlink("c", "default").await;
+    env.unlink("c", "default").await;
     for node in &cluster.nodes {
         eventually("no connection is left", async || {
             let clients: String = node.ask(&["CLIENT", "LIST"]).await.unwrap();
@@ -43,8 +43,8 @@ async fn every_function_works() {
 #[tokio::test]
 async fn batches_with_a_time_to_live_work_too() {
     let cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url()), ("TTL_MS", "600000")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url()), ("TTL_MS", "600000")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
     let pairs: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &b"v"[..])).collect();
     client.set_many("", &pairs).await.unwrap();
@@ -68,10 +68,10 @@ async fn batches_with_a_time_to_live_work_too() {
 #[tokio::test]
 async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
     let cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
+    let env = world().await;
     let url = cluster.url();
     let limits = [("MAX_IN_FLIGHT", "4"), ("MAX_WAITING", "0")];
-    let client = link(&w, &[&[("URL", &*url)], &limits[..]].concat()).await;
+    let client = link(&env, &[&[("URL", &*url)], &limits[..]].concat()).await;
     eventually("every node is connected to", async || {
         let mut connected = 0;
         for node in &cluster.nodes {
@@ -99,8 +99,8 @@ async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
 #[tokio::test]
 async fn a_listing_is_complete_over_all_nodes() {
     let cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url()), ("SCAN_COUNT", "20")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url()), ("SCAN_COUNT", "20")]).await;
     let keys: BTreeSet<String> = (0..500).map(|n| format!("key-{n}")).collect();
     let pairs: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &b"v"[..])).collect();
     client.set_many("", &pairs).await.unwrap();
@@ -119,10 +119,10 @@ async fn a_listing_is_complete_over_all_nodes() {
 #[tokio::test]
 async fn slots_move_under_load_without_an_error() {
     let mut cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
+    let env = world().await;
     // A node writes down each slot that moves, and answers nobody until the disk has it.
     let slow_disk = ("BACKEND_RESPONSE_TIMEOUT_MS", "8000");
-    let client = link(&w, &[("URL", &cluster.url()), slow_disk]).await;
+    let client = link(&env, &[("URL", &cluster.url()), slow_disk]).await;
     let load = Load::start(&client, 16);
     eventually("calls are made", async || load.calls() > 500).await;
     let new = cluster.meet().await;
@@ -144,8 +144,8 @@ async fn slots_move_under_load_without_an_error() {
 #[tokio::test]
 async fn a_primary_killed_under_load_is_followed_by_its_replica() {
     let mut cluster = ClusterServers::start(1, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url())]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url())]).await;
     client.set("", "foo", b"before").await.unwrap();
     let load = Load::start(&client, 16);
     eventually("calls are made", async || load.calls() > 500).await;
@@ -184,8 +184,8 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
 #[tokio::test]
 async fn reads_go_to_replicas_where_that_is_wanted() {
     let cluster = ClusterServers::start(1, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     client.set("", "foo", b"v").await.unwrap();
     let reads_on_replicas = async || {
         let mut reads = 0;
@@ -210,8 +210,8 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 #[tokio::test]
 async fn replicas_that_cannot_answer_fail_no_read() {
     let cluster = ClusterServers::start(1, &["--replica-serve-stale-data", "no"]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "v")).collect();
@@ -255,26 +255,26 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
             .await
             .unwrap();
     }
-    let w = world().await;
+    let env = world().await;
     let url = |password: &str| cluster.url().replace("//", &format!("//app:{password}@"));
-    let client = link(&w, &[("URL", &url("wrong"))]).await;
+    let client = link(&env, &[("URL", &url("wrong"))]).await;
     let asked = Instant::now();
     let error = other(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     // Far less than the call's time: nobody waits for a password to become right.
     assert!(asked.elapsed() < Duration::from_secs(5));
-    w.unlink("c", "default").await;
-    let client = link(&w, &[("URL", &url("right"))]).await;
+    env.unlink("c", "default").await;
+    let client = link(&env, &[("URL", &url("right"))]).await;
     client.set("", "k", b"v").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_server_that_is_no_cluster_is_said_so_at_once() {
     let single = Server::start(&[]).await;
-    let mut w = world().await;
+    let mut env = world().await;
     let url = single.url().replace("redis:", "redis-cluster:");
     let put = Instant::now();
-    let client = link(&w, &[("URL", &url)]).await;
+    let client = link(&env, &[("URL", &url)]).await;
     let refusal = "cluster support disabled";
     // The first ones may come before the server has been asked.
     eventually("calls answer at once", async || {
@@ -288,7 +288,7 @@ async fn a_server_that_is_no_cluster_is_said_so_at_once() {
     })
     .await;
     let message = eventually_some("the provider is unhealthy", async || {
-        w.host.health().await.unwrap().message
+        env.host.health().await.unwrap().message
     })
     .await;
     assert!(message.contains(refusal), "{message}");
@@ -297,7 +297,7 @@ async fn a_server_that_is_no_cluster_is_said_so_at_once() {
         after >= Duration::from_secs(10),
         "unhealthy after {after:?} already"
     );
-    let lines = w.provider.count_logged(&["WARN", refusal]).await;
+    let lines = env.provider.count_logged(&["WARN", refusal]).await;
     assert_eq!(lines, 1, "it is not said at each attempt");
 }
 
@@ -309,9 +309,9 @@ async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
         let words = [&["ACL", "SETUSER", "app"], &rules[..]].concat();
         let _: String = node.ask(&words).await.unwrap();
     }
-    let w = world().await;
+    let env = world().await;
     let url = cluster.url().replace("//", "//app:pw@");
-    let client = link(&w, &[("URL", &url)]).await;
+    let client = link(&env, &[("URL", &url)]).await;
     let asked = Instant::now();
     let error = other(client.get("", "k").await);
     assert!(
@@ -333,8 +333,8 @@ async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
 #[tokio::test]
 async fn calls_that_wait_for_the_first_map_are_limited() {
     let nobody = format!("redis-cluster://127.0.0.1:{}", ports::free());
-    let w = world().await;
-    let client = link(&w, &[("URL", &nobody), ("MAX_WAITING", "2")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &nobody), ("MAX_WAITING", "2")]).await;
     let answers = join_all((0..10).map(|_| client.get("", "k"))).await;
     let refused = answers
         .into_iter()
@@ -345,8 +345,8 @@ async fn calls_that_wait_for_the_first_map_are_limited() {
 #[tokio::test]
 async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
     let cluster = ClusterServers::start(0, &[]).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.nodes[0].url())]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.nodes[0].url())]).await;
     // `foo` is on the third node.
     let error = other(client.get("", "foo").await);
     assert!(error.contains("redis-cluster://"), "{error}");
@@ -356,8 +356,8 @@ async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
 async fn a_batch_of_which_a_part_fails_is_an_error() {
     let part = &["--cluster-require-full-coverage", "no"];
     let mut cluster = ClusterServers::start(0, part).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &cluster.url())]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &cluster.url())]).await;
     // `foo` is on the third node, `bar` on the first.
     client
         .set_many("", &[("foo", "1"), ("bar", "2")])

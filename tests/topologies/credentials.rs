@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use tempfile::TempDir;
+use test_support::client::{Client, other};
+use test_support::host::Link;
+use test_support::server::Server;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 
-use crate::common::client::{Client, other};
-use crate::common::host::Link;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::load::Load;
-use crate::server::Server;
 use crate::whole_suite::whole_suite;
 
 /// What docs/topologies.md says that a user needs. `+ping` and the names are for watching over the
@@ -49,8 +49,8 @@ const COMMANDS: &[&str] = &[
     "pexpire",
 ];
 
-async fn link(w: &World, config: &[(&str, &str)]) -> Client {
-    w.put_new(&Link::new("u", "default").config(config)).await
+async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
+    env.put_new(&Link::new("u", "default").config(config)).await
 }
 
 async fn set_user(server: &Server, rules: &str) {
@@ -63,13 +63,13 @@ async fn set_user(server: &Server, rules: &str) {
 async fn the_rights_that_the_documentation_names_are_enough() {
     let redis = Server::start(&[]).await;
     set_user(&redis, &format!("on >pw {RIGHTS}")).await;
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app:pw@");
-    let client = link(&w, &[("URL", &url)]).await;
+    let client = link(&env, &[("URL", &url)]).await;
     whole_suite(&client).await;
-    w.unlink("u", "default").await;
+    env.unlink("u", "default").await;
     let client = link(
-        &w,
+        &env,
         &[("URL", &url), ("TTL_MS", "60000"), ("PREFIX", "ttl/")],
     )
     .await;
@@ -98,9 +98,9 @@ async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count()
     let redis = Server::start(&[]).await;
     set_user(&redis, "on >pw ~* +ping +eval +evalsha +incrby").await;
     let _: String = redis.ask(&["SET", "debt", "-10"]).await.unwrap();
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app:pw@");
-    let client = link(&w, &[("URL", &url)]).await;
+    let client = link(&env, &[("URL", &url)]).await;
     for delta in [0, 3] {
         let error = other(client.increment("", "debt", delta).await);
         assert!(error.contains("negative"), "{error}");
@@ -113,12 +113,12 @@ async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count()
 async fn only_commands_of_the_list_are_sent() {
     let redis = Server::start(&[]).await;
     let before = commands(&redis).await;
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     for config in [&[][..], &[("TTL_MS", "60000"), ("PREFIX", "ttl/")]] {
         let url = format!("{}/2", redis.url());
-        let client = link(&w, &[&[("URL", url.as_str())], config].concat()).await;
+        let client = link(&env, &[&[("URL", url.as_str())], config].concat()).await;
         whole_suite(&client).await;
-        w.unlink("u", "default").await;
+        env.unlink("u", "default").await;
     }
     let own = ["info", "ping"];
     for command in commands(&redis).await.difference(&before) {
@@ -146,10 +146,10 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "one\n").unwrap();
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app@");
     let path = file.to_str().unwrap();
-    let client = link(&w, &[("URL", &url), ("PASSWORD_FILE", path)]).await;
+    let client = link(&env, &[("URL", &url), ("PASSWORD_FILE", path)]).await;
     client.set("", "k", b"v").await.unwrap();
     let load = Load::start(&client, 8);
     let logins = async || {
@@ -172,8 +172,10 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
     eventually("calls go on", async || load.calls() > calls + 200).await;
     let outcome = load.end().await;
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors.first());
-    w.provider.logged(&["logged in with a new password"]).await;
-    let log = w.provider.log().join("\n");
+    env.provider
+        .logged(&["logged in with a new password"])
+        .await;
+    let log = env.provider.log().join("\n");
     assert!(
         !log.contains("two\"") && !log.contains(">two"),
         "the password is in the log"
@@ -187,10 +189,10 @@ async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() 
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "one").unwrap();
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app@");
     let client = link(
-        &w,
+        &env,
         &[("URL", &url), ("PASSWORD_FILE", file.to_str().unwrap())],
     )
     .await;
@@ -213,22 +215,26 @@ async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() 
 async fn a_password_file_that_is_not_there_or_empty_is_named() {
     let redis = Server::start(&[]).await;
     let folder = TempDir::new().unwrap();
-    let w = World::builder().unlinked().start().await;
+    let env = TestEnv::builder().unlinked().start().await;
     let missing = folder.path().join("missing");
     let empty = folder.path().join("empty");
     fs::write(&empty, "\n").unwrap();
     for (path, reason) in [(&missing, "no such file"), (&empty, "it is empty")] {
         let path = path.to_str().unwrap();
-        let client = link(&w, &[("URL", &redis.url()), ("PASSWORD_FILE", path)]).await;
+        let client = link(&env, &[("URL", &redis.url()), ("PASSWORD_FILE", path)]).await;
         let error = other(client.get("", "k").await).to_lowercase();
         assert!(
             error.contains("password_file") && error.contains(reason),
             "{error}"
         );
         assert!(error.contains(&path.to_lowercase()), "{error}");
-        w.unlink("u", "default").await;
+        env.unlink("u", "default").await;
     }
-    let client = link(&w, &[("URL", &redis.url()), ("PASSWORD_FILE", "relative")]).await;
+    let client = link(
+        &env,
+        &[("URL", &redis.url()), ("PASSWORD_FILE", "relative")],
+    )
+    .await;
     let error = other(client.get("", "k").await);
     assert!(
         error.contains("PASSWORD_FILE") && error.contains("an absolute path"),

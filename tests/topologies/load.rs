@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use test_support::client::{Client, Error};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-
-use crate::common::client::{Client, Error};
 
 /// Callers under way.
 pub struct Load {

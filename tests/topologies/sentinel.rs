@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
+use test_support::client::{Client, other};
+use test_support::host::Link;
+use test_support::sentinel_servers::SentinelServers;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 use tokio::time::Instant;
 
-use crate::common::client::{Client, other};
-use crate::common::host::Link;
-use crate::common::wait::eventually;
-use crate::common::world::World;
 use crate::load::Load;
-use crate::sentinel_servers::SentinelServers;
 use crate::whole_suite::whole_suite;
 
-async fn link(w: &World, config: &[(&str, &str)]) -> Client {
-    w.put_new(&Link::new("s", "default").config(config)).await
+async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
+    env.put_new(&Link::new("s", "default").config(config)).await
 }
 
-async fn world() -> World {
-    World::builder().unlinked().start().await
+async fn world() -> TestEnv {
+    TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
 async fn the_primary_is_found_and_followed() {
     let mut redis = SentinelServers::start().await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &redis.url(""))]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &redis.url(""))]).await;
     whole_suite(&client).await;
     assert_eq!(redis.primary().await, 0);
 
@@ -66,10 +66,14 @@ async fn the_primary_is_found_and_followed() {
 #[tokio::test]
 async fn a_demoted_primary_is_left_and_calls_go_on() {
     let redis = SentinelServers::start().await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &redis.url(""))]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &redis.url(""))]).await;
     client.set("", "k", b"1").await.unwrap();
-    let words = ["SENTINEL", "FAILOVER", crate::sentinel_servers::SERVICE];
+    let words = [
+        "SENTINEL",
+        "FAILOVER",
+        test_support::sentinel_servers::SERVICE,
+    ];
     eventually("a failover begins", async || {
         redis.sentinels[0].ask::<String>(&words).await.is_ok()
     })
@@ -104,15 +108,15 @@ async fn sentinels_and_servers_have_their_own_credentials() {
         Some("watcher"),
     )
     .await;
-    let w = world().await;
+    let env = world().await;
     let url = |password: &str, sentinels: &str| {
         let url = redis.url(&format!(":{password}@"));
         format!("{url}&sentinelPassword={sentinels}")
     };
-    let client = link(&w, &[("URL", &url("secret", "watcher"))]).await;
+    let client = link(&env, &[("URL", &url("secret", "watcher"))]).await;
     client.set("", "k", b"v").await.unwrap();
-    w.unlink("s", "default").await;
-    let client = link(&w, &[("URL", &url("secret", "wrong"))]).await;
+    env.unlink("s", "default").await;
+    let client = link(&env, &[("URL", &url("secret", "wrong"))]).await;
     let error = other(client.get("", "k").await);
     assert!(
         error.contains("sentinel at 127.0.0.1") && error.contains("WRONGPASS"),
@@ -122,13 +126,13 @@ async fn sentinels_and_servers_have_their_own_credentials() {
         !error.contains("wrong\"") && !error.contains("secret"),
         "{error}"
     );
-    w.unlink("s", "default").await;
-    let client = link(&w, &[("URL", &url("wrong", "watcher"))]).await;
+    env.unlink("s", "default").await;
+    let client = link(&env, &[("URL", &url("wrong", "watcher"))]).await;
     let error = other(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
-    w.unlink("s", "default").await;
+    env.unlink("s", "default").await;
     let unknown = url("secret", "watcher").replace("=main", "=nobody");
-    let client = link(&w, &[("URL", &unknown)]).await;
+    let client = link(&env, &[("URL", &unknown)]).await;
     let error = other(client.get("", "k").await);
     assert!(error.contains("know no service \"nobody\""), "{error}");
 }
@@ -136,8 +140,8 @@ async fn sentinels_and_servers_have_their_own_credentials() {
 #[tokio::test]
 async fn reads_go_to_replicas_where_that_is_wanted() {
     let redis = SentinelServers::start().await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
     eventually("a replica is read from", async || {
         let value = client.get("", "k").await.unwrap();
@@ -156,8 +160,8 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 #[tokio::test]
 async fn replicas_that_cannot_answer_fail_no_read() {
     let redis = SentinelServers::with(&["--replica-serve-stale-data", "no"], "", None).await;
-    let w = world().await;
-    let client = link(&w, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
+    let env = world().await;
+    let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
     let reads = async || {
         let mut refused = 0;

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use crate::certificates::{Authority, Certificate};
-use crate::common::client::{Client, other};
-use crate::common::host::Link;
-use crate::common::ports;
-use crate::common::world::World;
-use crate::server::Server;
+use test_support::certificates::{Certificate, CertificateAuthority};
+use test_support::client::{Client, other};
+use test_support::host::Link;
+use test_support::ports;
+use test_support::server::Server;
+use test_support::test_env::TestEnv;
+
 use crate::whole_suite::whole_suite;
 
 struct Tls {
@@ -17,13 +18,17 @@ struct Tls {
 
 impl Tls {
     /// A server that shows this certificate, and asks for one of `authority`'s if it `asks`.
-    async fn start(shown: &Certificate, authority: &Authority, asks: bool) -> Self {
+    async fn start(shown: &Certificate, authority: &CertificateAuthority, asks: bool) -> Self {
         let asks = if asks { "yes" } else { "no" };
         Self::start_with(shown, authority, &["--tls-auth-clients", asks]).await
     }
 
     /// A server that shows this certificate, with more arguments.
-    async fn start_with(shown: &Certificate, authority: &Authority, more: &[&str]) -> Self {
+    async fn start_with(
+        shown: &Certificate,
+        authority: &CertificateAuthority,
+        more: &[&str],
+    ) -> Self {
         let port = ports::free();
         let (tls_port, ca) = (port.to_string(), authority.file());
         let mut arguments = vec!["--tls-port", &tls_port, "--tls-ca-cert-file", &ca];
@@ -41,68 +46,69 @@ impl Tls {
     }
 }
 
-async fn link(w: &World, config: &[(&str, &str)]) -> Client {
-    w.put_new(&Link::new("tls", "default").config(config)).await
+async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
+    env.put_new(&Link::new("tls", "default").config(config))
+        .await
 }
 
-async fn refusal(w: &World, config: &[(&str, &str)]) -> String {
-    let client = link(w, config).await;
+async fn refusal(env: &TestEnv, config: &[(&str, &str)]) -> String {
+    let client = link(env, config).await;
     let error = other(client.get("", "k").await);
-    w.unlink("tls", "default").await;
+    env.unlink("tls", "default").await;
     error
 }
 
-async fn world() -> World {
-    World::builder().unlinked().start().await
+async fn world() -> TestEnv {
+    TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
 async fn an_authority_is_trusted_as_text_and_as_a_file() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let redis = Tls::start(
         &authority.sign(&["127.0.0.1", "localhost"]),
         &authority,
         false,
     )
     .await;
-    let w = world().await;
+    let env = world().await;
     for (host, ca) in [
         ("127.0.0.1", authority.pem()),
         ("localhost", authority.file()),
     ] {
-        let client = link(&w, &[("URL", &redis.url(host)), ("TLS_CA", &ca)]).await;
+        let client = link(&env, &[("URL", &redis.url(host)), ("TLS_CA", &ca)]).await;
         client.set("", "k", host.as_bytes()).await.unwrap();
         let value = client.get("", "k").await.unwrap();
         assert_eq!(value.as_deref(), Some(host.as_bytes()));
         let large = vec![7; 3 << 20];
         client.set("", "large", &large).await.unwrap();
         assert_eq!(client.get("", "large").await.unwrap(), Some(large));
-        w.unlink("tls", "default").await;
+        env.unlink("tls", "default").await;
     }
 }
 
 #[tokio::test]
 async fn who_is_not_trusted_is_refused_with_the_reason() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let trusted = authority.pem();
     let good = authority.sign(&["127.0.0.1"]);
-    let w = world().await;
+    let env = world().await;
 
     let redis = Tls::start(&good, &authority, false).await;
     let url = redis.url("127.0.0.1");
-    let stranger = Authority::new().pem();
-    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    let stranger = CertificateAuthority::generate().pem();
+    let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;
     assert!(
         error.contains("not from an authority that is trusted"),
         "{error}"
     );
-    let error = refusal(&w, &[("URL", &url)]).await;
+    let error = refusal(&env, &[("URL", &url)]).await;
     assert!(
         error.contains("not from an authority that is trusted"),
         "{error}"
     );
     let error = refusal(
-        &w,
+        &env,
         &[("URL", &redis.url("localhost")), ("TLS_CA", &trusted)],
     )
     .await;
@@ -110,12 +116,16 @@ async fn who_is_not_trusted_is_refused_with_the_reason() {
 
     let expired = authority.sign_until(&["127.0.0.1"], (2020, 1, 1));
     let old = Tls::start(&expired, &authority, false).await;
-    let error = refusal(&w, &[("URL", &old.url("127.0.0.1")), ("TLS_CA", &trusted)]).await;
+    let error = refusal(
+        &env,
+        &[("URL", &old.url("127.0.0.1")), ("TLS_CA", &trusted)],
+    )
+    .await;
     assert!(error.contains("has expired"), "{error}");
 
     let plain = Server::start(&[]).await;
     let url = plain.url().replace("redis://", "rediss://");
-    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &trusted)]).await;
+    let error = refusal(&env, &[("URL", &url), ("TLS_CA", &trusted)]).await;
     assert!(
         error.contains("speak TLS there?") || error.contains("TLS began"),
         "{error}"
@@ -124,19 +134,19 @@ async fn who_is_not_trusted_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_it_is_wanted() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let redis = Tls::start(&authority.sign(&["127.0.0.1"]), &authority, true).await;
     let own = authority.sign(&["kvredis"]);
     let url = redis.url("127.0.0.1");
     let ca = authority.file();
-    let w = world().await;
+    let env = world().await;
     let base = [("URL", url.as_str()), ("TLS_CA", ca.as_str())];
-    let refused = async |more: &[(&str, &str)]| refusal(&w, &[&base[..], more].concat()).await;
+    let refused = async |more: &[(&str, &str)]| refusal(&env, &[&base[..], more].concat()).await;
 
     let own_config = [("TLS_CERT", own.cert.as_str()), ("TLS_KEY", &own.key)];
-    let client = link(&w, &[&base[..], &own_config].concat()).await;
+    let client = link(&env, &[&base[..], &own_config].concat()).await;
     client.set("", "k", b"v").await.unwrap();
-    w.unlink("tls", "default").await;
+    env.unlink("tls", "default").await;
     let cert = fs::read_to_string(&own.cert).unwrap();
     let key = fs::read_to_string(&own.key).unwrap();
 
@@ -157,26 +167,26 @@ async fn a_client_certificate_is_shown_where_it_is_wanted() {
         error.contains("TLS_CERT: there is no certificate"),
         "{error}"
     );
-    let strangers = Authority::new();
+    let strangers = CertificateAuthority::generate();
     let stranger = strangers.sign(&["kvredis"]);
     let error = refused(&[("TLS_CERT", &stranger.cert), ("TLS_KEY", &stranger.key)]).await;
     assert!(error.contains("does not take the certificate"), "{error}");
-    let log = w.provider.log().join("\n");
+    let log = env.provider.log().join("\n");
     let secret = key.lines().nth(1).unwrap();
     assert!(!log.contains(secret), "the key is in the log");
 }
 
 #[tokio::test]
 async fn verification_cannot_be_switched_off() {
-    let w = world().await;
-    let error = refusal(&w, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
+    let env = world().await;
+    let error = refusal(&env, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
     assert!(error.contains("wrong setting URL"), "{error}");
     assert!(error.contains("TLS is always verified"), "{error}");
 }
 
 #[tokio::test]
 async fn clusters_speak_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let redis = Tls::start_with(
         &authority.sign(&["127.0.0.1"]),
         &authority,
@@ -186,13 +196,13 @@ async fn clusters_speak_tls() {
     // A cluster of one node.
     let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
     let _: String = redis.server.ask(&all).await.unwrap();
-    let w = world().await;
+    let env = world().await;
     let url = redis.url("127.0.0.1").replace("rediss", "rediss-cluster");
-    let client = link(&w, &[("URL", &url), ("TLS_CA", &authority.pem())]).await;
+    let client = link(&env, &[("URL", &url), ("TLS_CA", &authority.pem())]).await;
     whole_suite(&client).await;
-    w.unlink("tls", "default").await;
-    let stranger = Authority::new().pem();
-    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    env.unlink("tls", "default").await;
+    let stranger = CertificateAuthority::generate().pem();
+    let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;
     assert!(
         error.contains("not from an authority that is trusted"),
         "{error}"
@@ -201,7 +211,7 @@ async fn clusters_speak_tls() {
 
 #[tokio::test]
 async fn sentinels_and_the_primary_speak_tls() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::generate();
     let own = authority.sign(&["127.0.0.1"]);
     let redis = Tls::start(&own, &authority, false).await;
     let (port, tls_port) = (ports::free(), ports::free());
@@ -216,13 +226,13 @@ async fn sentinels_and_the_primary_speak_tls() {
     );
     fs::write(&file, text).unwrap();
     let _sentinel = Server::start_at(port, &[file.to_str().unwrap(), "--sentinel"]).await;
-    let w = world().await;
+    let env = world().await;
     let url = format!("rediss-sentinel://127.0.0.1:{tls_port}?sentinelServiceName=main");
-    let client = link(&w, &[("URL", &url), ("TLS_CA", &ca)]).await;
+    let client = link(&env, &[("URL", &url), ("TLS_CA", &ca)]).await;
     whole_suite(&client).await;
-    w.unlink("tls", "default").await;
-    let stranger = Authority::new().pem();
-    let error = refusal(&w, &[("URL", &url), ("TLS_CA", &stranger)]).await;
+    env.unlink("tls", "default").await;
+    let stranger = CertificateAuthority::generate().pem();
+    let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;
     assert!(
         error.contains("the sentinel at 127.0.0.1")
             && error.contains("not from an authority that is trusted"),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster_servers::ClusterServers;
-use crate::common::host::Link;
-use crate::common::wait::eventually;
-use crate::common::world::World;
-use crate::sentinel_servers::SentinelServers;
+use test_support::cluster_servers::ClusterServers;
+use test_support::host::Link;
+use test_support::sentinel_servers::SentinelServers;
+use test_support::test_env::TestEnv;
+use test_support::wait::eventually;
 
 const WATCHER: &str = "watcher-component";
 const SLOT_OF_FOO: u16 = 12_182;
@@ -14,13 +14,13 @@ const SLOT_OF_FOO: u16 = 12_182;
 #[tokio::test]
 async fn keys_of_every_node_of_a_cluster_are_told_of() {
     let mut cluster = ClusterServers::start(0, &["--notify-keyspace-events", "AKE"]).await;
-    let w = World::builder().unlinked().start().await;
-    let component = w.component(WATCHER).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    let component = env.component(WATCHER).await;
     let url = cluster.url();
     let link = Link::new(WATCHER, "default");
     let link = link.config(&[("URL", &url), ("WATCH", "SET@key-*")]);
-    w.host.put_watch(&link).await;
-    let writer = w
+    env.host.put_watch(&link).await;
+    let writer = env
         .link("writer", "default", &[("URL", &cluster.url())])
         .await;
     let told = || -> BTreeSet<String> { component.told().into_iter().map(|t| t.key).collect() };
@@ -49,12 +49,12 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
 #[tokio::test]
 async fn a_key_that_moves_to_another_node_was_not_deleted() {
     let cluster = ClusterServers::start(0, &["--notify-keyspace-events", "AKE"]).await;
-    let w = World::builder().unlinked().start().await;
-    let component = w.component(WATCHER).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    let component = env.component(WATCHER).await;
     let url = cluster.url();
     let link = Link::new(WATCHER, "default");
     let link = link.config(&[("URL", &url), ("WATCH", "SET@foo,DEL@foo")]);
-    w.host.put_watch(&link).await;
+    env.host.put_watch(&link).await;
     let from = cluster.owner(SLOT_OF_FOO, 0).await.unwrap();
     let to = (from + 1) % 3;
     let heard_at = async |node: usize| {
@@ -104,11 +104,11 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
 async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
     const MISSED: &[&str] = &["WARN", WATCHER, "may have been missed"];
     let mut cluster = ClusterServers::start(1, &["--notify-keyspace-events", "AKE"]).await;
-    let mut w = World::builder().unlinked().start().await;
-    let component = w.component(WATCHER).await;
+    let mut env = TestEnv::builder().unlinked().start().await;
+    let component = env.component(WATCHER).await;
     let url = cluster.url();
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@foo")]);
-    w.host.put_watch(&link).await;
+    env.host.put_watch(&link).await;
     let told = async |cluster: &ClusterServers, value: &str| {
         eventually("the component is told", async || {
             for node in &cluster.nodes {
@@ -120,24 +120,24 @@ async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
         .await;
     };
     told(&cluster, "before").await;
-    let log = w.provider.log();
+    let log = env.provider.log();
     assert!(!log.iter().any(|line| line.contains(MISSED[2])), "{log:?}");
     let victim = cluster.owner(SLOT_OF_FOO, 0).await.unwrap();
     cluster.nodes[victim].kill();
     told(&cluster, "after").await;
-    w.provider.logged(MISSED).await;
+    env.provider.logged(MISSED).await;
     // Once, whatever else came of it.
-    assert_eq!(w.provider.count_logged(MISSED).await, 1);
+    assert_eq!(env.provider.count_logged(MISSED).await, 1);
 }
 
 #[tokio::test]
 async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
     let mut redis = SentinelServers::with(&["--notify-keyspace-events", "AKE"], "", None).await;
-    let w = World::builder().unlinked().start().await;
-    let component = w.component(WATCHER).await;
+    let env = TestEnv::builder().unlinked().start().await;
+    let component = env.component(WATCHER).await;
     let url = redis.url("");
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@k")]);
-    w.host.put_watch(&link).await;
+    env.host.put_watch(&link).await;
     let told = async |redis: &SentinelServers, value: &str| {
         eventually("the component is told", async || {
             let primary = redis.primary().await;

@@ -1,6 +1,6 @@
 //! Every function of the interfaces, once, on whatever the client is linked to.
 
-use crate::common::client::Client;
+use test_support::client::Client;
 
 /// Calls every function and checks the answers.
 pub async fn whole_suite(client: &Client) {

@@ -1,12 +1,12 @@
 //! The checker accepts what can have happened and refuses what cannot, also as compared with
 //! trying every order.
 
+use Counter::Add;
+use Register::{Delete, Get, Set};
 use fastrand::Rng;
 
 use super::*;
 use crate::history::{Counter, Register};
-use Counter::Add;
-use Register::{Delete, Get, Set};
 
 fn done<M>(called: u64, answered: u64, what: M) -> Operation<M> {
     Operation {

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wait::eventually_some;
+use crate::wait::eventually_some;
 
 /// How much of the output a panic shows.
 const SHOWN: usize = 300;

@@ -14,9 +14,9 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::call::{Call, Wire};
-use super::codec::Decode;
-use super::wait::patience;
+use crate::codec::Decode;
+use crate::wait::patience;
+use crate::wire::{Call, Wire};
 
 /// Every function of the interfaces that components call.
 pub const FUNCTIONS: [(&str, &str); 9] = [

@@ -4,9 +4,9 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::common::ports;
-use crate::common::wait::eventually;
+use crate::ports;
 use crate::server::Server;
+use crate::wait::eventually;
 
 /// What the sentinels call it.
 pub const SERVICE: &str = "main";

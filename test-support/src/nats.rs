@@ -9,9 +9,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::ports;
-use super::process::Process;
-use super::wait::{eventually_some, patience};
+use crate::ports;
+use crate::process::Process;
+use crate::wait::{eventually_some, patience};
 
 /// The pause of a test's own connection before it connects again.
 const RECONNECT: Duration = Duration::from_millis(20);
@@ -112,7 +112,7 @@ fn program() -> String {
     }
     let on_path = env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join("nats-server").is_file()));
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/nats-server");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
     if !on_path && own.is_file() {
         own.display().to_string()
     } else {

@@ -1,24 +1,24 @@
 //! Everything that a test needs, in one line:
 //!
 //! ```ignore
-//! let w = World::start().await;
-//! w.client.set("", "k", b"v").await.unwrap();
+//! let env = TestEnv::start().await;
+//! env.client.set("", "k", b"v").await.unwrap();
 //! ```
 //!
 //! A NATS server, a Redis server, a provider, and one linked component, `counter`, which is what
-//! `client` calls as. [`World::link`] adds components and links, [`World::builder`] has the rest.
+//! `client` calls as. [`TestEnv::link`] adds components and links, [`TestEnv::builder`] has the rest.
 
 use std::collections::HashMap;
 
 use wasmcloud_provider_sdk::HostData;
 
-use super::client::{Client, Error};
-use super::component::Component;
-use super::host::{Host, Link, secrets, texts};
-use super::nats::Nats;
-use super::provider::Provider;
-use super::redis::Redis;
-use super::wait::{eventually, eventually_eq};
+use crate::client::{Client, Error};
+use crate::component::Component;
+use crate::host::{Host, Link, secrets, texts};
+use crate::nats::Nats;
+use crate::provider::Provider;
+use crate::redis::Redis;
+use crate::wait::{eventually, eventually_eq};
 
 /// The component that is linked from the start.
 pub const COMPONENT: &str = "counter";
@@ -27,7 +27,7 @@ pub const COMPONENT: &str = "counter";
 const RPC_TIMEOUT_MS: u64 = 10_000;
 
 /// A lattice in small. The servers are dropped last.
-pub struct World {
+pub struct TestEnv {
     /// Calls as [`COMPONENT`] over its link `default`.
     pub client: Client,
     pub host: Host,
@@ -37,14 +37,14 @@ pub struct World {
 }
 
 /// A world before it starts.
-pub struct Builder {
+pub struct TestEnvBuilder {
     redis: Option<Redis>,
     linked: bool,
     config: HashMap<String, String>,
     adjust: Box<dyn FnOnce(&mut HostData)>,
 }
 
-impl World {
+impl TestEnv {
     /// A world where [`COMPONENT`] is linked to database 0, with defaults.
     pub async fn start() -> Self {
         Self::builder().start().await
@@ -56,8 +56,8 @@ impl World {
     }
 
     /// A world with more to say.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> TestEnvBuilder {
+        TestEnvBuilder {
             redis: None,
             linked: true,
             config: HashMap::new(),
@@ -141,7 +141,7 @@ impl World {
     }
 }
 
-impl Builder {
+impl TestEnvBuilder {
     /// Uses this server instead of a new one; the first link gets its URL.
     pub fn redis(mut self, redis: Redis) -> Self {
         self.redis = Some(redis);
@@ -188,7 +188,7 @@ impl Builder {
     }
 
     /// Starts it all.
-    pub async fn start(self) -> World {
+    pub async fn start(self) -> TestEnv {
         let redis = match self.redis {
             Some(redis) => redis,
             None => Redis::start().await,
@@ -207,7 +207,7 @@ impl Builder {
             "default",
         )
         .await;
-        let world = World {
+        let world = TestEnv {
             client,
             host,
             provider,

@@ -1,6 +1,9 @@
 //! The provider as a wasmCloud host runs it: the real binary, an empty environment, and the host
 //! data in base64 and a line end on standard input.
 
+use std::env;
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use base64::Engine as _;
@@ -8,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use wasmcloud_provider_sdk::HostData;
 
-use super::process::Process;
-use super::wait::eventually;
+use crate::process::Process;
+use crate::wait::eventually;
 
 /// A provider process; killed when dropped.
 pub struct Provider {
@@ -17,7 +20,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts the process; it may take a moment until it serves ([`super::host::Host::ready`]).
+    /// Starts the process; it may take a moment until it serves ([`crate::host::Host::ready`]).
     pub fn start(data: &HostData) -> Self {
         let json = serde_json::to_vec(data).expect("host data can be written as JSON");
         Self::with_input(format!("{}\r\n", STANDARD.encode(json)).into())
@@ -25,10 +28,13 @@ impl Provider {
 
     /// Starts the process with anything on its standard input.
     pub fn with_input(input: Vec<u8>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvredis"));
+        let program = kvredis_binary();
+        // The restart history stays in the target folder.
+        let temporary = program.with_file_name("test-tmp");
+        fs::create_dir_all(&temporary).expect("the target folder is writable");
+        let mut command = Command::new(program);
         command.env_clear();
-        // What it leaves for its next start stays with what is built.
-        command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        command.env("TMPDIR", temporary);
         Self {
             process: Process::start("kvredis", command, input),
         }
@@ -87,6 +93,30 @@ impl Provider {
             .expect("it runs")
             .count()
     }
+}
+
+/// The path of the kvredis binary that Cargo built for the running test program.
+///
+/// The compile-time variable `CARGO_BIN_EXE_kvredis` exists only in the test programs themselves.
+/// Cargo 1.94 and cargo-nextest also set it at run time; older versions of Cargo, and a test
+/// program that is started by hand, leave the place where Cargo puts binaries: the parent of the
+/// `deps` folder that holds the test program.
+pub fn kvredis_binary() -> PathBuf {
+    let set = ["CARGO_BIN_EXE_kvredis", "NEXTEST_BIN_EXE_kvredis"]
+        .iter()
+        .find_map(env::var_os)
+        .map(PathBuf::from);
+    let binary = set.unwrap_or_else(|| {
+        let test_program = env::current_exe().expect("the test program has a path");
+        let deps = test_program.parent().expect("a program is in a folder");
+        deps.with_file_name("kvredis")
+    });
+    assert!(
+        binary.is_file(),
+        "the kvredis binary is missing at {}: build it with `cargo build`",
+        binary.display()
+    );
+    binary
 }
 
 fn holds(line: &str, parts: &[&str]) -> bool {

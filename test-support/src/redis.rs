@@ -14,9 +14,9 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::ports;
-use super::process::Process;
-use super::wait::{eventually, eventually_some, patience};
+use crate::ports;
+use crate::process::Process;
+use crate::wait::{eventually, eventually_some, patience};
 
 /// What connections past kvredis call themselves.
 const OWN_NAME: &str = "test";
@@ -178,7 +178,7 @@ impl Redis {
             .expect("Redis does as it is told");
     }
 
-    /// Writes into each database which one it is, for [`super::client::Client::database`].
+    /// Writes into each database which one it is, for [`crate::client::Client::database`].
     pub async fn number_databases(&self) {
         for database in 0..16 {
             let () = self

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// An authority.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
@@ -25,9 +25,9 @@ pub struct Certificate {
     pub key: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new one, which nobody trusts yet.
-    pub fn new() -> Self {
+    pub fn generate() -> Self {
         let mut params = CertificateParams::default();
         params
             .distinguished_name

@@ -5,7 +5,7 @@
 //! byte, `option` and `result` a byte 0 or 1 (`none`, `ok`: 0) and the content, `variant` a LEB128
 //! case number and the content; `tuple` and `record` are their fields in order.
 
-use super::client::Error;
+use crate::client::Error;
 
 /// Appends a LEB128 number.
 pub fn put_number(out: &mut Vec<u8>, mut number: u64) {

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use redis::Value;
 
-use crate::common::ports;
-use crate::common::wait::eventually;
+use crate::ports;
 use crate::server::Server;
+use crate::wait::eventually;
 
 /// A cluster. The first three nodes begin as primaries.
 pub struct ClusterServers {

@@ -13,8 +13,8 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::codec::decode_all;
-use super::wait::eventually_some;
+use crate::codec::decode_all;
+use crate::wait::eventually_some;
 
 /// What a component was told.
 #[derive(Clone, Debug)]

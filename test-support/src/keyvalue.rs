@@ -1,7 +1,7 @@
 //! The functions of the interfaces, with their types, on [`Client`].
 
-use super::client::{Client, Error};
-use super::codec::{Decode, List, Reader, Stop, bucket_and_key, put_bytes, put_list, put_number};
+use crate::client::{Client, Error};
+use crate::codec::{Decode, List, Reader, Stop, bucket_and_key, put_bytes, put_list, put_number};
 
 /// A page of `list-keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Client {
             .await
     }
 
-    /// The database that the link is on, of those that [`super::redis::Redis`] has numbered.
+    /// The database that the link is on, of those that [`crate::redis::Redis`] has numbered.
     pub async fn database(&self) -> String {
         let number = self.get("", "database").await.expect("the link works");
         String::from_utf8(number.expect("databases are numbered")).expect("a number")

@@ -1,5 +1,7 @@
 //! Takes what a provider exports (OTLP), over HTTP and gRPC, and keeps it decoded and as bytes.
 
+pub mod signals;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};

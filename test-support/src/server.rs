@@ -10,9 +10,9 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::ports;
-use crate::common::process::Process;
-use crate::common::wait::{eventually, eventually_some, patience};
+use crate::ports;
+use crate::process::Process;
+use crate::wait::{eventually, eventually_some, patience};
 
 /// A server that listens on a port of 127.0.0.1, and perhaps with TLS on another.
 pub struct Server {

@@ -14,7 +14,7 @@ use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 use wasmcloud_provider_sdk::{HealthCheckResponse, HostData, InterfaceLinkDefinition};
 
-use super::wait::{eventually, patience};
+use crate::wait::{eventually, patience};
 
 /// A lattice name that nobody would hard-code.
 const LATTICE: &str = "lattice-under-test";

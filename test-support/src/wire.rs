@@ -1,4 +1,4 @@
-//! The wire under [`super::client`]: one subscription for all calls of a test, and the messages of
+//! The wire under [`crate::client`]: one subscription for all calls of a test, and the messages of
 //! one call as they arrive.
 //!
 //! Messages are told apart by the token in their subject, `{inbox}.{token}` for the handshake and
@@ -15,8 +15,8 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::client::Failure;
-use super::codec::{Decode, Reader, Stop, decode_all};
+use crate::client::Failure;
+use crate::codec::{Decode, Reader, Stop, decode_all};
 
 /// The subscription that all calls share.
 pub struct Wire {
