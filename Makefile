@@ -33,7 +33,7 @@ soak: tools ## Break it at length, and write what was counted to docs/reliabilit
 fuzz: ## Fuzz the decoding of calls for a minute (FUZZ_SECONDS=n: for n seconds)
 	@scripts/fuzz
 
-bench: tools ## Measure against a provider built the usual way (5 minutes)
+bench: tools ## Compare the performance of kvredis with that of the SDK baseline (5 minutes)
 	$(RELEASE) cargo bench --locked
 
 readme: ## Write the tables of the settings into the documents that show them

@@ -1,4 +1,4 @@
-//! Takes what providers export (OTLP over HTTP), and throws it away.
+//! An OTLP/HTTP collector that discards what it receives.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,37 +6,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// A collector, for as long as the process lives.
+/// A collector that runs until the process ends.
 pub struct Collector {
-    /// Where it listens.
     pub url: String,
-    traces: Arc<AtomicBool>,
+    traces_received: Arc<AtomicBool>,
 }
 
 /// Starts a collector on a free port.
 pub fn start() -> std::io::Result<Collector> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/", listener.local_addr()?);
-    let traces = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&traces);
+    let traces_received = Arc::new(AtomicBool::new(false));
+    let received = Arc::clone(&traces_received);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let seen = Arc::clone(&seen);
-            thread::spawn(move || serve(&stream, &seen));
+            let received = Arc::clone(&received);
+            thread::spawn(move || serve(&stream, &received));
         }
     });
-    Ok(Collector { url, traces })
+    Ok(Collector {
+        url,
+        traces_received,
+    })
 }
 
 impl Collector {
-    /// Whether anybody has exported traces.
+    /// Whether a provider has exported traces.
     pub fn has_traces(&self) -> bool {
-        self.traces.load(Ordering::Relaxed)
+        self.traces_received.load(Ordering::Relaxed)
     }
 }
 
-/// Answers every request of a connection with success.
-fn serve(stream: &TcpStream, traces: &AtomicBool) -> Option<()> {
+/// Replies to every request of a connection with success.
+fn serve(stream: &TcpStream, traces_received: &AtomicBool) -> Option<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -48,7 +50,7 @@ fn serve(stream: &TcpStream, traces: &AtomicBool) -> Option<()> {
             }
             let line = line.trim_end().to_ascii_lowercase();
             if line.contains("/v1/traces") {
-                traces.store(true, Ordering::Relaxed);
+                traces_received.store(true, Ordering::Relaxed);
             }
             if let Some(bytes) = line.strip_prefix("content-length:") {
                 length = bytes.trim().parse().ok()?;

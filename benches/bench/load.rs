@@ -1,11 +1,10 @@
-//! The callers: a wRPC client that costs as little as can be, so that the providers are what is
-//! measured.
+//! The load generator: a minimal wRPC client, so that the measurement is of the providers.
 //!
-//! One thread, one plain TCP connection to NATS, and a fixed number of calls in flight, each on a
-//! slot of its own. The inbox is subscribed to before anything is published, so that no reply is
-//! lost on the way. It sends what a host sends: the call with its headers, after the handshake the
-//! rest of the parameters, and the end. A call whose answer is missing or empty is made again, and
-//! counted: the yardstick loses some of those whose parameters come in several messages.
+//! One thread, one plain TCP connection to NATS, and a fixed number of calls in flight. The inbox is
+//! subscribed before the first call is published, so that no reply is lost. A call is sent as a
+//! host sends it: the first message with its headers, then, after the handshake, the remaining
+//! parameters and an empty message that ends them. A call whose response is missing or empty is
+//! retried and counted: the SDK baseline loses some of the calls with parameters in several messages.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,59 +13,46 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// How long silence lasts until the calls under way count as lost.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How long the rest of parameters waits. A host takes its time, too, and the yardstick loses
-/// nearly every call whose rest comes before it is ready for it.
-const BEFORE_THE_REST: Duration = Duration::from_millis(2);
-/// How long a provider may take to start.
-const START: Duration = Duration::from_secs(20);
-/// More losses than this end a run.
-const MOST_LOSSES: usize = 100;
+use crate::operation::Operation;
+
+/// Without a message for this long, the calls in flight count as lost.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
+/// The delay between the handshake and the remaining parameters. A host is not faster either, and
+/// the SDK baseline loses nearly every call whose parameters arrive before it has subscribed to them.
+const PARAMS_DELAY: Duration = Duration::from_millis(2);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
+const STARTUP_RETRY_INTERVAL: Duration = Duration::from_micros(200);
+/// A run with more retries fails.
+const MAX_RETRIES: usize = 100;
 const MAX_PAYLOAD: usize = 1 << 20;
 
-/// How many callers there have been, to tell their inboxes apart: replies that went to idle ones, too,
-/// would cost NATS as much again.
-static CALLERS: AtomicU64 = AtomicU64::new(0);
+/// Numbers the clients: each has its own inbox, because NATS would otherwise deliver every reply to
+/// the idle ones as well.
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
-/// What is called: the same call again and again, or several in turn.
-#[derive(Clone)]
-pub struct Operation {
-    /// The interface and function, as in the subject.
-    pub function: &'static str,
-    /// The encoded parameters.
-    pub params: Vec<u8>,
-    /// The result is complete with so many bytes.
-    pub result_bytes: usize,
-}
-
-/// What came of a run.
-pub struct Outcome {
-    /// How long each call took.
+/// The measurements of a run.
+pub struct RunResult {
     pub latencies: Vec<Duration>,
-    /// How long all of them took.
     pub elapsed: Duration,
-    /// Calls that had to be made again.
-    pub lost: usize,
+    pub retries: usize,
 }
 
 /// A connection to NATS for calls to one provider.
-pub struct Caller {
+pub struct Client {
     stream: TcpStream,
     input: Vec<u8>,
-    /// Where what was read and not yet handled begins and ends in `input`.
+    /// The part of `input` that has been received and not yet processed.
     unread: std::ops::Range<usize>,
     output: Vec<u8>,
     subject_prefix: String,
     inbox: String,
     headers: String,
-    /// Tells each attempt to call from all others.
+    /// Numbers the attempts, so that replies to earlier attempts are recognized.
     attempts: u64,
 }
 
-struct Slot {
+struct InFlightCall {
     operation: usize,
-    /// Which attempt of the run it is; a later one makes messages of this one nobody's.
     attempt: u64,
     started: Instant,
     sent: usize,
@@ -74,16 +60,16 @@ struct Slot {
     done: bool,
 }
 
-/// A message for one of the calls.
-struct Arrival {
-    /// Whose it is; nobody's, if it comes late.
-    slot: Option<usize>,
-    /// Where to send the rest of the parameters; `None` in results.
+/// A message from the provider.
+struct Frame {
+    /// The index of its call; `None` for a reply to an attempt that was given up.
+    call: Option<usize>,
+    /// The subject for the remaining parameters; `None` in results.
     handshake: Option<String>,
     payload: std::ops::Range<usize>,
 }
 
-impl Caller {
+impl Client {
     /// Connects to the NATS server at `address`, to call `provider` as `component`.
     pub fn connect(
         address: &str,
@@ -94,13 +80,13 @@ impl Caller {
     ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let inbox = format!("_INBOX.bench-{}", CALLERS.fetch_add(1, Ordering::Relaxed));
-        let hello = format!(
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        let inbox = format!("_INBOX.bench-{}", CLIENTS.fetch_add(1, Ordering::Relaxed));
+        let connect = format!(
             "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\
              \"no_responders\":true}}\r\nSUB {inbox}.> 1\r\nPING\r\n"
         );
-        let mut caller = Self {
+        let mut client = Self {
             stream,
             input: vec![0; 256 * 1024],
             unread: 0..0,
@@ -113,103 +99,108 @@ impl Caller {
             ),
             attempts: 0,
         };
-        caller.stream.write_all(hello.as_bytes())?;
-        while caller.line()? != "PONG" {}
-        Ok(caller)
+        client.stream.write_all(connect.as_bytes())?;
+        while client.line()? != "PONG" {}
+        Ok(client)
     }
 
-    /// Makes `calls` calls, `in_flight` of them at a time, with the operations in turn.
+    /// Makes `calls` calls with `in_flight` of them at a time, cycling through the operations.
     pub fn run(
         &mut self,
         operations: &[Operation],
         in_flight: usize,
         calls: u64,
-    ) -> anyhow::Result<Outcome> {
+    ) -> anyhow::Result<RunResult> {
         let started = Instant::now();
         let mut latencies = Vec::with_capacity(usize::try_from(calls)?);
-        let mut slots: Vec<Slot> = Vec::with_capacity(in_flight);
+        let mut pending: Vec<InFlightCall> = Vec::with_capacity(in_flight);
         let mut next = 0;
-        while next < calls && slots.len() < in_flight {
-            slots.push(Slot::new(next, operations));
-            let index = slots.len() - 1;
-            self.begin(index, &mut slots, operations);
+        while next < calls && pending.len() < in_flight {
+            pending.push(InFlightCall::new(next, operations));
+            let index = pending.len() - 1;
+            self.send_first_message(index, &mut pending, operations);
             next += 1;
         }
-        let mut lost = 0;
+        let mut retries = 0;
         while latencies.len() < usize::try_from(calls)? {
-            let message = self.message(&slots)?;
-            ensure!(lost <= MOST_LOSSES, "too many calls were lost");
-            let Some(message) = message else {
-                // Silence: whatever is under way is lost.
-                for index in 0..slots.len() {
-                    if !slots[index].done {
-                        lost += 1;
-                        self.begin(index, &mut slots, operations);
+            let frame = self.next_frame(&pending)?;
+            ensure!(retries <= MAX_RETRIES, "too many lost calls");
+            let Some(frame) = frame else {
+                // Nothing arrives any more: the calls in flight are lost.
+                for index in 0..pending.len() {
+                    if !pending[index].done {
+                        retries += 1;
+                        self.send_first_message(index, &mut pending, operations);
                     }
                 }
                 continue;
             };
-            let Some(index) = message.slot else { continue };
-            let slot = &mut slots[index];
-            let payload = &self.input[message.payload];
-            let operation = &operations[slot.operation];
-            if let Some(rest) = &message.handshake {
-                self.send_rest(rest, slot, operations);
+            let Some(index) = frame.call else { continue };
+            let call = &mut pending[index];
+            let payload = &self.input[frame.payload];
+            let operation = &operations[call.operation];
+            if let Some(subject) = &frame.handshake {
+                self.send_remaining_params(subject, call, operations);
                 continue;
             }
             if payload.is_empty() {
-                lost += 1;
-                self.begin(index, &mut slots, operations);
+                retries += 1;
+                self.send_first_message(index, &mut pending, operations);
                 continue;
             }
             ensure!(
-                slot.received > 0 || payload[0] == 0,
+                call.received > 0 || payload[0] == 0,
                 "{} failed: {}",
                 operation.function,
                 String::from_utf8_lossy(payload)
             );
-            slot.received += payload.len();
-            if slot.received < operation.result_bytes {
+            call.received += payload.len();
+            if call.received < operation.result_bytes {
                 continue;
             }
-            latencies.push(slot.started.elapsed());
+            latencies.push(call.started.elapsed());
             if next < calls {
-                *slot = Slot::new(next, operations);
-                self.begin(index, &mut slots, operations);
+                *call = InFlightCall::new(next, operations);
+                self.send_first_message(index, &mut pending, operations);
                 next += 1;
             } else {
-                slot.done = true;
+                call.done = true;
             }
         }
-        Ok(Outcome {
+        Ok(RunResult {
             latencies,
             elapsed: started.elapsed(),
-            lost,
+            retries,
         })
     }
 
-    /// Calls once, with as many attempts as it takes until somebody answers.
-    pub fn first_answer(&mut self, operation: &Operation) -> anyhow::Result<()> {
-        let give_up = Instant::now() + START;
+    /// Retries one call until the provider has started and responds.
+    pub fn wait_for_response(&mut self, operation: &Operation) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STARTUP_TIMEOUT;
         loop {
             match self.run(std::slice::from_ref(operation), 1, 1) {
                 Ok(_) => return Ok(()),
-                Err(error) if Instant::now() >= give_up => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_micros(200)),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(STARTUP_RETRY_INTERVAL),
             }
         }
     }
 
-    fn begin(&mut self, index: usize, slots: &mut [Slot], operations: &[Operation]) {
+    fn send_first_message(
+        &mut self,
+        index: usize,
+        pending: &mut [InFlightCall],
+        operations: &[Operation],
+    ) {
         self.attempts += 1;
-        let slot = &mut slots[index];
-        slot.attempt = self.attempts;
-        slot.received = 0;
-        let operation = &operations[slot.operation];
-        let reply = format!("{}.{index}.{}", self.inbox, slot.attempt);
-        let room = MAX_PAYLOAD - self.headers.len() - reply.len();
-        let first = &operation.params[..operation.params.len().min(room)];
-        slot.sent = first.len();
+        let call = &mut pending[index];
+        call.attempt = self.attempts;
+        call.received = 0;
+        let operation = &operations[call.operation];
+        let reply = format!("{}.{index}.{}", self.inbox, call.attempt);
+        let available = MAX_PAYLOAD - self.headers.len() - reply.len();
+        let first = &operation.params[..operation.params.len().min(available)];
+        call.sent = first.len();
         let head = format!(
             "HPUB {}{} {reply} {} {}\r\n",
             self.subject_prefix,
@@ -223,46 +214,51 @@ impl Caller {
         self.output.extend_from_slice(b"\r\n");
     }
 
-    fn send_rest(&mut self, rest: &str, slot: &mut Slot, operations: &[Operation]) {
-        let params = &operations[slot.operation].params;
-        if slot.sent < params.len() {
-            std::thread::sleep(BEFORE_THE_REST);
+    fn send_remaining_params(
+        &mut self,
+        subject: &str,
+        call: &mut InFlightCall,
+        operations: &[Operation],
+    ) {
+        let params = &operations[call.operation].params;
+        if call.sent < params.len() {
+            std::thread::sleep(PARAMS_DELAY);
         }
         loop {
-            let piece = &params[slot.sent..(slot.sent + MAX_PAYLOAD).min(params.len())];
-            let head = format!("PUB {rest}.params {}\r\n", piece.len());
+            let chunk = &params[call.sent..(call.sent + MAX_PAYLOAD).min(params.len())];
+            let head = format!("PUB {subject}.params {}\r\n", chunk.len());
             self.output.extend_from_slice(head.as_bytes());
-            self.output.extend_from_slice(piece);
+            self.output.extend_from_slice(chunk);
             self.output.extend_from_slice(b"\r\n");
-            slot.sent += piece.len();
-            if piece.is_empty() {
+            call.sent += chunk.len();
+            if chunk.is_empty() {
                 return;
             }
         }
     }
 
-    /// The next message; `None` after a silence.
-    fn message(&mut self, slots: &[Slot]) -> anyhow::Result<Option<Arrival>> {
+    /// Receives the next message; `None` after a timeout.
+    fn next_frame(&mut self, pending: &[InFlightCall]) -> anyhow::Result<Option<Frame>> {
         loop {
             let line = match self.line() {
                 Ok(line) => line,
-                Err(error) if is_silence(&error) => return Ok(None),
+                Err(error) if is_timeout(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let mut words = line.split(' ');
-            match words.next() {
+            let mut fields = line.split(' ');
+            match fields.next() {
                 Some("MSG") => {
-                    let subject = words.next().context("a message without a subject")?;
-                    let words: Vec<&str> = words.skip(1).collect();
-                    let (reply, length) = match words[..] {
+                    let subject = fields.next().context("MSG without a subject")?;
+                    let fields: Vec<&str> = fields.skip(1).collect();
+                    let (reply, length) = match fields[..] {
                         [length] => (None, length),
                         [reply, length] => (Some(reply), length),
-                        _ => bail!("not a message: {line}"),
+                        _ => bail!("malformed MSG: {line}"),
                     };
                     let payload = self.payload(length.parse()?)?;
                     let is_result = subject.ends_with(".results");
-                    return Ok(Some(Arrival {
-                        slot: self.slot_of(subject, slots),
+                    return Ok(Some(Frame {
+                        call: self.call_of(subject, pending),
                         handshake: reply.filter(|_| !is_result).map(str::to_owned),
                         payload,
                     }));
@@ -270,24 +266,24 @@ impl Caller {
                 Some("HMSG") => {
                     let length: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
                     self.payload(length)?;
-                    bail!("nobody serves the call");
+                    bail!("no responders");
                 }
                 Some("PING") => self.stream.write_all(b"PONG\r\n")?,
-                _ if line.starts_with("-ERR") => bail!("NATS says {line}"),
+                _ if line.starts_with("-ERR") => bail!("NATS error: {line}"),
                 _ => {}
             }
         }
     }
 
-    fn slot_of(&self, subject: &str, slots: &[Slot]) -> Option<usize> {
+    fn call_of(&self, subject: &str, pending: &[InFlightCall]) -> Option<usize> {
         let mut parts = subject.strip_prefix(&self.inbox)?.split('.').skip(1);
         let index: usize = parts.next()?.parse().ok()?;
         let attempt: u64 = parts.next()?.parse().ok()?;
-        let slot = slots.get(index)?;
-        (slot.attempt == attempt && !slot.done).then_some(index)
+        let call = pending.get(index)?;
+        (call.attempt == attempt && !call.done).then_some(index)
     }
 
-    /// Takes a line, without its end.
+    /// Receives a protocol line, without CRLF.
     fn line(&mut self) -> anyhow::Result<String> {
         let mut searched = 0;
         loop {
@@ -313,7 +309,7 @@ impl Caller {
 
     fn read_more(&mut self) -> anyhow::Result<()> {
         if self.unread.is_empty() {
-            // Before waiting, what others wait for.
+            // Flushed only when nothing is left to process, so that calls share a write.
             if !self.output.is_empty() {
                 self.stream.write_all(&self.output)?;
                 self.output.clear();
@@ -333,7 +329,7 @@ impl Caller {
     }
 }
 
-impl Slot {
+impl InFlightCall {
     fn new(call: u64, operations: &[Operation]) -> Self {
         Self {
             operation: usize::try_from(call).unwrap_or_default() % operations.len(),
@@ -346,14 +342,13 @@ impl Slot {
     }
 }
 
-fn is_silence(error: &anyhow::Error) -> bool {
+fn is_timeout(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// The half below which half of the calls were.
 pub fn median<T: Copy + PartialOrd>(values: &mut [T]) -> T {
-    values.sort_by(|a, b| a.partial_cmp(b).expect("comparable figures"));
+    values.sort_by(|a, b| a.partial_cmp(b).expect("no NaN is measured"));
     values[values.len() / 2]
 }

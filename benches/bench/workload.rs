@@ -1,246 +1,242 @@
-//! What is measured: the workloads, and a round of each.
+//! The workloads, and the measurement of their rounds.
 
 use std::time::Duration;
 
-use crate::ROUNDS;
-use crate::load::{Operation, median};
-use crate::subject::Subject;
+use anyhow::Context as _;
 
-/// A mix of operations, how many are in flight, and how many make a round.
-pub struct Workload {
-    /// What it is called in the table.
-    pub name: &'static str,
-    /// The operations, in turn.
-    pub operations: Vec<Operation>,
-    /// Calls in flight.
-    pub in_flight: usize,
-    /// Calls of a round.
-    pub calls: u64,
-    /// Keys that a call is about.
-    pub keys: u32,
-}
+use crate::comparison::Target;
+use crate::load::median;
+use crate::operation::{Operation, VALUE_BYTES, get, get_many, increment, set};
+use crate::provider::Provider;
 
-/// The figures of one round.
-#[derive(Clone, Copy, Debug)]
-pub struct Figures {
-    /// CPU time of the provider for each key of a call, in microseconds.
-    pub cpu: f64,
-    /// The median latency, in microseconds.
-    pub p50: f64,
-    /// The latency that one call in a hundred exceeds, in microseconds.
-    pub p99: f64,
-    /// Calls in a second.
-    pub rate: f64,
-    /// Calls whose answer was missing or empty, and which were made again.
-    pub lost: usize,
-}
-
-/// The most calls of a short round.
-const SHORT: u64 = 20_000;
-const VALUE: usize = 100;
+const ROUNDS: usize = 5;
+/// Where rounds are short or the noise of the machine is as large as the difference that is measured.
+const MANY_ROUNDS: usize = 3 * ROUNDS;
 const LARGE: usize = 1 << 20;
-const BATCH: usize = 100;
+const BATCH_KEYS: usize = 100;
+/// `--quick` makes this fraction of the calls.
+const QUICK_FRACTION: u64 = 20;
 
-impl Workload {
-    /// The operations on single keys, many at a time.
-    pub fn busy() -> Self {
-        Self::singles("get, set, increment, 64 in flight", 64, 60_000)
+/// The operations of a round and how they are called.
+pub struct Workload {
+    pub name: &'static str,
+    pub operations: Vec<Operation>,
+    pub in_flight: usize,
+    pub calls: u64,
+    pub rounds: usize,
+    /// The number of keys in a call; CPU time is reported per key.
+    pub keys: u32,
+    /// The rows of the table.
+    pub metrics: Vec<Metric>,
+}
+
+/// A row of the table: a statistic of the rounds and its target.
+#[derive(Clone, Copy)]
+pub struct Metric {
+    /// The name with the unit.
+    pub name: &'static str,
+    pub value: fn(&RoundStats) -> f64,
+    pub target: Target,
+}
+
+/// The measurements of one round.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundStats {
+    /// CPU time of the provider per key of a call, in microseconds.
+    pub cpu: f64,
+    /// Median latency in microseconds.
+    pub p50: f64,
+    /// 99th percentile of the latency in microseconds.
+    pub p99: f64,
+    /// Calls per second.
+    pub throughput: f64,
+    /// Calls without a complete response, each of which was retried.
+    pub retries: usize,
+}
+
+impl Metric {
+    pub fn cpu(target: Target) -> Self {
+        Self::new("CPU per call (µs)", |stats| stats.cpu, target)
     }
 
-    fn singles(name: &'static str, in_flight: usize, calls: u64) -> Self {
+    fn cpu_per_key(target: Target) -> Self {
+        Self::new("CPU per key (µs)", |stats| stats.cpu, target)
+    }
+
+    pub fn p50(target: Target) -> Self {
+        Self::new("p50 (µs)", |stats| stats.p50, target)
+    }
+
+    fn p99(target: Target) -> Self {
+        Self::new("p99 (µs)", |stats| stats.p99, target)
+    }
+
+    pub fn throughput(target: Target) -> Self {
+        Self::new("throughput (calls/s)", |stats| stats.throughput, target)
+    }
+
+    fn new(name: &'static str, value: fn(&RoundStats) -> f64, target: Target) -> Self {
         Self {
             name,
-            operations: Self::mixed(),
-            in_flight,
-            calls,
-            keys: 1,
+            value,
+            target,
         }
     }
+}
 
-    /// All of them. The ones that read come after the ones that write what they read.
+impl Workload {
+    /// The workloads that kvredis and the SDK baseline are compared by.
     pub fn all() -> Vec<Self> {
+        use Target::{None, RatioAtLeast, RatioAtMost};
+        let single_keys = |in_flight, cpu, p50, throughput| Self {
+            metrics: vec![
+                Metric::cpu(cpu),
+                Metric::p50(p50),
+                Metric::p99(None),
+                Metric::throughput(throughput),
+            ],
+            ..Self::single_keys(in_flight)
+        };
+        let large = |name, operation| Self {
+            name,
+            operations: vec![operation],
+            in_flight: 1,
+            calls: 200,
+            rounds: ROUNDS,
+            keys: 1,
+            metrics: vec![Metric::cpu(RatioAtMost(0.7))],
+        };
         vec![
-            Self::singles("get, set, increment, 1 in flight", 1, 2_000),
-            Self::busy(),
-            Self::singles("get, set, increment, 256 in flight", 256, 60_000),
             Self {
-                name: "set of 1 MiB, 1 in flight",
-                operations: vec![set("large", LARGE)],
-                in_flight: 1,
-                calls: 200,
-                keys: 1,
+                calls: 2_000,
+                rounds: MANY_ROUNDS,
+                ..single_keys(1, RatioAtMost(0.4), RatioAtMost(0.75), None)
             },
+            single_keys(64, RatioAtMost(0.33), RatioAtMost(0.6), RatioAtLeast(1.7)),
+            single_keys(256, None, None, RatioAtLeast(1.7)),
+            large("set of 1 MiB", set("large", LARGE)),
+            large("get of 1 MiB", get("large", LARGE)),
             Self {
-                name: "get of 1 MiB, 1 in flight",
-                operations: vec![get("large", LARGE)],
-                in_flight: 1,
-                calls: 200,
-                keys: 1,
-            },
-            Self {
-                name: "get-many of 100 keys, 16 in flight",
-                operations: vec![get_many()],
+                name: "get-many of 100 keys",
+                operations: vec![get_many(&batch_keys())],
                 in_flight: 16,
                 calls: 2_000,
+                rounds: MANY_ROUNDS,
                 keys: 100,
+                metrics: vec![Metric::cpu_per_key(RatioAtMost(0.6))],
             },
         ]
     }
 
-    /// How often it is measured. Where the machine's mood changes as much as what is compared, the
-    /// turns are short, and many.
-    pub fn rounds(&self) -> usize {
-        if self.calls <= SHORT && !self.is_large() {
-            3 * ROUNDS
-        } else {
-            ROUNDS
+    /// Operations on single keys.
+    pub fn single_keys(in_flight: usize) -> Self {
+        Self {
+            name: "get/set/increment",
+            operations: vec![set("k", VALUE_BYTES), get("k", VALUE_BYTES), increment("n")],
+            in_flight,
+            calls: 60_000,
+            rounds: ROUNDS,
+            keys: 1,
+            metrics: Vec::new(),
         }
     }
 
-    /// Whether a call moves much.
-    pub fn is_large(&self) -> bool {
-        let moved = |operation: &Operation| operation.params.len() + operation.result_bytes;
-        self.operations
+    /// Repeated reads of a few keys.
+    pub fn hot_reads(in_flight: usize, calls: u64) -> Self {
+        Self {
+            name: "hot reads",
+            operations: batch_keys()
+                .iter()
+                .map(|key| get(key, VALUE_BYTES))
+                .collect(),
+            in_flight,
+            calls,
+            rounds: MANY_ROUNDS,
+            keys: 1,
+            metrics: Vec::new(),
+        }
+    }
+
+    /// The workload in the short form that `--quick` runs.
+    pub fn quick(self) -> Self {
+        Self {
+            calls: (self.calls / QUICK_FRACTION).max(self.in_flight as u64),
+            rounds: 1,
+            ..self
+        }
+    }
+
+    /// The name with the number of calls in flight.
+    pub fn label(&self) -> String {
+        format!("{}, {} in flight", self.name, self.in_flight)
+    }
+
+    /// Writes the keys that the workloads read.
+    pub fn prepare(provider: &mut Provider) -> anyhow::Result<()> {
+        let mut sets: Vec<Operation> = batch_keys()
             .iter()
-            .any(|operation| moved(operation) > LARGE)
-    }
-
-    /// The operations on single keys, in turn.
-    pub fn mixed() -> Vec<Operation> {
-        vec![set("k", VALUE), get("k", VALUE), increment("n")]
-    }
-
-    /// Writes the keys that are read.
-    pub fn prepare(subject: &mut Subject) -> anyhow::Result<()> {
-        let mut sets: Vec<Operation> = (0..BATCH).map(|key| set(&batch_key(key), VALUE)).collect();
-        sets.push(set("k", VALUE));
+            .map(|key| set(key, VALUE_BYTES))
+            .collect();
+        sets.push(set("k", VALUE_BYTES));
         sets.push(set("large", LARGE));
         let calls = sets.len() as u64;
-        subject.caller.run(&sets, 1, calls)?;
+        provider.client.run(&sets, 1, calls)?;
         Ok(())
     }
 
-    /// A call that any provider answers as soon as it is there.
-    pub fn first() -> Operation {
-        set("first", VALUE)
+    /// Measures all rounds of two providers, alternating between them.
+    pub fn compare(
+        &self,
+        first: &mut Provider,
+        second: &mut Provider,
+    ) -> anyhow::Result<Vec<[RoundStats; 2]>> {
+        (0..self.rounds)
+            .map(|_| {
+                Ok([
+                    self.round(first).context("the first provider failed")?,
+                    self.round(second).context("the second provider failed")?,
+                ])
+            })
+            .collect()
     }
 
-    /// Measures one round.
-    pub fn round(&self, subject: &mut Subject) -> anyhow::Result<Figures> {
+    fn round(&self, provider: &mut Provider) -> anyhow::Result<RoundStats> {
         let warm_up = (self.calls / 10).max(self.in_flight as u64);
-        subject.reconnect()?;
-        subject
-            .caller
+        provider.reconnect()?;
+        provider
+            .client
             .run(&self.operations, self.in_flight, warm_up)?;
-        self.measure(&self.operations, subject)
+        self.measure(&self.operations, provider)
     }
 
-    /// Measures one round of other operations, without warming up for them.
+    /// Measures one round with these operations, without a warm-up.
     pub fn measure(
         &self,
         operations: &[Operation],
-        subject: &mut Subject,
-    ) -> anyhow::Result<Figures> {
-        let before = subject.cpu()?;
-        let mut outcome = subject.caller.run(operations, self.in_flight, self.calls)?;
-        let cpu = subject.cpu()? - before;
+        provider: &mut Provider,
+    ) -> anyhow::Result<RoundStats> {
+        let before = provider.cpu()?;
+        let mut result = provider
+            .client
+            .run(operations, self.in_flight, self.calls)?;
+        let cpu = provider.cpu()? - before;
         let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
-        let p50 = median(&mut outcome.latencies);
-        let p99 = outcome.latencies[outcome.latencies.len() * 99 / 100];
+        let p50 = median(&mut result.latencies);
+        let p99 = result.latencies[result.latencies.len() * 99 / 100];
         let calls = self.calls as f64;
-        let served = calls + outcome.lost as f64;
-        Ok(Figures {
-            cpu: microseconds(cpu) / served / f64::from(self.keys),
+        let attempts = calls + result.retries as f64;
+        Ok(RoundStats {
+            cpu: microseconds(cpu) / attempts / f64::from(self.keys),
             p50: microseconds(p50),
             p99: microseconds(p99),
-            rate: calls / outcome.elapsed.as_secs_f64(),
-            lost: outcome.lost,
+            throughput: calls / result.elapsed.as_secs_f64(),
+            retries: result.retries,
         })
     }
-
-    /// Reads of a few keys again and again.
-    pub fn hot_reads(name: &'static str, in_flight: usize, calls: u64) -> Self {
-        Self {
-            name,
-            operations: (0..BATCH).map(|key| get(&batch_key(key), VALUE)).collect(),
-            in_flight,
-            calls,
-            keys: 1,
-        }
-    }
 }
 
-/// A read of a value of the usual size.
-pub fn read(key: &str) -> Operation {
-    get(key, VALUE)
-}
-
-/// A value of the usual size.
-pub fn value() -> Vec<u8> {
-    (0..VALUE).map(|index| (index % 251) as u8).collect()
-}
-
-fn get(key: &str, size: usize) -> Operation {
-    Operation {
-        function: "store@0.2.0-draft.get",
-        params: [text(""), text(key)].concat(),
-        result_bytes: 2 + list_bytes(size),
-    }
-}
-
-fn set(key: &str, size: usize) -> Operation {
-    let value: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
-    Operation {
-        function: "store@0.2.0-draft.set",
-        params: [text(""), text(key), length(size), value].concat(),
-        result_bytes: 1,
-    }
-}
-
-fn increment(key: &str) -> Operation {
-    Operation {
-        function: "atomics@0.2.0-draft.increment",
-        params: [text(""), text(key), length(1)].concat(),
-        result_bytes: 2,
-    }
-}
-
-fn get_many() -> Operation {
-    let mut params = [text(""), length(BATCH)].concat();
-    let mut result_bytes = 1 + length(BATCH).len();
-    for key in (0..BATCH).map(batch_key) {
-        params.extend(text(&key));
-        result_bytes += 1 + text(&key).len() + list_bytes(VALUE);
-    }
-    Operation {
-        function: "batch@0.2.0-draft.get-many",
-        params,
-        result_bytes,
-    }
-}
-
-fn batch_key(index: usize) -> String {
-    format!("batch-{index}")
-}
-
-fn list_bytes(size: usize) -> usize {
-    length(size).len() + size
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [length(text.len()), text.into()].concat()
-}
-
-/// Unsigned LEB128.
-fn length(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
-    }
+fn batch_keys() -> Vec<String> {
+    (0..BATCH_KEYS)
+        .map(|index| format!("batch-{index}"))
+        .collect()
 }

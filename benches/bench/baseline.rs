@@ -1,8 +1,8 @@
-//! The yardstick: the same operations served in the usual way, as wasmCloud's own providers are.
+//! The SDK baseline: a provider with the same operations, built as wasmCloud's own providers are.
 //!
-//! The SDK's `run_provider` and `serve_provider_exports` with the generated bindings,
-//! multi-threaded Tokio, the redis crate's `ConnectionManager`, and trace propagation as the SDK's
-//! macro does it. Nothing in it is made slow on purpose, and nothing fast.
+//! It uses the SDK's `run_provider` and `serve_provider_exports` with the generated bindings,
+//! multi-threaded Tokio, the redis crate's `ConnectionManager`, and the SDK's macro for trace
+//! propagation. It is neither optimized nor slowed down.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ mod bindings {
 
 use bindings::exports::wrpc::keyvalue::{atomics, batch, store};
 
-type Answer<T> = anyhow::Result<Result<T, store::Error>>;
+type Response<T> = anyhow::Result<Result<T, store::Error>>;
 
 #[derive(Clone, Default)]
-struct Stock {
+struct SdkBaseline {
     connections: Arc<RwLock<HashMap<(String, String), ConnectionManager>>>,
 }
 
@@ -39,17 +39,17 @@ pub fn main() -> anyhow::Result<()> {
 }
 
 async fn serve() -> anyhow::Result<()> {
-    initialize_observability!("stock", None::<String>);
-    let stock = Stock::default();
-    let shutdown = run_provider(stock.clone(), "stock").await?;
+    initialize_observability!("sdk-baseline", None::<String>);
+    let baseline = SdkBaseline::default();
+    let shutdown = run_provider(baseline.clone(), "sdk-baseline").await?;
     let connection = get_connection();
     let client = connection
         .get_wrpc_client(connection.provider_key())
         .await?;
-    serve_provider_exports(&client, stock, shutdown, bindings::serve).await
+    serve_provider_exports(&client, baseline, shutdown, bindings::serve).await
 }
 
-impl Provider for Stock {
+impl Provider for SdkBaseline {
     async fn receive_link_config_as_target(&self, link: LinkConfig<'_>) -> anyhow::Result<()> {
         let url = link.config.get("URL").context("no URL")?;
         let manager = ConnectionManager::new_with_config(
@@ -63,8 +63,8 @@ impl Provider for Stock {
     }
 }
 
-impl Stock {
-    async fn ask<T: FromRedisValue>(
+impl SdkBaseline {
+    async fn execute<T: FromRedisValue>(
         &self,
         context: Option<Context>,
         command: &redis::Cmd,
@@ -92,15 +92,16 @@ impl Stock {
     }
 }
 
-impl store::Handler<Option<Context>> for Stock {
+impl store::Handler<Option<Context>> for SdkBaseline {
     async fn get(
         &self,
         context: Option<Context>,
         _bucket: String,
         key: String,
-    ) -> Answer<Option<Bytes>> {
+    ) -> Response<Option<Bytes>> {
         propagate_trace_for_ctx!(context);
-        let value: Result<Option<Vec<u8>>, _> = self.ask(context, redis::cmd("GET").arg(key)).await;
+        let value: Result<Option<Vec<u8>>, _> =
+            self.execute(context, redis::cmd("GET").arg(key)).await;
         Ok(value.map(|value| value.map(Bytes::from)))
     }
 
@@ -110,21 +111,26 @@ impl store::Handler<Option<Context>> for Stock {
         _bucket: String,
         key: String,
         value: Bytes,
-    ) -> Answer<()> {
+    ) -> Response<()> {
         propagate_trace_for_ctx!(context);
         Ok(self
-            .ask(context, redis::cmd("SET").arg(key).arg(value.to_vec()))
+            .execute(context, redis::cmd("SET").arg(key).arg(value.to_vec()))
             .await)
     }
 
-    async fn delete(&self, context: Option<Context>, _bucket: String, key: String) -> Answer<()> {
+    async fn delete(&self, context: Option<Context>, _bucket: String, key: String) -> Response<()> {
         propagate_trace_for_ctx!(context);
-        Ok(self.ask(context, redis::cmd("DEL").arg(key)).await)
+        Ok(self.execute(context, redis::cmd("DEL").arg(key)).await)
     }
 
-    async fn exists(&self, context: Option<Context>, _bucket: String, key: String) -> Answer<bool> {
+    async fn exists(
+        &self,
+        context: Option<Context>,
+        _bucket: String,
+        key: String,
+    ) -> Response<bool> {
         propagate_trace_for_ctx!(context);
-        Ok(self.ask(context, redis::cmd("EXISTS").arg(key)).await)
+        Ok(self.execute(context, redis::cmd("EXISTS").arg(key)).await)
     }
 
     async fn list_keys(
@@ -132,10 +138,10 @@ impl store::Handler<Option<Context>> for Stock {
         context: Option<Context>,
         _bucket: String,
         cursor: Option<u64>,
-    ) -> Answer<store::KeyResponse> {
+    ) -> Response<store::KeyResponse> {
         propagate_trace_for_ctx!(context);
         let page: Result<(u64, Vec<String>), _> = self
-            .ask(context, redis::cmd("SCAN").arg(cursor.unwrap_or(0)))
+            .execute(context, redis::cmd("SCAN").arg(cursor.unwrap_or(0)))
             .await;
         Ok(page.map(|(cursor, keys)| store::KeyResponse {
             keys,
@@ -144,28 +150,28 @@ impl store::Handler<Option<Context>> for Stock {
     }
 }
 
-impl atomics::Handler<Option<Context>> for Stock {
+impl atomics::Handler<Option<Context>> for SdkBaseline {
     async fn increment(
         &self,
         context: Option<Context>,
         _bucket: String,
         key: String,
         delta: u64,
-    ) -> Answer<u64> {
+    ) -> Response<u64> {
         propagate_trace_for_ctx!(context);
         Ok(self
-            .ask(context, redis::cmd("INCRBY").arg(key).arg(delta))
+            .execute(context, redis::cmd("INCRBY").arg(key).arg(delta))
             .await)
     }
 }
 
-impl batch::Handler<Option<Context>> for Stock {
+impl batch::Handler<Option<Context>> for SdkBaseline {
     async fn get_many(
         &self,
         context: Option<Context>,
         _bucket: String,
         keys: Vec<String>,
-    ) -> Answer<Vec<Option<(String, Bytes)>>> {
+    ) -> Response<Vec<Option<(String, Bytes)>>> {
         propagate_trace_for_ctx!(context);
         let mut connection = match self.connection(context).await {
             Ok(connection) => connection,
@@ -187,13 +193,13 @@ impl batch::Handler<Option<Context>> for Stock {
         context: Option<Context>,
         _bucket: String,
         pairs: Vec<(String, Bytes)>,
-    ) -> Answer<()> {
+    ) -> Response<()> {
         propagate_trace_for_ctx!(context);
         let mut mset = redis::cmd("MSET");
         for (key, value) in pairs {
             mset.arg(key).arg(value.to_vec());
         }
-        Ok(self.ask(context, &mset).await)
+        Ok(self.execute(context, &mset).await)
     }
 
     async fn delete_many(
@@ -201,8 +207,8 @@ impl batch::Handler<Option<Context>> for Stock {
         context: Option<Context>,
         _bucket: String,
         keys: Vec<String>,
-    ) -> Answer<()> {
+    ) -> Response<()> {
         propagate_trace_for_ctx!(context);
-        Ok(self.ask(context, redis::cmd("DEL").arg(keys)).await)
+        Ok(self.execute(context, redis::cmd("DEL").arg(keys)).await)
     }
 }
