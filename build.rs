@@ -1,15 +1,14 @@
-//! Gives the program the version that `kvredis --version` prints: that of the package, and the
-//! commit it was built from.
+//! Sets the version that `kvredis --version` prints: the package's version and the commit of the build.
 //!
-//! The commit is that of the package's own `.git`, else what `KVREDIS_COMMIT` says (a build without
-//! a repository: a container, a package of a distribution), else it is left out.
+//! The commit comes from the package's own `.git`, or from `KVREDIS_COMMIT` for builds without a
+//! repository, such as those of containers and distributions. Without either, it is left out.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// Digits of a commit's hash: enough to be alone in any repository.
-const DIGITS: &str = "12";
+/// Long enough to be unambiguous in any repository.
+const HASH_DIGITS: &str = "12";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -23,8 +22,8 @@ fn main() {
     println!("cargo::rustc-env=KVREDIS_VERSION={version}");
 }
 
-/// The commit, where the package is the root of a repository: one that is unpacked within another
-/// repository is none of its commits.
+/// The commit, if the package is the root of a repository: the sources of a release may be unpacked
+/// within an unrelated repository.
 fn own_commit() -> Option<String> {
     let root = env::var("CARGO_MANIFEST_DIR").ok()?;
     if !Path::new(&root).join(".git").exists() {
@@ -40,8 +39,8 @@ fn own_commit() -> Option<String> {
         let text = String::from_utf8(output.stdout).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    // HEAD names a branch or a commit; where a branch moves, the log of HEAD says so. A file that
-    // does not exist would have this run again with every build.
+    // HEAD changes when another branch is checked out, its log with every commit. Cargo would rerun
+    // this script in every build if one of the files did not exist.
     for file in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", file]);
         let path = path.map(|path| Path::new(&root).join(path));
@@ -49,5 +48,5 @@ fn own_commit() -> Option<String> {
             println!("cargo::rerun-if-changed={}", path.display());
         }
     }
-    git(&["rev-parse", &format!("--short={DIGITS}"), "HEAD"])
+    git(&["rev-parse", &format!("--short={HASH_DIGITS}"), "HEAD"])
 }

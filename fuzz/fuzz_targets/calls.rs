@@ -1,9 +1,9 @@
-//! Reads arbitrary bytes as the parameters of calls, whole and cut in two, as they come in one
-//! message or several.
+//! Decodes arbitrary bytes as the parameters of a call, at once and split in two, because parameters
+//! arrive in one message or in several.
 //!
-//! Nothing to compare with is needed: it must not panic, must not allocate what a length claims
-//! (`make fuzz` limits allocations), and must not contradict itself. That what it reads is what was
-//! sent is tested in tests/encoding.rs.
+//! The target checks properties that need no reference decoder: decoding does not panic, does not
+//! allocate what a length field claims (`make fuzz` limits allocations), and both ways of decoding
+//! agree. tests/encoding.rs tests that a decoded call equals the encoded one.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use kvredis::store::Parts;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    // Which function, and where the first message ends.
+    // The first bytes select the function and the length of the first message.
     let [function, low, high, params @ ..] = input else {
         return;
     };
@@ -23,22 +23,29 @@ fuzz_target!(|input: &[u8]| {
 
     let whole = function.read(params);
     if let Ok(call) = &whole {
-        assert!(held(call) <= params.len(), "more than was sent");
+        assert!(
+            payload_size(call) <= params.len(),
+            "the call is larger than its encoding"
+        );
     }
     match function.read(first) {
         Err(Unreadable::Incomplete(missing)) => {
-            assert!(missing > 0, "it waits for nothing");
-            // It may be too little, for there are more parameters; never too much.
+            assert!(missing > 0, "incomplete, but no bytes are missing");
+            // A lower bound: lengths that are still missing may announce more bytes.
             assert!(
                 whole.is_err() || missing <= rest.len(),
-                "it would wait for ever"
+                "it waits for more bytes than the call has"
             );
         }
         Err(Unreadable::Invalid(_)) => {
             let invalid = matches!(whole, Err(Unreadable::Invalid(_)));
-            assert!(invalid, "what follows has made it right");
+            assert!(invalid, "more bytes have made an invalid call valid");
         }
-        Ok(_) => assert_eq!(whole.is_ok(), rest.is_empty(), "bytes are left over"),
+        Ok(_) => assert_eq!(
+            whole.is_ok(),
+            rest.is_empty(),
+            "trailing bytes must make a call invalid"
+        ),
     }
     match function.read_parts(first, rest) {
         Some(Call::Set {
@@ -52,19 +59,22 @@ fuzz_target!(|input: &[u8]| {
                 key,
                 value: Parts(&value, &[]),
             };
-            assert_eq!(whole, Ok(set), "in parts it is something else");
+            assert_eq!(whole, Ok(set), "split bytes decode to another call");
         }
-        Some(_) => panic!("only `set` is read in parts"),
+        Some(_) => panic!("only `set` is decoded from split bytes"),
         None => {
-            let in_value =
+            let is_split_in_value =
                 matches!(&whole, Ok(Call::Set { value, .. }) if value.size() >= rest.len());
-            assert!(!in_value, "cut within its value, it can be read in parts");
+            assert!(
+                !is_split_in_value,
+                "a `set` that is split within its value must decode"
+            );
         }
     }
 });
 
-/// The bytes of all texts and values of a call.
-fn held(call: &Call<'_>) -> usize {
+/// The total size of the strings and values of a call.
+fn payload_size(call: &Call<'_>) -> usize {
     match call {
         Call::Get { bucket, key }
         | Call::Delete { bucket, key }
