@@ -31,7 +31,7 @@ pub fn start() -> std::io::Result<Collector> {
 }
 
 impl Collector {
-    /// Whether a provider has exported traces.
+    /// Returns whether a provider has exported traces.
     pub fn has_traces(&self) -> bool {
         self.traces_received.load(Ordering::Relaxed)
     }

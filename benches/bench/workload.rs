@@ -10,7 +10,7 @@ use crate::operation::{Operation, VALUE_BYTES, get, get_many, increment, set};
 use crate::provider::Provider;
 
 const ROUNDS: usize = 5;
-/// Where rounds are short or the noise of the machine is as large as the difference that is measured.
+/// For short rounds, and for differences that are as small as the noise of the machine.
 const MANY_ROUNDS: usize = 3 * ROUNDS;
 const LARGE: usize = 1 << 20;
 const BATCH_KEYS: usize = 100;
