@@ -6,22 +6,23 @@
 //! line, `report` is what is shown. The steps themselves are `connection::probe`'s. Nothing in Redis
 //! is changed.
 
-pub mod arguments;
-mod caching;
-mod latency;
-mod reach;
-pub mod report;
-mod rights;
-mod server;
-mod topology;
-mod watching;
+pub(crate) mod acl;
+pub(crate) mod arguments;
+pub(crate) mod caching;
+pub(crate) mod connect;
+pub(crate) mod latency;
+pub(crate) mod report;
+pub(crate) mod server;
+pub(crate) mod topology;
+pub(crate) mod watching;
 
-use crate::connection::Target;
-use crate::settings::{Settings, Sources};
-use report::{Finding, Report, Status};
+use crate::check::report::{Finding, Report, Status};
+use crate::redis::options::ConnectOptions;
+use crate::settings::Settings;
+use crate::settings::source::Sources;
 
 /// Checks whether a link with these settings would work.
-pub async fn check(sources: &Sources) -> Report {
+pub(crate) async fn check(sources: &Sources) -> Report {
     let mut report = Report::default();
     let reading = Settings::read(sources);
     for warning in &reading.warnings {
@@ -47,13 +48,13 @@ pub async fn check(sources: &Sources) -> Report {
             "all are known and valid",
         ));
     }
-    let target = Target::new(&settings);
+    let target = ConnectOptions::new(&settings);
     let nodes = topology::find(&target, &mut report).await;
     if nodes.is_empty() {
         return report;
     }
     server::check(&settings, &nodes, &mut report).await;
-    rights::check(&settings, &nodes, &mut report).await;
+    acl::check(&settings, &nodes, &mut report).await;
     caching::check(&target, &nodes, &mut report).await;
     watching::check(&settings, &target, &nodes, &mut report).await;
     latency::check(&nodes, &mut report).await;

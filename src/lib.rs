@@ -20,21 +20,18 @@
 //! standard input), [`settings`] (text to typed settings), [`check`] (tries a connection for who runs
 //! it), [`telemetry`], [`error`] and [`task`].
 
-pub mod atomics;
-pub mod batch;
-pub mod cache;
-pub mod check;
-pub mod connection;
-pub mod error;
-pub mod host_data;
-pub mod keyspace;
-pub mod link;
-pub mod links;
-pub mod provider;
-pub mod registry;
-pub mod serve;
-pub mod settings;
-pub mod store;
-pub mod task;
-pub mod telemetry;
-pub mod watcher;
+pub(crate) mod cache;
+pub(crate) mod check;
+pub mod cli;
+pub(crate) mod error;
+pub(crate) mod keyvalue;
+pub(crate) mod link;
+pub(crate) mod provider;
+pub(crate) mod redis;
+pub(crate) mod settings;
+pub(crate) mod task;
+pub(crate) mod telemetry;
+#[doc(hidden)]
+pub mod testing;
+pub(crate) mod watcher;
+pub(crate) mod wrpc;

@@ -3,6 +3,10 @@
 //! This is all that the rooms of the interfaces need to carry out a call. Which link a call
 //! belongs to is for `links`, what happens on the way to Redis for `connection`.
 
+pub(crate) mod keyspace;
+pub(crate) mod registry;
+pub(crate) mod table;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,62 +16,67 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, info};
 
-use crate::cache::{Cache, Found, Keep};
-use crate::connection::{Answered, Connection, Gate, Outage, Patience, Request, Retry, answer};
+use crate::cache::read_through::{Cache, EntryPolicy, Lookup};
 use crate::error::Error;
-use crate::keyspace::{Bucket, Keyspace};
+use crate::link::keyspace::{Bucket, Keyspace};
+use crate::redis::command::{Idempotency, Request, RetryPolicy};
+use crate::redis::connect_error::Outage;
+use crate::redis::connection::Connection;
+use crate::redis::limiter::Limiter;
+use crate::redis::reply;
+use crate::redis::retry::Reply;
 use crate::settings::Settings;
-use crate::telemetry::Occasionally;
-use crate::telemetry::commands::Command;
+use crate::telemetry::LogThrottle;
+use crate::telemetry::commands::CommandSpan;
 
 /// A link that works, or will as soon as its Redis is there.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     settings: Settings,
     keyspace: Keyspace,
-    gate: Gate,
+    gate: Limiter,
     connection: Arc<Connection>,
     answered: AtomicBool,
     told_of_layout: AtomicBool,
-    unlisted: Occasionally,
+    unlisted: LogThrottle,
 }
 
 impl Link {
     /// A link with these settings over this connection.
-    pub fn new(settings: Settings, connection: Arc<Connection>) -> Self {
+    pub(crate) fn new(settings: Settings, connection: Arc<Connection>) -> Self {
         Self {
             keyspace: Keyspace::new(&settings),
-            gate: Gate::new(settings.max_in_flight, settings.max_waiting),
+            gate: Limiter::new(settings.max_in_flight, settings.max_waiting),
             settings,
             connection,
             answered: AtomicBool::new(false),
             told_of_layout: AtomicBool::new(false),
-            unlisted: Occasionally::default(),
+            unlisted: LogThrottle::default(),
         }
     }
 
     /// What was set.
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// The address of its Redis, without credentials.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.settings.address.to_string()
     }
 
     /// Since when and why it has no connection.
-    pub fn outage(&self) -> Option<Outage> {
+    pub(crate) fn outage(&self) -> Option<Outage> {
         self.connection.outage()
     }
 
     /// Whether Redis has answered a call over it since it was put.
-    pub fn has_answered(&self) -> bool {
+    pub(crate) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
     /// It was put again as it is.
-    pub fn starts_over(&self) {
+    pub(crate) fn reset(&self) {
         self.answered.store(false, Ordering::Relaxed);
     }
 
@@ -76,9 +85,9 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::NoSuchStore`] for a bucket that the link does not have.
-    pub fn bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
+    pub(crate) fn bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
         let bucket = self.keyspace.bucket(name)?;
-        if self.keyspace.sets_apart(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
+        if self.keyspace.is_prefixed(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
             info!(
                 redis = self.address(),
                 "keys of named buckets are stored as `bucket:key`; who comes from wasmCloud's own \
@@ -93,7 +102,7 @@ impl Link {
     /// # Errors
     ///
     /// As [`Self::bucket`], and [`Error::AccessDenied`] on a link that is read only.
-    pub fn writable_bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
+    pub(crate) fn writable_bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
         let bucket = self.bucket(name)?;
         if self.settings.read_only {
             return Err(Error::AccessDenied);
@@ -106,7 +115,7 @@ impl Link {
     /// # Errors
     ///
     /// It is larger than the link allows.
-    pub fn check_size(&self, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<(), Error> {
         let limit = self.settings.max_value_bytes;
         if bytes <= limit {
             return Ok(());
@@ -117,15 +126,15 @@ impl Link {
     }
 
     /// The time to live of what is written, in milliseconds.
-    pub fn ttl_ms(&self) -> Option<u64> {
+    pub(crate) fn ttl_ms(&self) -> Option<u64> {
         self.settings
             .ttl
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Counts keys that a listing left out because they are no UTF-8.
-    pub fn left_out(&self, keys: usize) {
-        if let Some(keys) = self.unlisted.happened(keys) {
+    pub(crate) fn record_skipped_keys(&self, keys: usize) {
+        if let Some(keys) = self.unlisted.record(keys) {
             tracing::warn!(
                 keys,
                 redis = self.address(),
@@ -139,19 +148,24 @@ impl Link {
     /// # Errors
     ///
     /// As [`Connection::ask`].
-    pub async fn ask(&self, command: Cmd, retry: Retry, deadline: Instant) -> Result<Value, Error> {
+    pub(crate) async fn ask(
+        &self,
+        command: Cmd,
+        retry: Idempotency,
+        deadline: Instant,
+    ) -> Result<Value, Error> {
         let answered = self.send(&Request::One(command), retry, deadline).await?;
         Ok(answered.value)
     }
 
     /// What has been read over the link and is kept, if anything is.
-    pub fn cache(&self) -> Option<&Cache> {
+    pub(crate) fn cache(&self) -> Option<&Cache> {
         self.connection.cache().map(Arc::as_ref)
     }
 
     /// The value of a key of Redis, if it is in memory; that the key is missing may be, too.
-    pub fn known(&self, key: &str) -> Option<Option<Bytes>> {
-        self.cache()?.known(key.as_bytes(), Instant::now())
+    pub(crate) fn peek(&self, key: &str) -> Option<Option<Bytes>> {
+        self.cache()?.peek(key.as_bytes(), Instant::now())
     }
 
     /// The value of a key of Redis; from memory, where the link keeps what it has read.
@@ -159,16 +173,16 @@ impl Link {
     /// # Errors
     ///
     /// As [`Connection::ask`].
-    pub async fn value(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn value(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
         let Some(cache) = self.cache() else {
             return self.get(key, deadline).await;
         };
         let asked = Instant::now();
-        let turn = match cache.look(key.as_bytes(), asked) {
-            Found::Kept(value) => return Ok(value),
-            Found::Nothing(turn) => turn,
-            Found::Unwanted => return self.get(key, deadline).await,
-            Found::Underway(reading) => {
+        let turn = match cache.lookup(key.as_bytes(), asked) {
+            Lookup::Hit(value) => return Ok(value),
+            Lookup::Miss(turn) => turn,
+            Lookup::Bypass => return self.get(key, deadline).await,
+            Lookup::Pending(reading) => {
                 let _waiting = self.gate.wait()?;
                 match timeout_at(deadline, reading.outcome()).await {
                     Ok(Some(outcome)) => return outcome,
@@ -180,7 +194,9 @@ impl Link {
         kept.cmd("CLIENT").arg("CACHING").arg("YES");
         kept.cmd("GET").arg(key);
         kept.cmd("PTTL").arg(key);
-        let answered = self.send(&Request::Kept(kept), Retry::Safe, deadline).await;
+        let answered = self
+            .send(&Request::Kept(kept), Idempotency::Idempotent, deadline)
+            .await;
         let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
         {
             Ok((value, keep)) => (Ok(value), keep),
@@ -193,8 +209,8 @@ impl Link {
     /// The value of a key as Redis has it.
     async fn get(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
         let get = redis::cmd("GET").arg(key).take();
-        let value = self.ask(get, Retry::Safe, deadline).await?;
-        answer::optional_bytes("GET", value)
+        let value = self.ask(get, Idempotency::Idempotent, deadline).await?;
+        reply::optional_bytes("GET", value)
     }
 
     /// Has Redis run several commands as one.
@@ -202,10 +218,10 @@ impl Link {
     /// # Errors
     ///
     /// As [`Connection::ask`].
-    pub async fn ask_together(
+    pub(crate) async fn transaction(
         &self,
         mut commands: Pipeline,
-        retry: Retry,
+        retry: Idempotency,
         deadline: Instant,
     ) -> Result<Value, Error> {
         commands.atomic();
@@ -217,16 +233,18 @@ impl Link {
     async fn send(
         &self,
         request: &Request,
-        retry: Retry,
+        retry: Idempotency,
         deadline: Instant,
-    ) -> Result<Answered, Error> {
-        let _changing = self.cache().and_then(|cache| Changing::new(cache, request));
-        let patience = Patience {
+    ) -> Result<Reply, Error> {
+        let _changing = self
+            .cache()
+            .and_then(|cache| InvalidateOnDrop::new(cache, request));
+        let patience = RetryPolicy {
             deadline,
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
-        let command = Command::started(request, &self.settings.address);
+        let command = CommandSpan::started(request, &self.settings.address);
         // Boxed, because it is most of a call, and each call is moved several times on its way here.
         let asked = Box::pin(self.connection.ask(request, retry, &self.gate, patience));
         let answer = asked.instrument(command.span()).await;
@@ -240,12 +258,12 @@ impl Link {
 
 /// Keys that are being written: whatever comes of it, what was read of them before is forgotten
 /// when it is over.
-struct Changing<'a> {
+struct InvalidateOnDrop<'a> {
     cache: &'a Cache,
     keys: Vec<&'a [u8]>,
 }
 
-impl<'a> Changing<'a> {
+impl<'a> InvalidateOnDrop<'a> {
     /// Nothing, if the request changes nothing.
     fn new(cache: &'a Cache, request: &'a Request) -> Option<Self> {
         let keys = if request.is_read() {
@@ -257,9 +275,9 @@ impl<'a> Changing<'a> {
     }
 }
 
-impl Drop for Changing<'_> {
+impl Drop for InvalidateOnDrop<'_> {
     fn drop(&mut self) {
-        self.cache.forget(self.keys.drain(..));
+        self.cache.invalidate(self.keys.drain(..));
     }
 }
 
@@ -269,14 +287,14 @@ impl Drop for Changing<'_> {
 ///
 /// The answer is of another kind.
 fn read(
-    answered: Answered,
+    answered: Reply,
     asked: Instant,
     age: Duration,
-) -> Result<(Option<Bytes>, Option<Keep>), Error> {
-    let both = answer::array("GET", answered.value, 2)?;
+) -> Result<(Option<Bytes>, Option<EntryPolicy>), Error> {
+    let both = reply::array("GET", answered.value, 2)?;
     let [value, time_to_live] =
         <[Value; 2]>::try_from(both).map_err(|_| Error::unexpected_answer("GET"))?;
-    let value = answer::optional_bytes("GET", value)?;
+    let value = reply::optional_bytes("GET", value)?;
     let Some(by) = answered.kept else {
         return Ok((value, None));
     };
@@ -291,9 +309,9 @@ fn read(
         }
         _ => return Ok((value, None)),
     };
-    let keep = Keep {
+    let keep = EntryPolicy {
         until: asked + longest,
-        vouch: by.vouch,
+        freshness: by.freshness,
     };
     Ok((value, Some(keep)))
 }

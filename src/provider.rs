@@ -4,11 +4,12 @@
 //! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
 //! are is in `messages`; what a link is, `links` and `watcher` know; calls are taken by `serve`.
 
-mod ended_for;
-mod messages;
-mod missed;
-mod nats;
-mod signals;
+pub(crate) mod host_data;
+pub(crate) mod host_messages;
+pub(crate) mod missed_links;
+pub(crate) mod nats;
+pub(crate) mod restart_history;
+pub(crate) mod signals;
 
 use std::env;
 use std::sync::Arc;
@@ -23,41 +24,42 @@ use wasmcloud_provider_sdk::{
     DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
 };
 
-use crate::host_data::Opener;
-use crate::links::Links;
-use crate::registry::{Definition, ProviderLayers, Warnings, Way};
-use crate::serve::Server;
-use crate::serve::caller::Caller;
-use crate::settings::{Layer, Origin, ProviderSettings, Sources};
-use crate::telemetry::Occasionally;
+use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, WarningLog};
+use crate::link::table::Links;
+use crate::provider::host_data::SecretDecryptor;
+use crate::provider::host_messages::{HostMessage, HostMessages};
+use crate::provider::missed_links::MissedLinkDetector;
+use crate::provider::nats::Nats;
+use crate::provider::restart_history::RestartHistory;
+use crate::provider::signals::Signals;
+use crate::settings::ProviderSettings;
+use crate::settings::source::{Layer, Origin, Sources};
+use crate::telemetry::LogThrottle;
 use crate::watcher::Watchers;
-use ended_for::EndedFor;
-use messages::{FromHost, HostMessages};
-use missed::Missed;
-use nats::Nats;
-use signals::Signals;
+use crate::wrpc::client::ComponentClient;
+use crate::wrpc::server::Server;
 
 /// The interface of links from the provider to a component.
 const WATCHER: &str = "watcher";
 /// What is left of the host's time limit for the way of the answer.
-const WAY_BACK: Duration = Duration::from_millis(200);
+const REPLY_MARGIN: Duration = Duration::from_millis(200);
 /// How long a link may be without its Redis before the provider calls itself unhealthy.
 const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
 /// How long the last messages may take. Without NATS they would wait for its return.
-const LAST_MESSAGES: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A provider that a host has started.
 struct Provider {
     id: String,
     links: Arc<Links>,
     watchers: Watchers,
-    opener: Opener,
-    ended_for: EndedFor,
-    unhealthy: Occasionally,
+    opener: SecretDecryptor,
+    ended_for: RestartHistory,
+    unhealthy: LogThrottle,
 }
 
 /// Why the provider ends.
-enum End {
+enum StopReason {
     /// The host asks for it.
     Host(Message),
     /// A signal, or NATS is closed.
@@ -71,8 +73,9 @@ enum End {
 /// # Errors
 ///
 /// The host data is wrong, NATS cannot be reached, or a new start is needed.
-pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
-    let opener = Opener::new(host_data).context("the keys in the host data are malformed")?;
+pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
+    let opener =
+        SecretDecryptor::new(host_data).context("the keys in the host data are malformed")?;
     let connection = Nats::connect(host_data)
         .await
         .context("failed to connect to the NATS of the lattice")?;
@@ -86,9 +89,9 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         secrets: Layer::secrets(Origin::ProviderSecrets, &host_data.secrets),
         config: Layer::config(Origin::ProviderConfig, &host_data.config),
     };
-    let warnings = Arc::<Warnings>::default();
+    let warnings = Arc::<WarningLog>::default();
     let links = Arc::new(Links::new(layers.clone(), Arc::clone(&warnings)));
-    let caller = Caller::start(
+    let caller = ComponentClient::start(
         &nats,
         &host_data.lattice_rpc_prefix,
         &host_data.provider_key,
@@ -102,8 +105,8 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         links: Arc::clone(&links),
         watchers,
         opener,
-        ended_for: EndedFor::new(&env::temp_dir(), host_data),
-        unhealthy: Occasionally::default(),
+        ended_for: RestartHistory::new(&env::temp_dir(), host_data),
+        unhealthy: LogThrottle::default(),
     };
     for link in &host_data.link_definitions {
         provider.put(link);
@@ -127,7 +130,7 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
         "kvredis is serving"
     );
 
-    let missed = Missed {
+    let missed = MissedLinkDetector {
         nats: nats.clone(),
         lattice: &host_data.lattice_rpc_prefix,
         provider: &provider.id,
@@ -137,10 +140,10 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let end = tokio::select! {
         end = provider.listen(&nats, &mut messages, &signals) => end,
         (component, name) = missed.clone().link(&provider.links) => {
-            End::MissedLink { component, name }
+            StopReason::MissedLink { component, name }
         }
         (component, name) = missed.watching_link(&provider.watchers) => {
-            End::MissedLink { component, name }
+            StopReason::MissedLink { component, name }
         }
         // Nobody can be answered any more, so that there is nothing to bring to an end.
         () = connection.stuck() => bail!(
@@ -153,35 +156,40 @@ pub async fn run(host_data: &HostData) -> anyhow::Result<()> {
     serving.await.context("serving calls failed")?;
     provider.links.clear();
     match end {
-        End::Signal => {}
-        End::Host(request) => reply(&nats, &request, "shutting down".into()).await,
-        End::MissedLink { component, name } => bail!(
+        StopReason::Signal => {}
+        StopReason::Host(request) => reply(&nats, &request, "shutting down".into()).await,
+        StopReason::MissedLink { component, name } => bail!(
             "the link {name:?} of component {component:?} was put without kvredis hearing of it: \
              ending, for the host to start it anew with all links"
         ),
     }
     provider.ended_for.forget();
     // Without NATS there is nobody to tell.
-    let _ = timeout(LAST_MESSAGES, nats.flush()).await;
+    let _ = timeout(FLUSH_TIMEOUT, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
     Ok(())
 }
 
 impl Provider {
     /// Handles what the host says until it, or a signal, asks to stop.
-    async fn listen(&self, nats: &Client, messages: &mut HostMessages, signals: &Signals) -> End {
+    async fn listen(
+        &self,
+        nats: &Client,
+        messages: &mut HostMessages,
+        signals: &Signals,
+    ) -> StopReason {
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
                 () = signals.first() => None,
             };
             match message {
-                None => return End::Signal,
-                Some(FromHost::Shutdown(request)) => return End::Host(request),
-                Some(FromHost::Health(request)) => self.answer_health(nats, &request).await,
-                Some(FromHost::LinkPut(link)) => self.put(&link),
-                Some(FromHost::LinkDeleted(link)) => self.delete(&link),
-                Some(FromHost::Config(config)) => {
+                None => return StopReason::Signal,
+                Some(HostMessage::Shutdown(request)) => return StopReason::Host(request),
+                Some(HostMessage::Health(request)) => self.answer_health(nats, &request).await,
+                Some(HostMessage::LinkPut(link)) => self.put(&link),
+                Some(HostMessage::LinkDeleted(link)) => self.delete(&link),
+                Some(HostMessage::Config(config)) => {
                     info!("the provider's configuration has changed");
                     let config = Layer::config(Origin::ProviderConfig, &config);
                     self.links.reconfigure(config.clone());
@@ -195,10 +203,15 @@ impl Provider {
         // Of a link from the provider, the provider's side is the source.
         let (way, component, config, sealed) = if link.target == self.id {
             let (config, sealed) = (&link.target_config, &link.target_secrets);
-            (Way::From, &link.source_id, config, sealed)
+            (
+                LinkDirection::FromComponent,
+                &link.source_id,
+                config,
+                sealed,
+            )
         } else if link.interfaces.iter().any(|name| name == WATCHER) {
             let (config, sealed) = (&link.source_config, &link.source_secrets);
-            (Way::To, &link.target, config, sealed)
+            (LinkDirection::ToComponent, &link.target, config, sealed)
         } else {
             warn!(
                 component = link.target,
@@ -219,12 +232,12 @@ impl Provider {
         });
         let secrets = match secrets {
             Ok(secrets) => secrets,
-            Err(_) if way == Way::To => {
-                self.watchers.put_wrong(component, &link.name);
+            Err(_) if way == LinkDirection::ToComponent => {
+                self.watchers.insert_invalid(component, &link.name);
                 return;
             }
             Err(why) => {
-                self.links.put_wrong(
+                self.links.insert_invalid(
                     component,
                     &link.name,
                     format!("the secrets of the link cannot be opened: {why}"),
@@ -232,15 +245,15 @@ impl Provider {
                 return;
             }
         };
-        let definition = Definition {
+        let definition = LinkDefinition {
             component: component.clone(),
             name: link.name.clone(),
             secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
             config: Layer::config(Origin::LinkConfig, config),
         };
         match way {
-            Way::From => self.links.put(definition),
-            Way::To => self.watchers.put(definition),
+            LinkDirection::FromComponent => self.links.put(definition),
+            LinkDirection::ToComponent => self.watchers.put(definition),
         }
     }
 
@@ -254,9 +267,9 @@ impl Provider {
 
     async fn answer_health(&self, nats: &Client, request: &Message) {
         let mut outages = self.links.outages(TOLERATED_OUTAGE);
-        outages.extend(self.watchers.troubles(TOLERATED_OUTAGE));
+        outages.extend(self.watchers.health_issues(TOLERATED_OUTAGE));
         // The host drops the text of the answer, so that it has to be in the log.
-        if self.unhealthy.happened(outages.len()).is_some() {
+        if self.unhealthy.record(outages.len()).is_some() {
             error!(reason = %outages.join("; "), "unhealthy");
         }
         let health = HealthCheckResponse {
@@ -280,7 +293,7 @@ async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
 }
 
 /// The settings of the process; wrong ones are logged, and the defaults serve.
-fn provider_settings(warnings: &Warnings, provider: ProviderLayers) -> ProviderSettings {
+fn provider_settings(warnings: &WarningLog, provider: ProviderLayers) -> ProviderSettings {
     let reading = ProviderSettings::read(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         Layer::empty(Origin::LinkConfig),
@@ -297,7 +310,7 @@ fn provider_settings(warnings: &Warnings, provider: ProviderLayers) -> ProviderS
 /// How long a call may take so that its answer arrives before the host gives up.
 fn time_limit(rpc_timeout_ms: Option<u64>) -> Duration {
     let timeout = rpc_timeout_ms.map_or(DEFAULT_RPC_TIMEOUT_MILLIS, Duration::from_millis);
-    timeout.saturating_sub(WAY_BACK).max(timeout / 2)
+    timeout.saturating_sub(REPLY_MARGIN).max(timeout / 2)
 }
 
 #[cfg(test)]

@@ -1,41 +1,41 @@
-//! The settings of a link: from the names and texts that a host passes on to typed values, and the
+//! The settings of a link: from the names and texts that a host is_transient on to typed values, and the
 //! words for everything that can be wrong with them.
 //!
 //! `table` defines each setting in one entry, `value` how texts of its kind are read, `source` says
 //! whose value counts, `url` reads addresses. `listing` and `schema` show the table to people and
 //! to programs. Nothing here does I/O or logs: warnings are handed back with the settings.
 
-pub mod address;
-mod defaults;
-mod definition;
-pub mod listing;
-pub mod schema;
-mod source;
-mod table;
-pub mod url;
-mod value;
-mod watch;
+pub(crate) mod address;
+pub(crate) mod defaults;
+pub(crate) mod definition;
+pub(crate) mod definitions;
+pub(crate) mod render;
+pub(crate) mod schema;
+pub(crate) mod source;
+pub(crate) mod url;
+pub(crate) mod value;
+pub(crate) mod watch;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use address::Address;
-pub use definition::{Definition, Secrecy};
-pub use source::{Layer, Origin, Sources};
-pub use table::{LINK_SETTINGS, PROVIDER_SETTINGS};
-pub use watch::Watched;
+pub(crate) use crate::settings::address::Address;
+pub(crate) use crate::settings::definition::SettingDefinition;
+pub(crate) use crate::settings::definitions::{LINK_SETTINGS, PROVIDER_SETTINGS};
+pub(crate) use crate::settings::source::{Origin, Sources};
+pub(crate) use crate::settings::watch::Watched;
 
-use source::Found;
+use crate::settings::source::FoundValue;
 
 /// A text that no log, error or `Debug` form shows.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// The text itself, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 
 /// Certificates or keys in PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Pem {
+pub(crate) enum Pem {
     /// The text itself.
     Text(Secret),
     /// The absolute path of a file.
@@ -63,18 +63,18 @@ pub enum Pem {
 
 /// What TLS is spoken with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Who is trusted; `None` is whom the system trusts.
-    pub ca: Option<Pem>,
+    pub(crate) ca: Option<Pem>,
     /// The certificate that the server may ask for.
-    pub cert: Option<Pem>,
+    pub(crate) cert: Option<Pem>,
     /// The key of that certificate.
-    pub key: Option<Pem>,
+    pub(crate) key: Option<Pem>,
 }
 
 /// How the buckets of a link are laid out in Redis's one space of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BucketLayout {
+pub(crate) enum BucketLayout {
     /// The default bucket holds plain keys, any other bucket `b` holds `b:key`.
     PrefixNamed,
     /// Every bucket `b` holds `b:key`.
@@ -85,7 +85,7 @@ pub enum BucketLayout {
 
 /// What the provider's health says of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// The provider is unhealthy while the link is without its Redis.
     Links,
     /// The link makes no difference: the process runs.
@@ -94,98 +94,98 @@ pub enum Health {
 
 /// Everything that a link can set; `table` documents each with its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `URL`, `USERNAME` and `PASSWORD`.
-    pub address: Address,
+    pub(crate) address: Address,
     /// `PASSWORD_FILE`.
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
     /// `TLS_CA`, `TLS_CERT` and `TLS_KEY`.
-    pub tls: Tls,
+    pub(crate) tls: Tls,
     /// `READ_FROM` is `replica`.
-    pub read_from_replica: bool,
+    pub(crate) read_from_replica: bool,
     /// `BACKEND_CONNECTION_TIMEOUT_MS`.
-    pub connection_timeout: Duration,
+    pub(crate) connection_timeout: Duration,
     /// `BACKEND_RESPONSE_TIMEOUT_MS`.
-    pub response_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     /// `BACKEND_RECONNECT_NUM_RETRIES`.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// `BACKEND_RECONNECT_MAX_DELAY_MS`.
-    pub reconnect_max_delay: Duration,
+    pub(crate) reconnect_max_delay: Duration,
     /// `DISABLE_DEFAULT_CONNECTION`.
-    pub own_url_required: bool,
+    pub(crate) own_url_required: bool,
     /// `SHARE_CONNECTIONS_BY_URL`.
-    pub share_connection: bool,
+    pub(crate) share_connection: bool,
     /// `PREFIX`.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// `BUCKET_LAYOUT`.
-    pub layout: BucketLayout,
+    pub(crate) layout: BucketLayout,
     /// `BUCKETS`; `None` is any.
-    pub buckets: Option<BTreeSet<String>>,
+    pub(crate) buckets: Option<BTreeSet<String>>,
     /// `READ_ONLY`.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// `TTL_MS`.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// `SCAN_COUNT`, in keys.
-    pub scan_count: u32,
+    pub(crate) scan_count: u32,
     /// `MAX_IN_FLIGHT`, in calls.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
     /// `MAX_WAITING`, in calls.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// `MAX_VALUE_BYTES`.
-    pub max_value_bytes: usize,
+    pub(crate) max_value_bytes: usize,
     /// `HEALTH`.
-    pub health: Health,
+    pub(crate) health: Health,
     /// `CACHE_MAX_ENTRIES`; 0 is off.
-    pub cache_max_entries: usize,
+    pub(crate) cache_max_entries: usize,
     /// `CACHE_MAX_BYTES`.
-    pub cache_max_bytes: usize,
+    pub(crate) cache_max_bytes: usize,
     /// `CACHE_TTL_MS`.
-    pub cache_ttl: Duration,
+    pub(crate) cache_ttl: Duration,
     /// `WATCH`.
-    pub watch: Vec<Watched>,
+    pub(crate) watch: Vec<Watched>,
     /// `WATCH_BUCKET`.
-    pub watch_bucket: String,
+    pub(crate) watch_bucket: String,
     /// `WATCH_CONFIGURE_REDIS`.
-    pub watch_configure_redis: bool,
+    pub(crate) watch_configure_redis: bool,
     /// `WATCH_ONCE`.
-    pub watch_once: bool,
+    pub(crate) watch_once: bool,
 }
 
 /// What a provider process can set for all its links.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProviderSettings {
+pub(crate) struct ProviderSettings {
     /// `MAX_BYTES_IN_FLIGHT`.
-    pub max_bytes_in_flight: usize,
+    pub(crate) max_bytes_in_flight: usize,
 }
 
 /// What came of reading settings.
 #[derive(Debug)]
-pub struct Reading<T> {
+pub(crate) struct ParseOutcome<T> {
     /// The settings, or what is wrong with one of them.
-    pub settings: Result<T, String>,
+    pub(crate) settings: Result<T, String>,
     /// What an operator should know although it works.
-    pub warnings: Vec<Warning>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Something about a value that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// Where the value is.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// In words.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Why a value does not do. It becomes part of an error that names the setting and the value.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub(crate) struct InvalidValue {
     expected: String,
     hint: Option<String>,
 }
 
-impl Wrong {
+impl InvalidValue {
     /// The value is not what was expected.
-    pub fn expected(what: impl Into<String>) -> Self {
+    pub(crate) fn expected(what: impl Into<String>) -> Self {
         Self {
             expected: what.into(),
             hint: None,
@@ -193,13 +193,13 @@ impl Wrong {
     }
 
     /// Adds words that may repeat the value; they are left out where it is secret.
-    pub fn with_hint(mut self, hint: String) -> Self {
+    pub(crate) fn with_hint(mut self, hint: String) -> Self {
         self.hint = Some(hint);
         self
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}", self.expected)?;
         match &self.hint {
@@ -211,10 +211,10 @@ impl fmt::Display for Wrong {
 
 impl Settings {
     /// Reads the settings of one link.
-    pub fn read(sources: &Sources) -> Reading<Self> {
+    pub(crate) fn read(sources: &Sources) -> ParseOutcome<Self> {
         let mut warnings = source::unknown_names(sources.link(), LINK_SETTINGS);
         let own_url = sources.find_own("URL").is_some();
-        let find = |definition: &Definition<Self>| {
+        let find = |definition: &SettingDefinition<Self>| {
             if own_url && definition.belongs_to_url {
                 sources.find_own(definition.name)
             } else {
@@ -229,16 +229,16 @@ impl Settings {
                         .to_owned(),
                 );
             }
-            settings.check_together()?;
+            settings.validate()?;
             Ok(settings)
         });
-        Reading { settings, warnings }
+        ParseOutcome { settings, warnings }
     }
 }
 
 impl Settings {
     /// What each setting may be, but not together.
-    fn check_together(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         let wrong = |what: String| Err(format!("wrong setting {what}"));
         if self.read_from_replica && !self.address.has_replicas() {
             return wrong(format!(
@@ -272,14 +272,14 @@ impl Settings {
 impl ProviderSettings {
     /// Reads the settings of the process, and looks for names in the provider's secrets and
     /// configuration that nobody knows.
-    pub fn read(sources: &Sources) -> Reading<Self> {
+    pub(crate) fn read(sources: &Sources) -> ParseOutcome<Self> {
         let known = LINK_SETTINGS
             .iter()
             .map(|definition| definition.name)
             .chain(PROVIDER_SETTINGS.iter().map(|definition| definition.name));
         let mut warnings = source::unknown_names_among(sources.provider(), known);
-        let find = |definition: &Definition<Self>| sources.find(definition.name);
-        Reading {
+        let find = |definition: &SettingDefinition<Self>| sources.find(definition.name);
+        ParseOutcome {
             settings: apply_all(PROVIDER_SETTINGS, find, &mut warnings),
             warnings,
         }
@@ -288,8 +288,8 @@ impl ProviderSettings {
 
 /// The defaults, with every value applied that is found.
 fn apply_all<'a, T: Default>(
-    definitions: &[Definition<T>],
-    find: impl Fn(&Definition<T>) -> Option<Found<'a>>,
+    definitions: &[SettingDefinition<T>],
+    find: impl Fn(&SettingDefinition<T>) -> Option<FoundValue<'a>>,
     warnings: &mut Vec<Warning>,
 ) -> Result<T, String> {
     let mut settings = T::default();
@@ -301,9 +301,9 @@ fn apply_all<'a, T: Default>(
     Ok(settings)
 }
 
-impl<T> Definition<T> {
+impl<T> SettingDefinition<T> {
     /// Applies a value that was found; answers a warning, if there is cause for one.
-    fn apply(&self, found: &Found<'_>, settings: &mut T) -> Result<Option<Warning>, String> {
+    fn apply(&self, found: &FoundValue<'_>, settings: &mut T) -> Result<Option<Warning>, String> {
         let Some(text) = found.text else {
             return Err(format!(
                 "wrong setting {} in {}: expected text in UTF-8",
@@ -330,7 +330,7 @@ impl<T> Definition<T> {
         }))
     }
 
-    fn in_words(&self, origin: Origin, text: &str, mut wrong: Wrong) -> String {
+    fn in_words(&self, origin: Origin, text: &str, mut wrong: InvalidValue) -> String {
         let name = self.name;
         if origin.is_secret() || (self.holds_password)(text) {
             wrong.hint = None;

@@ -6,11 +6,11 @@ use tokio::task::JoinHandle;
 
 /// A task that is aborted when this is dropped.
 #[derive(Debug)]
-pub struct AbortOnDrop(JoinHandle<()>);
+pub(crate) struct AbortOnDrop(JoinHandle<()>);
 
 impl AbortOnDrop {
     /// Spawns the task.
-    pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(task))
     }
 }

@@ -6,15 +6,15 @@
 //! `export` say where they go. Nothing is computed for a signal unless the host has it exported,
 //! and no key, no bucket and no value is ever part of one.
 
-pub mod cache;
-pub mod calls;
-pub mod commands;
-pub mod connections;
-mod export;
-mod failure;
-mod logging;
-mod process;
-pub mod watching;
+pub(crate) mod cache;
+pub(crate) mod calls;
+pub(crate) mod commands;
+pub(crate) mod connections;
+pub(crate) mod error_type;
+pub(crate) mod export;
+pub(crate) mod logging;
+pub(crate) mod process;
+pub(crate) mod watching;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ use opentelemetry::global;
 use opentelemetry::metrics::Meter;
 use wasmcloud_provider_sdk::HostData;
 
-use export::Export;
+use crate::telemetry::export::Export;
 
 /// How often an event that comes again and again is logged.
 const EVERY: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ static METRICS: AtomicBool = AtomicBool::new(false);
 /// # Errors
 ///
 /// Those of the work; or logging was set up before, or the host's configuration for it is wrong.
-pub async fn during<T>(
+pub(crate) async fn during<T>(
     host_data: &HostData,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
@@ -73,7 +73,7 @@ fn meter() -> Meter {
 
 /// Counts an event and says when a line about it is due: at its first time, then once a minute.
 #[derive(Debug, Default)]
-pub struct Occasionally(Mutex<Tally>);
+pub(crate) struct LogThrottle(Mutex<Tally>);
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -81,9 +81,9 @@ struct Tally {
     told_at: Option<Instant>,
 }
 
-impl Occasionally {
-    /// Adds `times`; answers how often it happened since the last line, if one is due now.
-    pub fn happened(&self, times: usize) -> Option<usize> {
+impl LogThrottle {
+    /// Adds `times`; answers how often it record since the last line, if one is due now.
+    pub(crate) fn record(&self, times: usize) -> Option<usize> {
         if times == 0 {
             return None;
         }
@@ -103,15 +103,15 @@ mod tests {
 
     #[test]
     fn the_first_time_is_told_and_the_next_thousand_are_counted() {
-        let events = Occasionally::default();
-        assert_eq!(events.happened(0), None);
-        assert_eq!(events.happened(2), Some(2));
+        let events = LogThrottle::default();
+        assert_eq!(events.record(0), None);
+        assert_eq!(events.record(2), Some(2));
         for _ in 0..1_000 {
-            assert_eq!(events.happened(1), None);
+            assert_eq!(events.record(1), None);
         }
         let mut tally = events.0.lock().unwrap();
         tally.told_at = Instant::now().checked_sub(EVERY);
         drop(tally);
-        assert_eq!(events.happened(1), Some(1_001));
+        assert_eq!(events.record(1), Some(1_001));
     }
 }

@@ -6,11 +6,11 @@
 //! `serve::caller`; `lease` decides which of several processes does. Links are put and deleted by
 //! `provider`, what the host said of them is kept by `registry`.
 
-mod changes;
-mod delivery;
-mod lease;
-mod queue;
-mod watch;
+pub(crate) mod delivery;
+pub(crate) mod keyspace_event;
+pub(crate) mod lease;
+pub(crate) mod queue;
+pub(crate) mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,11 +19,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::registry::{Definition, ProviderLayers, Registry, Warnings, Way};
-use crate::serve::caller::Caller;
-use crate::settings::{Layer, Settings};
-use watch::Watch;
-pub(crate) use watch::{channels, flags};
+use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Registry, WarningLog};
+use crate::settings::Settings;
+use crate::settings::source::Layer;
+use crate::watcher::watch::Watch;
+pub(crate) use crate::watcher::watch::{channels, flags};
+use crate::wrpc::client::ComponentClient;
 
 /// A deletion that comes so soon after a link was put over another one is that of the other one.
 const OVERTAKEN: Duration = Duration::from_millis(50);
@@ -32,23 +33,31 @@ const STOP: Duration = Duration::from_millis(250);
 
 /// All watching links of this process.
 #[derive(Debug)]
-pub struct Watchers {
-    caller: Arc<Caller>,
+pub(crate) struct Watchers {
+    caller: Arc<ComponentClient>,
     /// `None` for a link that cannot work.
     table: Mutex<Registry<Option<Watch>>>,
 }
 
 impl Watchers {
     /// No links yet.
-    pub fn new(provider: ProviderLayers, warnings: Arc<Warnings>, caller: Caller) -> Self {
+    pub(crate) fn new(
+        provider: ProviderLayers,
+        warnings: Arc<WarningLog>,
+        caller: ComponentClient,
+    ) -> Self {
         Self {
             caller: Arc::new(caller),
-            table: Mutex::new(Registry::new(Way::To, provider, warnings)),
+            table: Mutex::new(Registry::new(
+                LinkDirection::ToComponent,
+                provider,
+                warnings,
+            )),
         }
     }
 
     /// Adds a link, or replaces the one of the same component and name.
-    pub fn put(&self, definition: Definition) {
+    pub(crate) fn put(&self, definition: LinkDefinition) {
         self.table()
             .put(definition, |definition, settings, earlier| {
                 let again = earlier.is_some();
@@ -69,12 +78,12 @@ impl Watchers {
     }
 
     /// Keeps a link that cannot work in the place of an earlier one.
-    pub fn put_wrong(&self, component: &str, name: &str) {
-        end(self.table().put_wrong(component, name, None));
+    pub(crate) fn insert_invalid(&self, component: &str, name: &str) {
+        end(self.table().insert_invalid(component, name, None));
     }
 
     /// Ends a link, if there is one.
-    pub fn delete(&self, component: &str, name: &str) {
+    pub(crate) fn delete(&self, component: &str, name: &str) {
         let deleted = self.table().delete(component, name, |_| OVERTAKEN);
         if deleted.is_some() {
             info!(component, link = name, "watching link deleted");
@@ -83,7 +92,7 @@ impl Watchers {
     }
 
     /// Takes new configuration of the provider; the links that use it follow.
-    pub fn reconfigure(&self, provider_config: Layer) {
+    pub(crate) fn reconfigure(&self, provider_config: Layer) {
         self.table()
             .reconfigure(provider_config, |definition, settings, earlier| {
                 self.watch(definition, settings, earlier)
@@ -91,26 +100,26 @@ impl Watchers {
     }
 
     /// What keeps components from being told, with outages only if they last longer than this.
-    pub fn troubles(&self, longer_than: Duration) -> Vec<String> {
+    pub(crate) fn health_issues(&self, longer_than: Duration) -> Vec<String> {
         let table = self.table();
-        let mut troubles = Vec::new();
+        let mut health_issues = Vec::new();
         for (component, name, watch) in table.iter() {
             let Some(watch) = watch else { continue };
-            troubles.extend(watch.troubles(longer_than).into_iter().map(|trouble| {
+            health_issues.extend(watch.health_issues(longer_than).into_iter().map(|trouble| {
                 format!("link {name:?} to the watching component {component:?}: {trouble}")
             }));
         }
-        troubles.sort();
-        troubles
+        health_issues.sort();
+        health_issues
     }
 
     /// Whether there is such a link.
-    pub fn has(&self, component: &str, name: &str) -> bool {
+    pub(crate) fn has(&self, component: &str, name: &str) -> bool {
         self.table().get(component, name).is_some()
     }
 
     /// Ends all links.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let watches = self.table().clear();
         // Who cannot be told that a lease is free finds out when it expires.
         let _ = timeout(STOP, join_all(watches.flatten().map(Watch::stop))).await;
@@ -120,11 +129,11 @@ impl Watchers {
     /// replaced keeps its lease for the new one.
     fn watch(
         &self,
-        definition: &Definition,
+        definition: &LinkDefinition,
         settings: Result<Settings, String>,
         earlier: Option<Option<Watch>>,
     ) -> Option<Watch> {
-        let Definition {
+        let LinkDefinition {
             component, name, ..
         } = definition;
         let settings = settings.map(|settings| Settings {

@@ -5,12 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use kvredis::links::Links;
-use kvredis::registry::{Definition, ProviderLayers};
-use kvredis::serve::Server;
-use kvredis::settings::{Layer, Origin, ProviderSettings};
 use test_support::client::Client;
 use test_support::nats::Nats;
 use test_support::redis::Redis;
@@ -46,27 +41,10 @@ impl Bench {
         });
         let config = HashMap::from([("URL".to_owned(), redis.url())]);
         inside.block_on(async {
-            let provider = ProviderLayers {
-                secrets: Layer::empty(Origin::ProviderSecrets),
-                config: Layer::empty(Origin::ProviderConfig),
-            };
-            let links = Links::new(provider, Arc::default());
-            links.put(Definition {
-                component: "component".to_owned(),
-                name: "default".to_owned(),
-                secrets: Layer::empty(Origin::LinkSecrets),
-                config: Layer::config(Origin::LinkConfig, &config),
-            });
-            let server = Server::start(
-                nats.connect().await,
-                ("lattice", "provider"),
-                Arc::new(links),
-                &ProviderSettings::default(),
-                Duration::from_secs(10),
-            )
-            .await
-            .unwrap();
-            tokio::spawn(server.run(std::future::pending()));
+            let nats = nats.connect().await;
+            kvredis::testing::serve(nats, ("lattice", "provider"), "component", &config)
+                .await
+                .unwrap();
         });
         let caller = client.clone();
         let taken = outside.spawn(async move { while caller.get("", "k").await.is_err() {} });

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::{Bytes, BytesMut};
-use kvredis::error::Error;
-use kvredis::serve::call::{self, Call, Function};
-use kvredis::serve::caller::Told;
-use kvredis::serve::wire::{Unreadable, Writer};
-use kvredis::store::{KeyResponse, Parts};
+use kvredis::testing::Error;
+use kvredis::testing::WatchEvent;
+use kvredis::testing::functions::{self, Call, Function};
+use kvredis::testing::{DecodeError, Writer};
+use kvredis::testing::{KeyResponse, SplitBytes};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -86,7 +86,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     for cut in 0..params.len() {
         match function.read(&params[..cut]) {
-            Err(Unreadable::Incomplete(missing)) => {
+            Err(DecodeError::Incomplete(missing)) => {
                 assert!(
                     (1..=params.len() - cut).contains(&missing),
                     "{missing} at {cut}"
@@ -100,17 +100,17 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     longer.push(0);
     assert!(matches!(
         function.read(&longer),
-        Err(Unreadable::Invalid(_))
+        Err(DecodeError::Invalid(_))
     ));
 }
 
 proptest! {
     #[test]
     fn what_components_are_told_is_read_by_the_bindings(key in ".{0,40}", value in vec(any::<u8>(), 0..300)) {
-        let told = Told::Set(&key, value.clone().into()).parameters();
+        let told = WatchEvent::Set(&key, value.clone().into()).parameters();
         let params: (String, String, Vec<u8>) = read_by_generated(&by_hand(told));
         prop_assert_eq!(params, ("0".to_owned(), key.clone(), value));
-        let told = Told::Deleted(&key).parameters();
+        let told = WatchEvent::Deleted(&key).parameters();
         let params: (String, String) = read_by_generated(&by_hand(told));
         prop_assert_eq!(params, ("0".to_owned(), key));
     }
@@ -128,13 +128,13 @@ proptest! {
             assert_prefixes_incomplete(function, &params);
         }
         let params = generated((b, k, Bytes::from(value.clone())));
-        let set = Call::Set { bucket: b, key: k, value: Parts(&value, &[]) };
+        let set = Call::Set { bucket: b, key: k, value: SplitBytes(&value, &[]) };
         prop_assert_eq!(Function::Set.read(&params), Ok(set));
         assert_prefixes_incomplete(Function::Set, &params);
         for cut in 0..=params.len() {
             let (first, rest) = params.split_at(cut);
             let in_value = cut >= params.len() - value.len();
-            let Some(Call::Set { bucket, key, value: Parts(begin, end) }) =
+            let Some(Call::Set { bucket, key, value: SplitBytes(begin, end) }) =
                 Function::Set.read_parts(first, rest)
             else {
                 prop_assert!(!in_value, "not read at {}", cut);
@@ -181,7 +181,7 @@ proptest! {
     fn results_that_hold_nothing_or_a_number(
         sum in prop_oneof![any::<u64>().prop_map(Ok), error().prop_map(Err)],
     ) {
-        let bytes = by_hand(call::result(sum.clone(), Writer::number));
+        let bytes = by_hand(functions::result(sum.clone(), Writer::number));
         prop_assert_eq!(&bytes, &generated(sum.clone().map_err(as_generated)));
         let read: Result<u64, store::Error> = read_by_generated(&bytes);
         match (&sum, &read) {
@@ -190,17 +190,17 @@ proptest! {
             _ => prop_assert!(false, "{:?} became {:?}", sum, read),
         }
         let nothing = sum.map(|_| ());
-        let bytes = by_hand(call::result(nothing.clone(), call::unit));
+        let bytes = by_hand(functions::result(nothing.clone(), functions::unit));
         prop_assert_eq!(bytes, generated(nothing.clone().map_err(as_generated)));
         let answer = nothing.map(|()| true);
-        let bytes = by_hand(call::result(answer.clone(), call::bool));
+        let bytes = by_hand(functions::result(answer.clone(), functions::bool));
         prop_assert_eq!(bytes, generated(answer.map_err(as_generated)));
     }
 
     #[test]
     fn results_that_hold_values(value in option::of(value()), large in 0_usize..3) {
         let value = value.map(|value| Bytes::from(value.repeat(1 << (large * 5))));
-        let bytes = by_hand(call::result(Ok(value.clone()), call::value));
+        let bytes = by_hand(functions::result(Ok(value.clone()), functions::value));
         prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(value.clone())));
         let read: Result<Option<Bytes>, store::Error> = read_by_generated(&bytes);
         prop_assert!(matches!(read, Ok(read) if read == value));
@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn results_that_hold_keys(keys in vec(text(), 0..5), cursor in option::of(any::<u64>())) {
         let page = KeyResponse { keys: keys.clone(), cursor };
-        let bytes = by_hand(call::result(Ok(page), call::key_response));
+        let bytes = by_hand(functions::result(Ok(page), functions::key_response));
         let expected = store::KeyResponse { keys: keys.clone(), cursor };
         prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(expected)));
         let read: Result<store::KeyResponse, store::Error> = read_by_generated(&bytes);
@@ -221,8 +221,8 @@ proptest! {
     fn results_that_hold_many_values(pairs in vec((text(), option::of(value())), 0..5)) {
         let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
         let values = pairs.iter().map(|(_, value)| value.clone().map(Bytes::from)).collect();
-        let bytes = by_hand(call::result(Ok(values), |writer, values| {
-            call::entries(writer, &keys, values);
+        let bytes = by_hand(functions::result(Ok(values), |writer, values| {
+            functions::entries(writer, &keys, values);
         }));
         let expected: Vec<Option<(String, Bytes)>> = pairs
             .iter()
@@ -242,20 +242,20 @@ proptest! {
         for function in Function::ALL {
             // Whatever it is, it answers; a claimed length must not be believed.
             match (function.read(first), function.read(&junk)) {
-                (Err(Unreadable::Incomplete(missing)), Ok(_)) => {
+                (Err(DecodeError::Incomplete(missing)), Ok(_)) => {
                     prop_assert!((1..=rest.len()).contains(&missing));
                 }
-                (Err(Unreadable::Incomplete(missing)), _) => prop_assert!(missing > 0),
-                (Err(Unreadable::Invalid(_)), whole) => {
-                    prop_assert!(matches!(whole, Err(Unreadable::Invalid(_))));
+                (Err(DecodeError::Incomplete(missing)), _) => prop_assert!(missing > 0),
+                (Err(DecodeError::Invalid(_)), whole) => {
+                    prop_assert!(matches!(whole, Err(DecodeError::Invalid(_))));
                 }
                 (Ok(_), whole) => prop_assert!(whole.is_ok() == rest.is_empty()),
             }
-            if let Some(Call::Set { bucket, key, value: Parts(begin, end) }) =
+            if let Some(Call::Set { bucket, key, value: SplitBytes(begin, end) }) =
                 function.read_parts(first, rest)
             {
                 let value = [begin, end].concat();
-                let set = Call::Set { bucket, key, value: Parts(&value, &[]) };
+                let set = Call::Set { bucket, key, value: SplitBytes(&value, &[]) };
                 prop_assert_eq!(function.read(&junk), Ok(set));
             }
         }

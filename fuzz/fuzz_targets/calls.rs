@@ -7,9 +7,9 @@
 
 #![no_main]
 
-use kvredis::serve::call::{Call, Function};
-use kvredis::serve::wire::Unreadable;
-use kvredis::store::Parts;
+use kvredis::testing::functions::{Call, Function};
+use kvredis::testing::DecodeError;
+use kvredis::testing::SplitBytes;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
         );
     }
     match function.read(first) {
-        Err(Unreadable::Incomplete(missing)) => {
+        Err(DecodeError::Incomplete(missing)) => {
             assert!(missing > 0, "incomplete, but no bytes are missing");
             // A lower bound: lengths that are still missing may announce more bytes.
             assert!(
@@ -37,8 +37,8 @@ fuzz_target!(|input: &[u8]| {
                 "it waits for more bytes than the call has"
             );
         }
-        Err(Unreadable::Invalid(_)) => {
-            let invalid = matches!(whole, Err(Unreadable::Invalid(_)));
+        Err(DecodeError::Invalid(_)) => {
+            let invalid = matches!(whole, Err(DecodeError::Invalid(_)));
             assert!(invalid, "more bytes have made an invalid call valid");
         }
         Ok(_) => assert_eq!(
@@ -51,13 +51,13 @@ fuzz_target!(|input: &[u8]| {
         Some(Call::Set {
             bucket,
             key,
-            value: Parts(begin, end),
+            value: SplitBytes(begin, end),
         }) => {
             let value = [begin, end].concat();
             let set = Call::Set {
                 bucket,
                 key,
-                value: Parts(&value, &[]),
+                value: SplitBytes(&value, &[]),
             };
             assert_eq!(whole, Ok(set), "split bytes decode to another call");
         }

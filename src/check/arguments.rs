@@ -4,14 +4,15 @@
 
 use std::collections::HashMap;
 
-use crate::settings::{LINK_SETTINGS, Layer, Origin, Sources};
+use crate::settings::definitions::LINK_SETTINGS;
+use crate::settings::source::{Layer, Origin, Sources};
 
 /// What a link's settings are read from.
 ///
 /// # Errors
 ///
 /// What is wrong with the command line, without values.
-pub fn sources(words: &[String]) -> Result<Sources, String> {
+pub(crate) fn sources(words: &[String]) -> Result<Sources, String> {
     let mut config: HashMap<String, String> = HashMap::new();
     for word in words {
         let (name, value) = match word.split_once('=') {

@@ -3,14 +3,16 @@
 
 use futures_util::future::join_all;
 
-use super::reach::Node;
-use super::report::{Finding, Report, Status};
-use crate::connection::Target;
-use crate::connection::probe;
+use crate::check::connect::ProbedNode;
+use crate::check::report::{Finding, Report, Status};
+use crate::redis::diagnostics;
+use crate::redis::options::ConnectOptions;
 
 /// Reports it, where a cache is wanted.
-pub async fn check(target: &Target, nodes: &[Node], report: &mut Report) {
-    let tried = nodes.iter().map(|node| probe::keeps(target, &node.place));
+pub(crate) async fn check(target: &ConnectOptions, nodes: &[ProbedNode], report: &mut Report) {
+    let tried = nodes
+        .iter()
+        .map(|node| diagnostics::keeps(target, &node.place));
     let mut all_keep = None;
     for (node, keeps) in nodes.iter().zip(join_all(tried).await) {
         match keeps {

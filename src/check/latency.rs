@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::reach::Node;
-use super::report::{Finding, Report, Status};
+use crate::check::connect::ProbedNode;
+use crate::check::report::{Finding, Report, Status};
 
 /// How often each server is asked.
 const PINGS: usize = 20;
 
 /// Reports the median and the longest time of an answer, over all servers.
-pub async fn check(nodes: &[Node], report: &mut Report) {
-    let mut times: Vec<(Duration, &Node)> = Vec::new();
+pub(crate) async fn check(nodes: &[ProbedNode], report: &mut Report) {
+    let mut times: Vec<(Duration, &ProbedNode)> = Vec::new();
     for (node, answers) in nodes.iter().zip(join_all(nodes.iter().map(ping)).await) {
         match answers {
             Ok(answers) => times.extend(answers.into_iter().map(|time| (time, node))),
@@ -48,7 +48,7 @@ pub async fn check(nodes: &[Node], report: &mut Report) {
     report.add(finding);
 }
 
-async fn ping(node: &Node) -> Result<Vec<Duration>, String> {
+async fn ping(node: &ProbedNode) -> Result<Vec<Duration>, String> {
     let mut times = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
         let started = Instant::now();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 /// How it is with one thing that was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     /// As it should be.
     Ok,
     /// Neither good nor bad.
@@ -22,7 +22,7 @@ pub enum Status {
 
 /// One thing that was checked.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub(crate) struct Finding {
     name: &'static str,
     status: Status,
     text: String,
@@ -32,9 +32,9 @@ pub struct Finding {
 
 /// Everything that a check found.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// The address without credentials, once it is known.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     findings: Vec<Finding>,
 }
 
@@ -61,7 +61,7 @@ impl Status {
 
 impl Finding {
     /// A finding in words, which become one line.
-    pub fn new(name: &'static str, status: Status, text: impl AsRef<str>) -> Self {
+    pub(crate) fn new(name: &'static str, status: Status, text: impl AsRef<str>) -> Self {
         Self {
             name,
             status,
@@ -72,19 +72,19 @@ impl Finding {
     }
 
     /// What to do about it.
-    pub fn advice(mut self, what: impl AsRef<str>) -> Self {
+    pub(crate) fn advice(mut self, what: impl AsRef<str>) -> Self {
         self.advice = Some(one_line(what.as_ref()));
         self
     }
 
     /// The same for programs.
-    pub fn detail(mut self, name: &str, value: impl Into<Json>) -> Self {
+    pub(crate) fn detail(mut self, name: &str, value: impl Into<Json>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
     }
 
     /// What was found, in words.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
@@ -101,12 +101,12 @@ impl Finding {
 
 impl Report {
     /// Adds what was found.
-    pub fn add(&mut self, finding: Finding) {
+    pub(crate) fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
     /// Whether a link with these settings would fully work.
-    pub fn works(&self) -> bool {
+    pub(crate) fn works(&self) -> bool {
         self.failed().next().is_none()
     }
 
@@ -116,7 +116,7 @@ impl Report {
     }
 
     /// One line for each finding, and one for all.
-    pub fn text(&self, coloured: bool) -> String {
+    pub(crate) fn text(&self, coloured: bool) -> String {
         let mut text = String::new();
         for finding in &self.findings {
             let Finding { name, status, .. } = finding;
@@ -143,7 +143,7 @@ impl Report {
     }
 
     /// The same as one JSON object.
-    pub fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         json!({
             "works": self.works(),
             "address": self.address,

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use redis::Value;
 
-use super::reach::Node;
-use super::report::{Finding, Report, Status};
-use crate::connection::answer::text;
-use crate::connection::probe::Place;
-use crate::error::in_words;
-use crate::settings::address::Server;
-use crate::settings::{Address, Settings};
+use crate::check::connect::ProbedNode;
+use crate::check::report::{Finding, Report, Status};
+use crate::redis::reply::text;
+use crate::redis::resolve::ServerSelector;
+use crate::redis::server_error::in_words;
+use crate::settings::Settings;
+use crate::settings::address::Address;
+use crate::settings::address::ServerSpec;
 
 /// The oldest versions served.
 const OLDEST_REDIS: (u32, u32) = (6, 2);
@@ -20,7 +21,7 @@ const OLDEST_VALKEY: (u32, u32) = (7, 2);
 
 /// What a server says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Facts {
+struct ServerInfo {
     /// Redis or Valkey.
     name: &'static str,
     version: String,
@@ -35,7 +36,7 @@ struct Facts {
 }
 
 /// Reports who is logged in, and what the servers are.
-pub async fn check(settings: &Settings, nodes: &[Node], report: &mut Report) {
+pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mut Report) {
     if let [first, ..] = nodes {
         report.add(login(&settings.address, first).await);
     }
@@ -61,7 +62,7 @@ pub async fn check(settings: &Settings, nodes: &[Node], report: &mut Report) {
     }
 }
 
-async fn login(address: &Address, node: &Node) -> Finding {
+async fn login(address: &Address, node: &ProbedNode) -> Finding {
     let set = address.username.as_deref().unwrap_or("default");
     let whoami = redis::cmd("ACL").arg("WHOAMI").take();
     match node.probe.ask(whoami).await {
@@ -81,7 +82,7 @@ async fn login(address: &Address, node: &Node) -> Finding {
 }
 
 /// Asks `INFO`; where that is forbidden, `HELLO`, which is allowed to everybody.
-async fn ask(node: &Node) -> Result<Facts, String> {
+async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
     let mut texts = String::new();
     for section in ["server", "replication"] {
         let info = redis::cmd("INFO").arg(section).take();
@@ -97,7 +98,7 @@ async fn ask(node: &Node) -> Result<Facts, String> {
     of_info(&texts).ok_or_else(|| "INFO names no version".to_owned())
 }
 
-fn of_info(text: &str) -> Option<Facts> {
+fn of_info(text: &str) -> Option<ServerInfo> {
     let fields: HashMap<&str, &str> = text
         .lines()
         .filter_map(|line| line.trim().split_once(':'))
@@ -111,7 +112,7 @@ fn of_info(text: &str) -> Option<Facts> {
     };
     let mode = field("server_mode").or_else(|| field("redis_mode"));
     let primary = field("master_host").zip(field("master_port"));
-    Some(Facts {
+    Some(ServerInfo {
         name,
         version: version.to_owned(),
         mode: mode.unwrap_or("standalone").to_owned(),
@@ -121,7 +122,7 @@ fn of_info(text: &str) -> Option<Facts> {
     })
 }
 
-fn of_hello(answer: &Value) -> Option<Facts> {
+fn of_hello(answer: &Value) -> Option<ServerInfo> {
     let Value::Array(items) = answer else {
         return None;
     };
@@ -131,7 +132,7 @@ fn of_hello(answer: &Value) -> Option<Facts> {
         .collect();
     let field = |name: &str| fields.get(name).copied();
     let is_valkey = field("server") == Some("valkey");
-    Some(Facts {
+    Some(ServerInfo {
         name: if is_valkey { "Valkey" } else { "Redis" },
         version: field("version")?.to_owned(),
         mode: field("mode")?.to_owned(),
@@ -148,8 +149,8 @@ fn role(word: &str) -> &'static str {
     }
 }
 
-fn judge(facts: &Facts, settings: &Settings, node: &Node) -> Finding {
-    let Facts {
+fn judge(facts: &ServerInfo, settings: &Settings, node: &ProbedNode) -> Finding {
+    let ServerInfo {
         name,
         version,
         mode,
@@ -177,7 +178,11 @@ fn judge(facts: &Facts, settings: &Settings, node: &Node) -> Finding {
 }
 
 /// What keeps a link from working with such a server, and what to do.
-fn trouble(facts: &Facts, settings: &Settings, place: &Place) -> Option<(Status, String, String)> {
+fn trouble(
+    facts: &ServerInfo,
+    settings: &Settings,
+    place: &ServerSelector,
+) -> Option<(Status, String, String)> {
     let failed = |what: &str, advice: String| Some((Status::Failed, what.to_owned(), advice));
     if is_too_old(facts) {
         let what = "it is too old for kvredis".to_owned();
@@ -188,7 +193,7 @@ fn trouble(facts: &Facts, settings: &Settings, place: &Place) -> Option<(Status,
         return Some((Status::Failed, what, advice));
     }
     let tls = if settings.address.tls { "s" } else { "" };
-    let in_cluster = matches!(settings.address.server, Server::Cluster { .. });
+    let in_cluster = matches!(settings.address.server, ServerSpec::Cluster { .. });
     match facts.mode.as_str() {
         "cluster" if !in_cluster => {
             let advice = format!("use redis{tls}-cluster://host:port as URL");
@@ -203,7 +208,10 @@ fn trouble(facts: &Facts, settings: &Settings, place: &Place) -> Option<(Status,
         }
         _ => {}
     }
-    let meant_as_replica = matches!(place, Place::Replica(_) | Place::ClusterReplica(_));
+    let meant_as_replica = matches!(
+        place,
+        ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
+    );
     if facts.role == "replica" && !meant_as_replica && !settings.read_only {
         if facts.takes_writes {
             let what = "what is written there is lost when it synchronises".to_owned();
@@ -216,7 +224,7 @@ fn trouble(facts: &Facts, settings: &Settings, place: &Place) -> Option<(Status,
     None
 }
 
-fn is_too_old(facts: &Facts) -> bool {
+fn is_too_old(facts: &ServerInfo) -> bool {
     let mut numbers = facts.version.split('.').map(str::parse);
     // A version that is no number is a build of somebody's own.
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
@@ -232,14 +240,14 @@ fn is_too_old(facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::probe::Site;
+    use crate::redis::transport::ServerAddr;
 
-    fn info(text: &str) -> Facts {
+    fn info(text: &str) -> ServerInfo {
         of_info(text).unwrap()
     }
 
-    fn advice(facts: &Facts, settings: &Settings) -> Option<String> {
-        let place = Place::Server(Site::Unix("/s".into()));
+    fn advice(facts: &ServerInfo, settings: &Settings) -> Option<String> {
+        let place = ServerSelector::ServerSpec(ServerAddr::Unix("/s".into()));
         let (status, what, advice) = trouble(facts, settings, &place)?;
         assert_eq!(status, Status::Failed, "{what}");
         Some(advice)

@@ -6,43 +6,51 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::reach::{FailedStep, Node};
-use super::report::{Finding, Report, Status};
-use crate::connection::Target;
-use crate::connection::probe::{self, Place, Range, Site};
-use crate::settings::address::{Endpoint, Sentinels, Server};
+use crate::check::connect::{FailedStep, ProbedNode};
+use crate::check::report::{Finding, Report, Status};
+use crate::redis::cluster::slot_map::Range;
+use crate::redis::diagnostics;
+use crate::redis::options::ConnectOptions;
+use crate::redis::resolve::ServerSelector;
+use crate::redis::transport::ServerAddr;
+use crate::settings::address::{Endpoint, Sentinels, ServerSpec};
 
 const SLOTS: usize = 16_384;
 
 /// Connects to all servers of the link; none where that fails.
-pub async fn find(target: &Target, report: &mut Report) -> Vec<Node> {
+pub(crate) async fn find(target: &ConnectOptions, report: &mut Report) -> Vec<ProbedNode> {
     let address = target.address.to_string();
     match &target.address.server {
-        Server::Tcp(endpoint) => {
-            let place = Place::Server(Site::Tcp(endpoint.clone()));
+        ServerSpec::Tcp(endpoint) => {
+            let place = ServerSelector::ServerSpec(ServerAddr::Tcp(endpoint.clone()));
             one(target, place, &endpoint.to_string(), report).await
         }
-        Server::Unix { path } => {
-            let place = Place::Server(Site::Unix(path.clone()));
+        ServerSpec::Unix { path } => {
+            let place = ServerSelector::ServerSpec(ServerAddr::Unix(path.clone()));
             one(target, place, &path.display().to_string(), report).await
         }
-        Server::Sentinel(sentinels) => {
+        ServerSpec::Sentinel(sentinels) => {
             let Some(primary) = ask_sentinels(target, sentinels, report).await else {
                 return Vec::new();
             };
-            let place = Place::Primary(sentinels.clone());
+            let place = ServerSelector::Primary(sentinels.clone());
             let mut nodes = one(target, place, &primary, report).await;
             if target.read_from_replica && !nodes.is_empty() {
                 nodes.extend(replica(target, sentinels, &primary, report).await);
             }
             nodes
         }
-        Server::Cluster { seeds } => cluster(target, seeds, &address, report).await,
+        ServerSpec::Cluster { seeds } => cluster(target, seeds, &address, report).await,
     }
 }
 
-async fn one(target: &Target, place: Place, server: &str, report: &mut Report) -> Vec<Node> {
-    match Node::open(target, place).await {
+async fn one(
+    target: &ConnectOptions,
+    place: ServerSelector,
+    server: &str,
+    report: &mut Report,
+) -> Vec<ProbedNode> {
+    match ProbedNode::open(target, place).await {
         Ok(node) => {
             report.add(node.reachable());
             report.add(node.tls(&target.tls));
@@ -63,23 +71,24 @@ fn fail(failure: FailedStep, server: &str, report: &mut Report) {
 
 /// Asks each sentinel alone which server is the primary, and all together as a link does.
 async fn ask_sentinels(
-    target: &Target,
+    target: &ConnectOptions,
     sentinels: &Sentinels,
     report: &mut Report,
 ) -> Option<String> {
     let asked = sentinels.endpoints.iter().map(async |endpoint| {
-        let alone = Place::Primary(Sentinels {
+        let alone = ServerSelector::Primary(Sentinels {
             endpoints: vec![endpoint.clone()],
             ..sentinels.clone()
         });
-        probe::find(target, &alone).await
+        diagnostics::find(target, &alone).await
     });
-    let all_together = Place::Primary(sentinels.clone());
-    let (answers, together) = tokio::join!(join_all(asked), probe::find(target, &all_together));
+    let all_together = ServerSelector::Primary(sentinels.clone());
+    let (answers, together) =
+        tokio::join!(join_all(asked), diagnostics::find(target, &all_together));
     let primary = match together {
         Ok(site) => site.to_string(),
         Err(why) => {
-            let step = super::reach::Step::Sentinels;
+            let step = crate::check::connect::Step::Sentinels;
             fail(
                 FailedStep { step, why },
                 &target.address.to_string(),
@@ -114,12 +123,12 @@ async fn ask_sentinels(
 }
 
 async fn replica(
-    target: &Target,
+    target: &ConnectOptions,
     sentinels: &Sentinels,
     primary: &str,
     report: &mut Report,
-) -> Option<Node> {
-    match Node::open(target, Place::Replica(sentinels.clone())).await {
+) -> Option<ProbedNode> {
+    match ProbedNode::open(target, ServerSelector::Replica(sentinels.clone())).await {
         Ok(node) if node.site.to_string() != primary => {
             let text = format!("reads may go to {}", node.site);
             report.add(Finding::new("replicas", Status::Ok, text));
@@ -140,12 +149,13 @@ async fn replica(
 }
 
 async fn cluster(
-    target: &Target,
+    target: &ConnectOptions,
     seeds: &[Endpoint],
     address: &str,
     report: &mut Report,
-) -> Vec<Node> {
-    let (mut reached, failures) = open_all(target, seeds.iter().cloned(), Place::Server).await;
+) -> Vec<ProbedNode> {
+    let (mut reached, failures) =
+        open_all(target, seeds.iter().cloned(), ServerSelector::ServerSpec).await;
     if reached.is_empty() {
         // One reason is enough: the first seed's.
         if let Some((endpoint, failure)) = failures.into_iter().next() {
@@ -162,8 +172,8 @@ async fn cluster(
         report.add(Finding::new("reachable", Status::Warning, text).advice(advice));
     }
     let ranges = match &first.site {
-        Site::Tcp(endpoint) => first.probe.slots(endpoint).await,
-        Site::Unix(_) => Err("a Unix socket leads to no cluster".to_owned()),
+        ServerAddr::Tcp(endpoint) => first.probe.slots(endpoint).await,
+        ServerAddr::Unix(_) => Err("a Unix socket leads to no cluster".to_owned()),
     };
     let ranges = match ranges {
         Ok(ranges) => ranges,
@@ -182,7 +192,11 @@ async fn cluster(
 }
 
 /// Connects to all nodes that a link would use.
-async fn nodes_of(target: &Target, ranges: &[Range], report: &mut Report) -> Vec<Node> {
+async fn nodes_of(
+    target: &ConnectOptions,
+    ranges: &[Range],
+    report: &mut Report,
+) -> Vec<ProbedNode> {
     let primaries: BTreeSet<_> = ranges.iter().map(|range| range.primary.clone()).collect();
     let replicas: BTreeSet<_> = ranges
         .iter()
@@ -216,10 +230,11 @@ async fn nodes_of(target: &Target, ranges: &[Range], report: &mut Report) -> Vec
         );
     }
     report.add(finding);
-    let (mut nodes, failures) = open_all(target, primaries.into_iter(), Place::Server).await;
+    let (mut nodes, failures) =
+        open_all(target, primaries.into_iter(), ServerSelector::ServerSpec).await;
     report_unreachable(failures, Status::Failed, report);
     if target.read_from_replica {
-        let place = Place::ClusterReplica;
+        let place = ServerSelector::ClusterReplica;
         let (replicas, failures) = open_all(target, replicas.into_iter(), place).await;
         // Its primary is read from instead.
         report_unreachable(failures, Status::Warning, report);
@@ -243,14 +258,14 @@ fn report_unreachable(failures: Vec<(Endpoint, FailedStep)>, status: Status, rep
 
 /// Connects to several servers at once.
 async fn open_all(
-    target: &Target,
+    target: &ConnectOptions,
     endpoints: impl Iterator<Item = Endpoint>,
-    place: impl Fn(Site) -> Place,
-) -> (Vec<Node>, Vec<(Endpoint, FailedStep)>) {
+    place: impl Fn(ServerAddr) -> ServerSelector,
+) -> (Vec<ProbedNode>, Vec<(Endpoint, FailedStep)>) {
     let opening = endpoints.map(|endpoint| {
-        let place = place(Site::Tcp(endpoint.clone()));
+        let place = place(ServerAddr::Tcp(endpoint.clone()));
         async move {
-            let opened = Node::open(target, place).await;
+            let opened = ProbedNode::open(target, place).await;
             opened.map_err(|failure| (endpoint, failure))
         }
     });

@@ -4,13 +4,15 @@
 use futures_util::future::join_all;
 use redis::ServerError;
 
-use super::reach::Node;
-use super::report::{Finding, Report, Status};
-use super::rights::quoted;
-use crate::connection::Target;
-use crate::connection::probe::{self, NOTIFICATIONS, Place};
-use crate::error::in_words;
-use crate::keyspace::Keyspace;
+use crate::check::acl::quoted;
+use crate::check::connect::ProbedNode;
+use crate::check::report::{Finding, Report, Status};
+use crate::link::keyspace::Keyspace;
+use crate::redis::diagnostics;
+use crate::redis::diagnostics::NOTIFICATIONS;
+use crate::redis::options::ConnectOptions;
+use crate::redis::resolve::ServerSelector;
+use crate::redis::server_error::in_words;
 use crate::settings::Settings;
 use crate::watcher;
 
@@ -18,8 +20,13 @@ use crate::watcher;
 type Flags = Result<String, String>;
 
 /// Reports both; without `WATCH` only what is set.
-pub async fn check(settings: &Settings, target: &Target, nodes: &[Node], report: &mut Report) {
-    let tellers: Vec<&Node> = nodes.iter().filter(|node| tells(node)).collect();
+pub(crate) async fn check(
+    settings: &Settings,
+    target: &ConnectOptions,
+    nodes: &[ProbedNode],
+    report: &mut Report,
+) {
+    let tellers: Vec<&ProbedNode> = nodes.iter().filter(|node| tells(node)).collect();
     let of_nodes = join_all(tellers.iter().map(|node| flags(node))).await;
     if settings.watch.is_empty() {
         let now = match of_nodes.first() {
@@ -48,23 +55,25 @@ pub async fn check(settings: &Settings, target: &Target, nodes: &[Node], report:
 }
 
 /// Primaries tell of changes; a link listens to no replica.
-fn tells(node: &Node) -> bool {
-    !matches!(node.place, Place::Replica(_) | Place::ClusterReplica(_))
+fn tells(node: &ProbedNode) -> bool {
+    !matches!(
+        node.place,
+        ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
+    )
 }
 
-async fn flags(node: &Node) -> Flags {
+async fn flags(node: &ProbedNode) -> Flags {
     let get = redis::cmd("CONFIG").arg("GET").arg(NOTIFICATIONS).take();
     match node.probe.ask(get).await {
-        Ok(Ok(answer)) => {
-            probe::notifications_set(&answer).ok_or_else(|| "there is no such setting".to_owned())
-        }
+        Ok(Ok(answer)) => diagnostics::notifications_set(&answer)
+            .ok_or_else(|| "there is no such setting".to_owned()),
         Ok(Err(refusal)) => Err(in_words(&refusal)),
         Err(why) => Err(why),
     }
 }
 
 /// Tries with a setting that no server has.
-async fn may_configure(node: &Node) -> bool {
+async fn may_configure(node: &ProbedNode) -> bool {
     let set = redis::cmd("CONFIG")
         .arg("SET")
         .arg("kvredis-check")
@@ -92,7 +101,7 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
                 .detail("needed", needed);
         }
     };
-    let Some(to_set) = probe::notifications_to_set(current, needed) else {
+    let Some(to_set) = diagnostics::notifications_to_set(current, needed) else {
         let text = format!("{NOTIFICATIONS} is \"{current}\", all that WATCH needs");
         return Finding::new(name, Status::Ok, text)
             .detail("flags", current.as_str())
@@ -125,7 +134,11 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
         .detail("command", command)
 }
 
-async fn subscription(settings: &Settings, target: &Target, nodes: &[&Node]) -> Finding {
+async fn subscription(
+    settings: &Settings,
+    target: &ConnectOptions,
+    nodes: &[&ProbedNode],
+) -> Finding {
     let name = "subscription";
     let keyspace = Keyspace::new(settings);
     let Ok(bucket) = keyspace.bucket(&settings.watch_bucket) else {
@@ -137,7 +150,7 @@ async fn subscription(settings: &Settings, target: &Target, nodes: &[&Node]) -> 
     let patterns: Vec<String> = channels.map(|(pattern, _)| pattern).collect();
     let tried = nodes
         .iter()
-        .map(|node| probe::subscribe(target, &node.place, &patterns));
+        .map(|node| diagnostics::subscribe(target, &node.place, &patterns));
     let failed = join_all(tried).await.into_iter().find_map(Result::err);
     match failed {
         None => {

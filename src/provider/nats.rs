@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use wasmcloud_provider_sdk::HostData;
 
-use crate::telemetry::Occasionally;
+use crate::telemetry::LogThrottle;
 
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// How long the first connection is tried for; then the host may start the provider anew.
@@ -36,22 +36,22 @@ const PING: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The connection, and when the latest attempt to make it began.
-pub struct Nats {
+pub(crate) struct Nats {
     /// The client.
-    pub client: Client,
+    pub(crate) client: Client,
     /// When it connected the last time.
-    pub connected: watch::Receiver<Instant>,
-    latest_attempt: Attempt,
+    pub(crate) connected: watch::Receiver<Instant>,
+    latest_attempt: ConnectAttempt,
 }
 
-type Attempt = Arc<Mutex<Instant>>;
+type ConnectAttempt = Arc<Mutex<Instant>>;
 
 /// For what comes again and again: each attempt that fails is an error of the client.
 #[derive(Default)]
-struct Brakes {
-    slow: Occasionally,
-    server_errors: Occasionally,
-    client_errors: Occasionally,
+struct LogThrottles {
+    slow: LogThrottle,
+    server_errors: LogThrottle,
+    client_errors: LogThrottle,
 }
 
 impl Nats {
@@ -60,12 +60,12 @@ impl Nats {
     /// # Errors
     ///
     /// NATS does not take these credentials, or cannot be reached for 30 s.
-    pub async fn connect(host_data: &HostData) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(host_data: &HostData) -> anyhow::Result<Self> {
         let url = Some(host_data.lattice_rpc_url.as_str())
             .filter(|url| !url.is_empty())
             .unwrap_or(DEFAULT_URL);
         let give_up = Instant::now() + FIRST_CONNECT;
-        let failures = Occasionally::default();
+        let failures = LogThrottle::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
             let (sender, connected) = watch::channel(Instant::now());
@@ -78,14 +78,14 @@ impl Nats {
                         latest_attempt,
                     });
                 }
-                Ok(Err(error)) if is_hopeless(error.kind()) => Err(error)?,
+                Ok(Err(error)) if is_fatal(error.kind()) => Err(error)?,
                 Ok(Err(error)) => anyhow::Error::from(error),
                 Err(_) => anyhow::anyhow!("it does not answer"),
             };
             if Instant::now() >= give_up {
                 return Err(error);
             }
-            if let Some(attempts) = failures.happened(1) {
+            if let Some(attempts) = failures.record(1) {
                 warn!(attempts, reason = %format!("{error:#}"), "cannot connect to NATS yet");
             }
             sleep(LONGEST_PAUSE).await;
@@ -93,7 +93,7 @@ impl Nats {
     }
 
     /// Waits until the client is sure never to connect again. Usually for ever.
-    pub async fn stuck(&self) {
+    pub(crate) async fn stuck(&self) {
         loop {
             sleep(LOOK).await;
             let began = *self
@@ -107,7 +107,7 @@ impl Nats {
     }
 }
 
-fn is_hopeless(error: ConnectErrorKind) -> bool {
+fn is_fatal(error: ConnectErrorKind) -> bool {
     matches!(
         error,
         ConnectErrorKind::ServerParse
@@ -119,7 +119,7 @@ fn is_hopeless(error: ConnectErrorKind) -> bool {
 fn options(
     host_data: &HostData,
     connected: watch::Sender<Instant>,
-    latest_attempt: Attempt,
+    latest_attempt: ConnectAttempt,
 ) -> anyhow::Result<ConnectOptions> {
     let jwt = host_data.lattice_rpc_user_jwt.trim();
     let seed = host_data.lattice_rpc_user_seed.trim();
@@ -135,7 +135,7 @@ fn options(
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         })
     };
-    let brakes = Arc::<Brakes>::default();
+    let brakes = Arc::<LogThrottles>::default();
     Ok(options
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
@@ -157,13 +157,13 @@ fn options(
 }
 
 /// Has in the log what happens to the connection.
-fn tell(event: Event, brakes: &Brakes) {
+fn tell(event: Event, brakes: &LogThrottles) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
         Event::LameDuckMode => info!("the NATS server is about to stop"),
         Event::SlowConsumer(_) => {
-            if let Some(messages) = brakes.slow.happened(1) {
+            if let Some(messages) = brakes.slow.record(1) {
                 warn!(
                     messages,
                     "NATS sends more than is taken: messages were dropped"
@@ -171,12 +171,12 @@ fn tell(event: Event, brakes: &Brakes) {
             }
         }
         Event::ServerError(error) => {
-            if let Some(errors) = brakes.server_errors.happened(1) {
+            if let Some(errors) = brakes.server_errors.record(1) {
                 warn!(errors, reason = %error, "the NATS server reports an error");
             }
         }
         Event::ClientError(error) => {
-            if let Some(errors) = brakes.client_errors.happened(1) {
+            if let Some(errors) = brakes.client_errors.record(1) {
                 warn!(errors, reason = %error, "the NATS client reports an error");
             }
         }

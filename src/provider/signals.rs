@@ -17,7 +17,7 @@ const ENDED_BY_SIGNAL: i32 = 128;
 
 /// The signals, for as long as this is kept.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     first: Arc<Notify>,
     _waiting: AbortOnDrop,
 }
@@ -28,7 +28,7 @@ impl Signals {
     /// # Errors
     ///
     /// The system does not let us.
-    pub fn await_them() -> anyhow::Result<Self> {
+    pub(crate) fn await_them() -> anyhow::Result<Self> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         let first = Arc::new(Notify::new());
@@ -52,7 +52,7 @@ impl Signals {
     }
 
     /// Waits for the first one.
-    pub async fn first(&self) {
+    pub(crate) async fn first(&self) {
         self.first.notified().await;
     }
 }

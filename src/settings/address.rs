@@ -1,34 +1,34 @@
 //! Where a Redis is, and who logs in there.
 //!
-//! Reading it from the setting `URL` is for `url`; opening it is for `connection`.
+//! ParseOutcome it from the setting `URL` is for `url`; opening it is for `connection`.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Secret;
+use crate::settings::Secret;
 
 /// The port of Redis, and that of its sentinels.
-pub(super) const REDIS_PORT: u16 = 6379;
-pub(super) const SENTINEL_PORT: u16 = 26379;
+pub(crate) const REDIS_PORT: u16 = 6379;
+pub(crate) const SENTINEL_PORT: u16 = 26379;
 
 /// Where a Redis is, and who logs in there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
+pub(crate) struct Address {
     /// The server, or servers.
-    pub server: Server,
+    pub(crate) server: ServerSpec,
     /// Whether it is spoken to over TLS.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// The ACL user; `None` is Redis's `default`.
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// The password, if one is needed.
-    pub password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
     /// The database number.
-    pub database: u32,
+    pub(crate) database: u32,
 }
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Server {
+pub(crate) enum ServerSpec {
     /// Over TCP.
     Tcp(Endpoint),
     /// Over a Unix socket.
@@ -47,30 +47,30 @@ pub enum Server {
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// A host name or an IP address (an IPv6 address without brackets).
-    pub host: String,
+    pub(crate) host: String,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// The sentinels of a service, and who logs in there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sentinels {
+pub(crate) struct Sentinels {
     /// Where they are.
-    pub endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Endpoint>,
     /// What they call the service.
-    pub service: String,
+    pub(crate) service: String,
     /// The sentinels' own user.
-    pub username: Option<String>,
+    pub(crate) username: Option<String>,
     /// The sentinels' own password.
-    pub password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
 }
 
 impl Default for Address {
     fn default() -> Self {
         Self {
-            server: Server::Tcp(Endpoint {
+            server: ServerSpec::Tcp(Endpoint {
                 host: "127.0.0.1".to_owned(),
                 port: REDIS_PORT,
             }),
@@ -84,17 +84,20 @@ impl Default for Address {
 
 impl Address {
     /// Whether it has replicas that may be read from.
-    pub fn has_replicas(&self) -> bool {
-        matches!(self.server, Server::Cluster { .. } | Server::Sentinel(_))
+    pub(crate) fn has_replicas(&self) -> bool {
+        matches!(
+            self.server,
+            ServerSpec::Cluster { .. } | ServerSpec::Sentinel(_)
+        )
     }
 
     /// The endpoint that stands for it where only one can.
-    pub fn first_endpoint(&self) -> Option<&Endpoint> {
+    pub(crate) fn first_endpoint(&self) -> Option<&Endpoint> {
         match &self.server {
-            Server::Tcp(endpoint) => Some(endpoint),
-            Server::Unix { .. } => None,
-            Server::Cluster { seeds } => seeds.first(),
-            Server::Sentinel(sentinels) => sentinels.endpoints.first(),
+            ServerSpec::Tcp(endpoint) => Some(endpoint),
+            ServerSpec::Unix { .. } => None,
+            ServerSpec::Cluster { seeds } => seeds.first(),
+            ServerSpec::Sentinel(sentinels) => sentinels.endpoints.first(),
         }
     }
 }
@@ -114,12 +117,12 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "rediss" } else { "redis" };
         match &self.server {
-            Server::Tcp(endpoint) => write!(f, "{scheme}://{endpoint}")?,
-            Server::Unix { path } => write!(f, "redis+unix://{}", path.display())?,
-            Server::Cluster { seeds } => {
+            ServerSpec::Tcp(endpoint) => write!(f, "{scheme}://{endpoint}")?,
+            ServerSpec::Unix { path } => write!(f, "redis+unix://{}", path.display())?,
+            ServerSpec::Cluster { seeds } => {
                 write!(f, "{scheme}-cluster://{}", Listed(seeds))?;
             }
-            Server::Sentinel(sentinels) => write!(
+            ServerSpec::Sentinel(sentinels) => write!(
                 f,
                 "{scheme}-sentinel://{} (service {})",
                 Listed(&sentinels.endpoints),
@@ -128,7 +131,7 @@ impl fmt::Display for Address {
         }
         match (&self.server, self.database) {
             (_, 0) => Ok(()),
-            (Server::Unix { .. }, database) => write!(f, "?db={database}"),
+            (ServerSpec::Unix { .. }, database) => write!(f, "?db={database}"),
             (_, database) => write!(f, "/{database}"),
         }
     }

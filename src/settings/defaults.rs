@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Address, BucketLayout, Health, ProviderSettings, Settings, Tls};
+use crate::settings::address::Address;
+use crate::settings::{BucketLayout, Health, ProviderSettings, Settings, Tls};
 
 const CONNECTION_TIMEOUT_MS: u64 = 3_000;
 const RESPONSE_TIMEOUT_MS: u64 = 1_000;

@@ -1,32 +1,32 @@
 //! What is known of a setting: an entry of the `table`.
 
-use super::value::Value;
+use crate::settings::value::Value;
 
 /// One setting, that of a link or of the provider (`T`).
-pub struct Definition<T> {
+pub(crate) struct SettingDefinition<T> {
     /// The name, in capitals.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The default in words; see [`Self::default_value`].
-    pub default: &'static str,
+    pub(crate) default: &'static str,
     /// What it means.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
     /// A value that says more than the default does; empty where none is needed.
-    pub example: &'static str,
+    pub(crate) example: &'static str,
     /// Whether its value must not be seen by everybody.
-    pub secrecy: Secrecy,
+    pub(crate) secrecy: Secrecy,
     /// A link with a `URL` of its own does not take the provider's value.
-    pub belongs_to_url: bool,
+    pub(crate) belongs_to_url: bool,
     /// Whether this text holds a password, and should not be in plain configuration.
-    pub(super) holds_password: fn(&str) -> bool,
+    pub(crate) holds_password: fn(&str) -> bool,
     /// How a text becomes a part of the settings.
-    pub(super) value: Value<T>,
+    pub(crate) value: Value<T>,
 }
 
 /// Whether a value must not be seen by everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrecy {
+pub(crate) enum Secrecy {
     /// Anybody may see it.
-    Open,
+    Public,
     /// It may hold a password.
     MayHoldPassword,
     /// It is a secret.
@@ -36,14 +36,14 @@ pub enum Secrecy {
 /// Defaults that are no values.
 const NO_VALUES: [&str; 4] = ["", "none", "any", "system roots"];
 
-impl<T> Definition<T> {
+impl<T> SettingDefinition<T> {
     /// The default, if it is a value that could be set.
-    pub fn default_value(&self) -> Option<&'static str> {
+    pub(crate) fn default_value(&self) -> Option<&'static str> {
         (!NO_VALUES.contains(&self.default)).then_some(self.default)
     }
 
     /// An entry without the rarer parts; they follow as struct update.
-    pub(super) const fn new(
+    pub(crate) const fn new(
         name: &'static str,
         default: &'static str,
         meaning: &'static str,
@@ -54,7 +54,7 @@ impl<T> Definition<T> {
             default,
             meaning,
             example: "",
-            secrecy: Secrecy::Open,
+            secrecy: Secrecy::Public,
             belongs_to_url: false,
             holds_password: |_| false,
             value,

@@ -1,5 +1,5 @@
 //! The settings for programs: a JSON schema (draft 2020-12) of a link's or provider's configuration
-//! as a wasmCloud host passes it on, an object of texts.
+//! as a wasmCloud host is_transient it on, an object of texts.
 //!
 //! It agrees with the parser: names in any case, `NAME.anything`, and for each kind of value the
 //! pattern that `value` has beside its reader. A name that kvredis does not know is ignored with a
@@ -7,13 +7,13 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::Secrecy;
-use super::listing::{Row, rows};
-use super::source::NAMES_OF_THE_SDK;
-use super::value::any_case;
+use crate::settings::definition::Secrecy;
+use crate::settings::render::{Row, rows};
+use crate::settings::source::NAMES_OF_THE_SDK;
+use crate::settings::value::any_case;
 
 /// The schema.
-pub fn schema() -> Json {
+pub(crate) fn schema() -> Json {
     let rows = rows();
     let properties: Map<String, Json> = rows
         .iter()
@@ -48,7 +48,7 @@ fn property(row: &Row) -> Json {
         "description": row.meaning,
         "x-scope": row.scope.word(),
         "x-secret": match row.secrecy {
-            Secrecy::Open => "never",
+            Secrecy::Public => "never",
             Secrecy::MayHoldPassword => "with-password",
             Secrecy::Secret => "always",
         },

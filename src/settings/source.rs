@@ -8,14 +8,15 @@ use std::fmt;
 
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
-use super::{Definition, Warning};
+use crate::settings::Warning;
+use crate::settings::definition::SettingDefinition;
 
 /// Names that the provider SDK reads from the same configuration.
-pub(super) const NAMES_OF_THE_SDK: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
+pub(crate) const NAMES_OF_THE_SDK: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
 
 /// Whose value it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The secrets of the link.
     LinkSecrets,
     /// The named configuration of the link.
@@ -28,7 +29,7 @@ pub enum Origin {
 
 impl Origin {
     /// Whether what comes from here must not be shown.
-    pub fn is_secret(self) -> bool {
+    pub(crate) fn is_secret(self) -> bool {
         matches!(self, Self::LinkSecrets | Self::ProviderSecrets)
     }
 }
@@ -46,33 +47,33 @@ impl fmt::Display for Origin {
 
 /// The values of one origin, by the name of the setting.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Layer {
+pub(crate) struct Layer {
     origin: Origin,
     /// By name in capitals without `.anything`; `None` stands for bytes that are no text.
     values: BTreeMap<String, Option<String>>,
 }
 
 /// A value that was found, and where.
-pub(super) struct Found<'a> {
-    pub(super) origin: Origin,
-    pub(super) text: Option<&'a str>,
+pub(crate) struct FoundValue<'a> {
+    pub(crate) origin: Origin,
+    pub(crate) text: Option<&'a str>,
 }
 
 /// All that a link's settings are read from, first found first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
-    pub(super) layers: [Layer; 4],
+pub(crate) struct Sources {
+    pub(crate) layers: [Layer; 4],
 }
 
 impl Layer {
     /// Named configuration as the host hands it over.
-    pub fn config(origin: Origin, values: &HashMap<String, String>) -> Self {
+    pub(crate) fn config(origin: Origin, values: &HashMap<String, String>) -> Self {
         let texts = values.iter().map(|(name, text)| (name, Some(text.clone())));
         Self::new(origin, texts)
     }
 
     /// Opened secrets as the host hands them over, text or bytes.
-    pub fn secrets(origin: Origin, values: &HashMap<String, SecretValue>) -> Self {
+    pub(crate) fn secrets(origin: Origin, values: &HashMap<String, SecretValue>) -> Self {
         let texts = values.iter().map(|(name, value)| {
             let text = match value {
                 SecretValue::String(text) => Some(text.clone()),
@@ -84,7 +85,7 @@ impl Layer {
     }
 
     /// Without any value.
-    pub fn empty(origin: Origin) -> Self {
+    pub(crate) fn empty(origin: Origin) -> Self {
         Self {
             origin,
             values: BTreeMap::new(),
@@ -107,8 +108,8 @@ impl Layer {
         layer
     }
 
-    fn find(&self, name: &str) -> Option<Found<'_>> {
-        self.values.get(name).map(|text| Found {
+    fn find(&self, name: &str) -> Option<FoundValue<'_>> {
+        self.values.get(name).map(|text| FoundValue {
             origin: self.origin,
             text: text.as_deref(),
         })
@@ -125,7 +126,7 @@ impl fmt::Debug for Layer {
 
 impl Sources {
     /// A link's sources; those of the provider alone are read with two empty layers of a link.
-    pub fn new(
+    pub(crate) fn new(
         link_secrets: Layer,
         link_config: Layer,
         provider_secrets: Layer,
@@ -136,31 +137,31 @@ impl Sources {
         }
     }
 
-    pub(super) fn link(&self) -> &[Layer] {
+    pub(crate) fn link(&self) -> &[Layer] {
         &self.layers[..2]
     }
 
-    pub(super) fn provider(&self) -> &[Layer] {
+    pub(crate) fn provider(&self) -> &[Layer] {
         &self.layers[2..]
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Found<'_>> {
+    pub(crate) fn find(&self, name: &str) -> Option<FoundValue<'_>> {
         self.layers.iter().find_map(|layer| layer.find(name))
     }
 
     /// Only what the link itself brings.
-    pub(super) fn find_own(&self, name: &str) -> Option<Found<'_>> {
+    pub(crate) fn find_own(&self, name: &str) -> Option<FoundValue<'_>> {
         self.link().iter().find_map(|layer| layer.find(name))
     }
 }
 
 /// A warning for each name that no definition knows.
-pub(super) fn unknown_names<T>(layers: &[Layer], known: &[Definition<T>]) -> Vec<Warning> {
+pub(crate) fn unknown_names<T>(layers: &[Layer], known: &[SettingDefinition<T>]) -> Vec<Warning> {
     unknown_names_among(layers, known.iter().map(|definition| definition.name))
 }
 
 /// A warning for each name that is not among the known ones.
-pub(super) fn unknown_names_among<'a>(
+pub(crate) fn unknown_names_among<'a>(
     layers: &[Layer],
     known: impl Iterator<Item = &'a str>,
 ) -> Vec<Warning> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
 use super::*;
+use crate::settings::source::Layer;
 
 fn config(origin: Origin, values: &[(&str, &str)]) -> Layer {
     let values: HashMap<String, String> = values
@@ -27,7 +28,7 @@ fn text(value: &str) -> SecretValue {
 }
 
 /// The settings of a link with this configuration and nothing else.
-fn read(values: &[(&str, &str)]) -> Reading<Settings> {
+fn read(values: &[(&str, &str)]) -> ParseOutcome<Settings> {
     Settings::read(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         config(Origin::LinkConfig, values),

@@ -5,8 +5,10 @@
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::address::{Address, Endpoint, REDIS_PORT, SENTINEL_PORT, Sentinels, Server};
-use super::{Secret, Wrong};
+use crate::settings::address::{
+    Address, Endpoint, REDIS_PORT, SENTINEL_PORT, Sentinels, ServerSpec,
+};
+use crate::settings::{InvalidValue, Secret};
 
 const EXPECTED: &str = "redis://[user[:password]@]host[:port][/db] (rediss:// with TLS), \
                         redis+unix:///path[?db=N], redis-cluster://… or redis-sentinel://…";
@@ -18,7 +20,7 @@ const EXPECTED_SENTINEL: &str = "redis-sentinel://[user[:password]@]host[:port][
 
 /// A regular expression (ECMA-262) for the texts that [`parse`] takes, as far as one can tell: what
 /// is between the signs that separate (a host, a port) is not looked into.
-pub(super) const PATTERN: &str = concat!(
+pub(crate) const PATTERN: &str = concat!(
     r"^(",
     // One server; over a Unix socket; a cluster; sentinels.
     r"([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?://([^/?#]*@)?[^/?#@]+(/+[0-9]*/*)?",
@@ -33,25 +35,25 @@ pub(super) const PATTERN: &str = concat!(
 
 /// What was read from a URL.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ParsedUrl {
+pub(crate) struct ParsedUrl {
     /// The address meant.
-    pub address: Address,
+    pub(crate) address: Address,
     /// The wildcard address that was given instead of this machine's, if one was.
-    pub wildcard: Option<String>,
+    pub(crate) wildcard: Option<String>,
 }
 
 impl ParsedUrl {
     /// Whether the URL holds a password.
-    pub fn holds_password(&self) -> bool {
+    pub(crate) fn holds_password(&self) -> bool {
         let of_sentinels = match &self.address.server {
-            Server::Sentinel(sentinels) => sentinels.password.is_some(),
+            ServerSpec::Sentinel(sentinels) => sentinels.password.is_some(),
             _ => false,
         };
         of_sentinels || self.address.password.is_some()
     }
 }
 
-enum Kind {
+enum UrlScheme {
     Single,
     Unix,
     Cluster,
@@ -63,40 +65,40 @@ enum Kind {
 /// # Errors
 ///
 /// What is wrong with the text and what was expected instead.
-pub fn parse(text: &str) -> Result<ParsedUrl, Wrong> {
+pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     let Some((scheme, _)) = text.split_once("://") else {
         return Err(without_scheme(text));
     };
     let (kind, tls) = match scheme.to_ascii_lowercase().as_str() {
-        "redis" | "valkey" => (Kind::Single, false),
-        "rediss" | "valkeys" => (Kind::Single, true),
-        "redis+unix" | "valkey+unix" => (Kind::Unix, false),
-        "redis-cluster" | "valkey-cluster" => (Kind::Cluster, false),
-        "rediss-cluster" | "valkeys-cluster" => (Kind::Cluster, true),
-        "redis-sentinel" | "valkey-sentinel" => (Kind::Sentinel, false),
-        "rediss-sentinel" | "valkeys-sentinel" => (Kind::Sentinel, true),
+        "redis" | "valkey" => (UrlScheme::Single, false),
+        "rediss" | "valkeys" => (UrlScheme::Single, true),
+        "redis+unix" | "valkey+unix" => (UrlScheme::Unix, false),
+        "redis-cluster" | "valkey-cluster" => (UrlScheme::Cluster, false),
+        "rediss-cluster" | "valkeys-cluster" => (UrlScheme::Cluster, true),
+        "redis-sentinel" | "valkey-sentinel" => (UrlScheme::Sentinel, false),
+        "rediss-sentinel" | "valkeys-sentinel" => (UrlScheme::Sentinel, true),
         "unix" => {
-            return Err(Wrong::expected(
+            return Err(InvalidValue::expected(
                 "redis+unix:///path, the scheme of a Unix socket",
             ));
         }
-        _ => return Err(Wrong::expected(EXPECTED)),
+        _ => return Err(InvalidValue::expected(EXPECTED)),
     };
     let url = Url::parse(text).map_err(|error| {
-        Wrong::expected(format!(
+        InvalidValue::expected(format!(
             "{EXPECTED}, special characters in user and password percent-encoded ({error})"
         ))
     })?;
     if url.fragment().is_some() {
-        return Err(Wrong::expected(format!(
+        return Err(InvalidValue::expected(format!(
             "{EXPECTED}, without `#…`: TLS is always verified"
         )));
     }
     let mut parsed = match kind {
-        Kind::Single => tcp_address(&url)?,
-        Kind::Unix => unix_address(&url)?,
-        Kind::Cluster => cluster_address(&url)?,
-        Kind::Sentinel => sentinel_address(&url)?,
+        UrlScheme::Single => tcp_address(&url)?,
+        UrlScheme::Unix => unix_address(&url)?,
+        UrlScheme::Cluster => cluster_address(&url)?,
+        UrlScheme::Sentinel => sentinel_address(&url)?,
     };
     parsed.address.tls = tls;
     parsed.address.username = decoded(url.username(), "the user")?.filter(|user| !user.is_empty());
@@ -108,7 +110,7 @@ pub fn parse(text: &str) -> Result<ParsedUrl, Wrong> {
 }
 
 /// The URL, or what was meant as one, with whatever may be secret in it left out.
-pub fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let (scheme, rest) = match text.find("://") {
         Some(at) => text.split_at(at + 3),
         None => ("", text),
@@ -135,8 +137,8 @@ fn without_port_that_is_none(rest: &str) -> String {
     }
 }
 
-fn without_scheme(text: &str) -> Wrong {
-    let wrong = Wrong::expected(EXPECTED);
+fn without_scheme(text: &str) -> InvalidValue {
+    let wrong = InvalidValue::expected(EXPECTED);
     if text.is_empty() || text.contains(char::is_whitespace) {
         return wrong;
     }
@@ -147,14 +149,14 @@ fn without_scheme(text: &str) -> Wrong {
     wrong.with_hint(format!("did you mean {suggestion}?"))
 }
 
-fn tcp_address(url: &Url) -> Result<ParsedUrl, Wrong> {
+fn tcp_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     if url.query().is_some() {
-        return Err(Wrong::expected(format!("{EXPECTED}, without `?…`")));
+        return Err(InvalidValue::expected(format!("{EXPECTED}, without `?…`")));
     }
     let (endpoint, wildcard) = endpoint(url, REDIS_PORT)?;
     Ok(ParsedUrl {
         address: Address {
-            server: Server::Tcp(endpoint),
+            server: ServerSpec::Tcp(endpoint),
             database: database_of_path(url)?,
             ..Address::default()
         },
@@ -162,9 +164,9 @@ fn tcp_address(url: &Url) -> Result<ParsedUrl, Wrong> {
     })
 }
 
-fn cluster_address(url: &Url) -> Result<ParsedUrl, Wrong> {
+fn cluster_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     if database_of_path(url)? != 0 {
-        return Err(Wrong::expected(format!(
+        return Err(InvalidValue::expected(format!(
             "{EXPECTED_CLUSTER}: a cluster has no database numbers"
         )));
     }
@@ -173,19 +175,19 @@ fn cluster_address(url: &Url) -> Result<ParsedUrl, Wrong> {
     for (name, value) in url.query_pairs() {
         match name.as_ref() {
             "node" => seeds.push(node(&value, REDIS_PORT)?),
-            _ => return Err(Wrong::expected(EXPECTED_CLUSTER)),
+            _ => return Err(InvalidValue::expected(EXPECTED_CLUSTER)),
         }
     }
     Ok(ParsedUrl {
         address: Address {
-            server: Server::Cluster { seeds },
+            server: ServerSpec::Cluster { seeds },
             ..Address::default()
         },
         wildcard,
     })
 }
 
-fn sentinel_address(url: &Url) -> Result<ParsedUrl, Wrong> {
+fn sentinel_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     let (endpoint, wildcard) = endpoint(url, SENTINEL_PORT)?;
     let mut sentinels = Sentinels {
         endpoints: vec![endpoint],
@@ -199,17 +201,17 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, Wrong> {
             "sentinelServiceName" => sentinels.service = value.into_owned(),
             "sentinelUsername" => sentinels.username = Some(value.into_owned()),
             "sentinelPassword" => sentinels.password = Some(Secret::from(value.into_owned())),
-            _ => return Err(Wrong::expected(EXPECTED_SENTINEL)),
+            _ => return Err(InvalidValue::expected(EXPECTED_SENTINEL)),
         }
     }
     if sentinels.service.is_empty() {
-        return Err(Wrong::expected(format!(
+        return Err(InvalidValue::expected(format!(
             "{EXPECTED_SENTINEL}: the name of the service is missing"
         )));
     }
     Ok(ParsedUrl {
         address: Address {
-            server: Server::Sentinel(sentinels),
+            server: ServerSpec::Sentinel(sentinels),
             database: database_of_path(url)?,
             ..Address::default()
         },
@@ -218,7 +220,7 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, Wrong> {
 }
 
 /// The host and port of a URL, and the wildcard address that stood for this machine, if one did.
-fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), Wrong> {
+fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), InvalidValue> {
     let host = match url.host() {
         Some(Host::Domain(host)) => decoded(host, "the host")?.unwrap_or_default(),
         Some(Host::Ipv4(ip)) => ip.to_string(),
@@ -226,7 +228,7 @@ fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), 
         None => String::new(),
     };
     if host.is_empty() {
-        return Err(Wrong::expected(format!("{EXPECTED}, with a host")));
+        return Err(InvalidValue::expected(format!("{EXPECTED}, with a host")));
     }
     let loopback = match host.as_str() {
         "0.0.0.0" => Some("127.0.0.1"),
@@ -241,8 +243,8 @@ fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), 
 }
 
 /// `host:port`, as `node` has it.
-fn node(text: &str, default_port: u16) -> Result<Endpoint, Wrong> {
-    let wrong = || Wrong::expected("node=host:port, as often as there are more nodes");
+fn node(text: &str, default_port: u16) -> Result<Endpoint, InvalidValue> {
+    let wrong = || InvalidValue::expected("node=host:port, as often as there are more nodes");
     let url = Url::parse(&format!("redis://{text}")).map_err(|_| wrong())?;
     let plain = url.username().is_empty() && url.password().is_none() && url.path().is_empty();
     if !plain || url.query().is_some() || url.fragment().is_some() {
@@ -253,17 +255,17 @@ fn node(text: &str, default_port: u16) -> Result<Endpoint, Wrong> {
         .map_err(|_| wrong())
 }
 
-fn database_of_path(url: &Url) -> Result<u32, Wrong> {
+fn database_of_path(url: &Url) -> Result<u32, InvalidValue> {
     match url.path().trim_matches('/') {
         "" => Ok(0),
         database => database_number(database),
     }
 }
 
-fn unix_address(url: &Url) -> Result<ParsedUrl, Wrong> {
+fn unix_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     let path = decoded(url.path(), "the path")?.unwrap_or_default();
     if url.host_str().is_some_and(|host| !host.is_empty()) || path.is_empty() || path == "/" {
-        return Err(Wrong::expected(
+        return Err(InvalidValue::expected(
             "redis+unix:///path[?db=N], an absolute path after three slashes",
         ));
     }
@@ -272,7 +274,7 @@ fn unix_address(url: &Url) -> Result<ParsedUrl, Wrong> {
         match name.as_ref() {
             "db" => database = database_number(&value)?,
             _ => {
-                return Err(Wrong::expected(
+                return Err(InvalidValue::expected(
                     "redis+unix:///path[?db=N]; the settings USERNAME and PASSWORD take the \
                      credentials",
                 ));
@@ -280,7 +282,7 @@ fn unix_address(url: &Url) -> Result<ParsedUrl, Wrong> {
         }
     }
     let address = Address {
-        server: Server::Unix { path: path.into() },
+        server: ServerSpec::Unix { path: path.into() },
         database,
         ..Address::default()
     };
@@ -290,17 +292,17 @@ fn unix_address(url: &Url) -> Result<ParsedUrl, Wrong> {
     })
 }
 
-fn database_number(text: &str) -> Result<u32, Wrong> {
+fn database_number(text: &str) -> Result<u32, InvalidValue> {
     text.parse::<u16>()
         .map(u32::from)
-        .map_err(|_| Wrong::expected(format!("{EXPECTED}, where the database is a number")))
+        .map_err(|_| InvalidValue::expected(format!("{EXPECTED}, where the database is a number")))
 }
 
-fn decoded(text: &str, what: &str) -> Result<Option<String>, Wrong> {
+fn decoded(text: &str, what: &str) -> Result<Option<String>, InvalidValue> {
     percent_decode_str(text)
         .decode_utf8()
         .map(|text| Some(text.into_owned()))
-        .map_err(|_| Wrong::expected(format!("{EXPECTED}, with UTF-8 in {what}")))
+        .map_err(|_| InvalidValue::expected(format!("{EXPECTED}, with UTF-8 in {what}")))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Pem, Secret, Wrong};
+use crate::settings::{InvalidValue, Pem, Secret};
 
 /// How the text of a setting becomes a part of the settings `T`.
-pub(super) enum Value<T> {
+pub(crate) enum Value<T> {
     /// `true`, `false`, `1` or `0`; present but empty is true.
     Boolean(fn(&mut T, bool)),
     /// A whole number within limits.
@@ -39,13 +39,17 @@ pub(super) enum Value<T> {
     Text {
         /// A regular expression (ECMA-262) for what is accepted.
         pattern: &'static str,
-        read: fn(&mut T, &str) -> Result<Option<String>, Wrong>,
+        read: fn(&mut T, &str) -> Result<Option<String>, InvalidValue>,
     },
 }
 
 impl<T> Value<T> {
     /// Reads a text into the settings; answers what is worth a warning.
-    pub(super) fn read(&self, settings: &mut T, text: &str) -> Result<Option<String>, Wrong> {
+    pub(crate) fn read(
+        &self,
+        settings: &mut T,
+        text: &str,
+    ) -> Result<Option<String>, InvalidValue> {
         match self {
             Self::Boolean(set) => set(settings, boolean(text)?),
             Self::Number { least, most, set } => set(settings, number(text, *least, *most)?),
@@ -60,7 +64,7 @@ impl<T> Value<T> {
     }
 
     /// A regular expression (ECMA-262) for the texts that are accepted; `None` where all are.
-    pub(super) fn pattern(&self) -> Option<String> {
+    pub(crate) fn pattern(&self) -> Option<String> {
         Some(match self {
             Self::Boolean(_) => format!(r"^\s*({})?\s*$", any_case(&["true", "false", "1", "0"])),
             Self::Number { least, most, .. } => numbers(*least, *most),
@@ -74,7 +78,7 @@ impl<T> Value<T> {
     }
 
     /// The words to choose from, where there are such.
-    pub(super) fn words(&self) -> &'static [&'static str] {
+    pub(crate) fn words(&self) -> &'static [&'static str] {
         match self {
             Self::Boolean(_) => &["true", "false"],
             Self::Choice { words, .. } => words,
@@ -83,58 +87,60 @@ impl<T> Value<T> {
     }
 }
 
-fn boolean(text: &str) -> Result<bool, Wrong> {
+fn boolean(text: &str) -> Result<bool, InvalidValue> {
     match text.trim().to_ascii_lowercase().as_str() {
         // As users of flags expect.
         "" | "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(Wrong::expected("true, false, 1 or 0")),
+        _ => Err(InvalidValue::expected("true, false, 1 or 0")),
     }
 }
 
-fn number(text: &str, least: u64, most: u64) -> Result<u64, Wrong> {
+fn number(text: &str, least: u64, most: u64) -> Result<u64, InvalidValue> {
     text.trim()
         .parse()
         .ok()
         .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| Wrong::expected(format!("a whole number from {least} to {most}")))
+        .ok_or_else(|| InvalidValue::expected(format!("a whole number from {least} to {most}")))
 }
 
-fn milliseconds(text: &str, most: u64) -> Result<Duration, Wrong> {
+fn milliseconds(text: &str, most: u64) -> Result<Duration, InvalidValue> {
     number(text, 1, most)
         .map(Duration::from_millis)
-        .map_err(|_| Wrong::expected(format!("a whole number of milliseconds from 1 to {most}")))
+        .map_err(|_| {
+            InvalidValue::expected(format!("a whole number of milliseconds from 1 to {most}"))
+        })
 }
 
-fn choice(text: &str, words: &[&'static str]) -> Result<&'static str, Wrong> {
+fn choice(text: &str, words: &[&'static str]) -> Result<&'static str, InvalidValue> {
     let given = text.trim();
     let known = words.iter().find(|word| word.eq_ignore_ascii_case(given));
     known.copied().ok_or_else(|| {
         let (last, others) = words.split_last().unwrap_or((&"", &[]));
-        Wrong::expected(format!("{} or {last}", others.join(", ")))
+        InvalidValue::expected(format!("{} or {last}", others.join(", ")))
     })
 }
 
-fn absolute(text: &str) -> Result<PathBuf, Wrong> {
+fn absolute(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = Path::new(text.trim());
     if path.is_absolute() {
         Ok(path.to_owned())
     } else {
-        Err(Wrong::expected("an absolute path"))
+        Err(InvalidValue::expected("an absolute path"))
     }
 }
 
-fn pem(text: &str) -> Result<Pem, Wrong> {
+fn pem(text: &str) -> Result<Pem, InvalidValue> {
     if text.contains("-----BEGIN") {
         return Ok(Pem::Text(Secret::from(text.to_owned())));
     }
-    absolute(text)
-        .map(Pem::File)
-        .map_err(|_| Wrong::expected("PEM text (-----BEGIN …) or the absolute path of a PEM file"))
+    absolute(text).map(Pem::File).map_err(|_| {
+        InvalidValue::expected("PEM text (-----BEGIN …) or the absolute path of a PEM file")
+    })
 }
 
 /// An alternative of these words, whichever case they are in: ECMA-262 has no flag for that.
-pub(super) fn any_case(words: &[&str]) -> String {
+pub(crate) fn any_case(words: &[&str]) -> String {
     let one = |word: &&str| -> String {
         word.chars()
             .map(|character| match character.to_ascii_uppercase() {

@@ -3,40 +3,40 @@
 //! A list of `SET@key` and `DEL@key`, where a key may be one of Redis's glob patterns. Which keys
 //! of Redis that means under a link's prefix and bucket is for `keyspace`.
 
-use super::Wrong;
+use crate::settings::InvalidValue;
 
 const EXPECTED: &str = "SET@key and DEL@key, separated by commas; a key may be a pattern of Redis \
                         (`\\` takes a special character literally, also a comma)";
 
 /// A regular expression (ECMA-262) for the texts that [`parse`] takes.
-pub(super) const PATTERN: &str = concat!(
+pub(crate) const PATTERN: &str = concat!(
     r"^[\s,]*(([Ss][Ee][Tt]|[Dd][Ee][Ll])\s*@\s*(\\([\s\S]|$)|[^\\,\s])(\\([\s\S]|$)|[^\\,])*",
     r"(,[\s,]*|$))*$",
 );
 
 /// Keys that a component is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// A glob pattern of Redis for the keys as the component names them.
-    pub pattern: String,
+    pub(crate) pattern: String,
     /// Whether it is told of values that are set.
-    pub on_set: bool,
+    pub(crate) on_set: bool,
     /// Whether it is told of keys that are gone.
-    pub on_delete: bool,
+    pub(crate) on_delete: bool,
 }
 
 /// Reads the list; entries of one pattern become one.
-pub(super) fn parse(text: &str) -> Result<Vec<Watched>, Wrong> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Watched>, InvalidValue> {
     let mut watched: Vec<Watched> = Vec::new();
     for entry in entries(text) {
         let (change, pattern) = entry
             .split_once('@')
             .filter(|(_, pattern)| !pattern.is_empty())
-            .ok_or_else(|| Wrong::expected(EXPECTED))?;
+            .ok_or_else(|| InvalidValue::expected(EXPECTED))?;
         let (on_set, on_delete) = match change.trim_end().to_ascii_uppercase().as_str() {
             "SET" => (true, false),
             "DEL" => (false, true),
-            _ => return Err(Wrong::expected(EXPECTED)),
+            _ => return Err(InvalidValue::expected(EXPECTED)),
         };
         match watched.iter_mut().find(|w| w.pattern == pattern) {
             Some(known) => {

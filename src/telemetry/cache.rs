@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use super::meter;
+use crate::telemetry::meter;
 
 static HITS: AtomicU64 = AtomicU64::new(0);
 static MISSES: AtomicU64 = AtomicU64::new(0);
@@ -15,7 +15,7 @@ static ENTRIES: AtomicI64 = AtomicI64::new(0);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 
 /// Has them observed for as long as metrics are exported.
-pub(super) fn observe() {
+pub(crate) fn observe() {
     let meter = meter();
     for (name, description, unit, count) in [
         (
@@ -74,31 +74,31 @@ pub(super) fn observe() {
 }
 
 /// A read was answered from memory.
-pub fn hit() {
+pub(crate) fn hit() {
     HITS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A read has to ask Redis.
-pub fn missed() {
+pub(crate) fn missed() {
     MISSES.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Kept reads are wrong by now, or may be.
-pub fn invalidated(entries: usize) {
+pub(crate) fn invalidated(entries: usize) {
     INVALIDATIONS.fetch_add(entries as u64, Ordering::Relaxed);
 }
 
 /// A kept read made room.
-pub fn evicted() {
+pub(crate) fn evicted() {
     EVICTIONS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// So many more reads are kept, or fewer.
-pub fn entries(more: i64) {
+pub(crate) fn entries(more: i64) {
     ENTRIES.fetch_add(more, Ordering::Relaxed);
 }
 
 /// So many more bytes are kept, or fewer.
-pub fn bytes(more: i64) {
+pub(crate) fn bytes(more: i64) {
     BYTES.fetch_add(more, Ordering::Relaxed);
 }

@@ -16,13 +16,13 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{failure, meter, metrics, traces};
 use crate::error::Error;
+use crate::telemetry::{error_type, meter, metrics, traces};
 
 const SYSTEM: &str = "wrpc";
 
 /// The boundaries that the conventions give for durations, in seconds.
-pub(super) const SECONDS: [f64; 14] = [
+pub(crate) const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
@@ -54,13 +54,13 @@ static IN_FLIGHT: LazyLock<UpDownCounter<i64>> = LazyLock::new(|| {
 
 /// What is noted of a call, from its start until it is dropped.
 #[derive(Debug)]
-pub struct Noted {
+pub(crate) struct CallSpan {
     span: Span,
-    measured: Option<Measured>,
+    measured: Option<CallMeasurement>,
 }
 
 #[derive(Debug)]
-struct Measured {
+struct CallMeasurement {
     started: Instant,
     interface: &'static str,
     function: &'static str,
@@ -68,10 +68,10 @@ struct Measured {
     failure: OnceLock<Cow<'static, str>>,
 }
 
-impl Noted {
+impl CallSpan {
     /// A component's call that has arrived: a child of the component's own span, if the headers
     /// say which that is.
-    pub fn arrived(
+    pub(crate) fn arrived(
         interface: &'static str,
         function: &'static str,
         headers: Option<&HeaderMap>,
@@ -89,7 +89,7 @@ impl Noted {
     }
 
     /// A call to a component.
-    pub fn made(interface: &'static str, function: &'static str) -> Self {
+    pub(crate) fn made(interface: &'static str, function: &'static str) -> Self {
         Self::start(interface, function, false)
     }
 
@@ -108,7 +108,7 @@ impl Noted {
         } else {
             Span::none()
         };
-        let measured = metrics().then(|| Measured {
+        let measured = metrics().then(|| CallMeasurement {
             started: Instant::now(),
             interface,
             function,
@@ -119,19 +119,19 @@ impl Noted {
     }
 
     /// Its span.
-    pub fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
     /// Notes that it failed.
-    pub fn failed(&self, error: &Error) {
+    pub(crate) fn failed(&self, error: &Error) {
         if !self.span.is_none() || self.measured.is_some() {
-            self.failed_as(Cow::Owned(failure::kind(error).to_owned()));
+            self.failed_as(Cow::Owned(error_type::kind(error).to_owned()));
         }
     }
 
     /// Notes that it failed in this way.
-    pub fn failed_as(&self, kind: Cow<'static, str>) {
+    pub(crate) fn failed_as(&self, kind: Cow<'static, str>) {
         self.span.record("otel.status_code", "ERROR");
         self.span.record("error.type", &*kind);
         if let Some(measured) = &self.measured {
@@ -141,7 +141,7 @@ impl Noted {
     }
 
     /// Adds the context of the call, so that the component's spans are its children.
-    pub fn add_context(&self, headers: &mut HeaderMap) {
+    pub(crate) fn add_context(&self, headers: &mut HeaderMap) {
         if !self.span.is_none() {
             let context = self.span.context();
             TraceContextPropagator::new().inject_context(&context, &mut Sent(headers));
@@ -149,7 +149,7 @@ impl Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for CallSpan {
     fn drop(&mut self) {
         let Some(mut measured) = self.measured.take() else {
             return;

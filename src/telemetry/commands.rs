@@ -11,11 +11,11 @@ use opentelemetry::metrics::Histogram;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use super::{failure, meter, metrics, traces};
-use crate::connection::Request;
 use crate::error::Error;
-use crate::settings::Address;
-use crate::settings::address::Server;
+use crate::redis::command::Request;
+use crate::settings::address::Address;
+use crate::settings::address::ServerSpec;
+use crate::telemetry::{error_type, meter, metrics, traces};
 
 /// Boundaries in seconds, as the conventions give them.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -29,23 +29,23 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
         .build()
 });
 
-/// What is noted of one request, from its start to [`Command::ended`].
+/// What is noted of one request, from its start to [`CommandSpan::ended`].
 #[derive(Debug)]
-pub struct Command {
+pub(crate) struct CommandSpan {
     span: Span,
-    measured: Option<Measured>,
+    measured: Option<CommandMeasurement>,
 }
 
 #[derive(Debug)]
-struct Measured {
+struct CommandMeasurement {
     started: Instant,
     operation: Cow<'static, str>,
     server: Vec<KeyValue>,
 }
 
-impl Command {
+impl CommandSpan {
     /// A request that goes to the server of this address.
-    pub fn started(request: &Request, address: &Address) -> Self {
+    pub(crate) fn started(request: &Request, address: &Address) -> Self {
         let (traces, metrics) = (traces(), metrics());
         if !traces && !metrics {
             return Self {
@@ -59,7 +59,7 @@ impl Command {
         } else {
             Span::none()
         };
-        let measured = metrics.then(|| Measured {
+        let measured = metrics.then(|| CommandMeasurement {
             started: Instant::now(),
             operation,
             server: server(address),
@@ -68,12 +68,12 @@ impl Command {
     }
 
     /// Its span.
-    pub fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
     /// Notes what came of it.
-    pub fn ended<T>(self, outcome: &Result<T, Error>) {
+    pub(crate) fn ended<T>(self, outcome: &Result<T, Error>) {
         let error = outcome.as_ref().err();
         if let Some(error) = error.filter(|_| !self.span.is_none()) {
             self.span.record("otel.status_code", "ERROR");
@@ -118,7 +118,7 @@ fn span(operation: &str, batch_size: Option<usize>, address: &Address) -> Span {
         server.port = endpoint.map(|endpoint| endpoint.port),
         error.type = Empty,
     );
-    if let Server::Unix { path } = &address.server {
+    if let ServerSpec::Unix { path } = &address.server {
         span.record("server.address", tracing::field::display(path.display()));
     }
     span
@@ -139,11 +139,11 @@ fn operation(request: &Request) -> (Cow<'static, str>, Option<usize>) {
 }
 
 /// The attributes of a server.
-pub(super) fn server(address: &Address) -> Vec<KeyValue> {
+pub(crate) fn server(address: &Address) -> Vec<KeyValue> {
     // Room for what is measured of it.
     let mut attributes = Vec::with_capacity(6);
     match (&address.server, address.first_endpoint()) {
-        (Server::Unix { path }, _) => {
+        (ServerSpec::Unix { path }, _) => {
             attributes.push(KeyValue::new("server.address", path.display().to_string()));
         }
         (_, Some(endpoint)) => {
@@ -157,5 +157,7 @@ pub(super) fn server(address: &Address) -> Vec<KeyValue> {
 
 /// The kind of failure: Redis's code, if it is Redis's.
 fn kind(error: &Error) -> &str {
-    error.redis_code().unwrap_or_else(|| failure::kind(error))
+    error
+        .redis_code()
+        .unwrap_or_else(|| error_type::kind(error))
 }

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, UpDownCounter};
 
-use super::{commands, meter, metrics};
-use crate::settings::Address;
+use crate::settings::address::Address;
+use crate::telemetry::{commands, meter, metrics};
 
 static UP: LazyLock<UpDownCounter<i64>> = LazyLock::new(|| {
     meter()
@@ -26,45 +26,45 @@ static RECONNECTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub(crate) enum Purpose {
     /// Calls, and what watching reads.
     Commands,
-    /// Hearing of changes of keys.
+    /// PubSubConnection of changes of keys.
     Notifications,
 }
 
-impl Use {
+impl Purpose {
     fn attributes(self, address: &Address) -> Vec<KeyValue> {
-        let of_use = match self {
+        let purpose = match self {
             Self::Commands => "commands",
             Self::Notifications => "notifications",
         };
         let mut attributes = commands::server(address);
-        attributes.push(KeyValue::new("kvredis.connection.use", of_use));
+        attributes.push(KeyValue::new("kvredis.connection.use", purpose));
         attributes
     }
 }
 
 /// A connection to the server of this address will be tried: from now on it can be seen that there
 /// is none.
-pub fn wanted(address: &Address, of_use: Use) {
+pub(crate) fn wanted(address: &Address, purpose: Purpose) {
     if metrics() {
-        UP.add(0, &of_use.attributes(address));
+        UP.add(0, &purpose.attributes(address));
     }
 }
 
 /// A connection that is up, until it is dropped.
 #[derive(Debug)]
-pub struct Up(Option<Vec<KeyValue>>);
+pub(crate) struct ConnectedGuard(Option<Vec<KeyValue>>);
 
-impl Up {
+impl ConnectedGuard {
     /// A connection has been established to the server of this address; `again` where there was
     /// one before.
-    pub fn new(address: &Address, of_use: Use, again: bool) -> Self {
+    pub(crate) fn new(address: &Address, purpose: Purpose, again: bool) -> Self {
         if !metrics() {
             return Self(None);
         }
-        let attributes = of_use.attributes(address);
+        let attributes = purpose.attributes(address);
         UP.add(1, &attributes);
         // Without an event, so that the first one is an increase.
         RECONNECTS.add(u64::from(again), &attributes);
@@ -72,7 +72,7 @@ impl Up {
     }
 }
 
-impl Drop for Up {
+impl Drop for ConnectedGuard {
     fn drop(&mut self) {
         if let Some(attributes) = &self.0 {
             UP.add(-1, attributes);

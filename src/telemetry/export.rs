@@ -32,7 +32,7 @@ use wasmcloud_provider_sdk::core::tls::{NATIVE_ROOTS, load_certs_from_paths};
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
 
 /// What is exported, for as long as the process runs.
-pub struct Export {
+pub(crate) struct Export {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
     logs: Option<SdkLoggerProvider>,
@@ -63,7 +63,7 @@ impl Export {
     /// # Errors
     ///
     /// An endpoint is no URL, or a certificate cannot be read.
-    pub fn start(host_data: &HostData) -> anyhow::Result<Self> {
+    pub(crate) fn start(host_data: &HostData) -> anyhow::Result<Self> {
         let config = &overridden(&host_data.otel_config, &host_data.config);
         let resource = || resource(host_data);
         let traces = if config.traces_enabled() {
@@ -114,24 +114,24 @@ impl Export {
     }
 
     /// What makes spans, if traces are exported.
-    pub fn tracer(&self) -> Option<SdkTracer> {
+    pub(crate) fn tracer(&self) -> Option<SdkTracer> {
         let traces = self.traces.as_ref()?;
         Some(traces.tracer("kvredis"))
     }
 
     /// Whether metrics are exported.
-    pub fn has_metrics(&self) -> bool {
+    pub(crate) fn has_metrics(&self) -> bool {
         self.metrics.is_some()
     }
 
     /// What takes logs, if they are exported.
-    pub fn logs(&self) -> Option<&SdkLoggerProvider> {
+    pub(crate) fn logs(&self) -> Option<&SdkLoggerProvider> {
         self.logs.as_ref()
     }
 
     /// Exports what there still is, and ends. A collector that does not answer is not waited for
     /// for long.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let (done, all_done) = oneshot::channel();
         // The SDK's functions block, and those of gRPC need this thread meanwhile. Nobody waits
         // for the thread: at its latest it ends with the process.

@@ -21,8 +21,8 @@ use tracing_subscriber::{Registry, fmt};
 use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use super::Occasionally;
-use super::export::Export;
+use crate::telemetry::LogThrottle;
+use crate::telemetry::export::Export;
 
 /// What other crates say below this is of no use, or said by kvredis itself.
 const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,opentelemetry=warn,\
@@ -42,7 +42,7 @@ const EXPORTERS: [&str; 7] = [
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Writes what is buffered when dropped.
-pub struct Guard {
+pub(crate) struct Guard {
     _stderr: WorkerGuard,
     _flame: Option<tracing_flame::FlushGuard<BufWriter<File>>>,
 }
@@ -52,7 +52,7 @@ pub struct Guard {
 /// # Errors
 ///
 /// It was set up before, or the file of `FLAMEGRAPH_PATH` cannot be written.
-pub fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Guard> {
+pub(crate) fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Guard> {
     let trace_level = level(&host_data.otel_config.trace_level);
     let mut layers: Vec<BoxedLayer> = Vec::new();
 
@@ -141,14 +141,14 @@ fn level_filter(host_data: &HostData) -> EnvFilter {
 
 /// A collector that is away is told of once a minute, not with every export.
 fn seldom() -> impl Filter<Registry> {
-    let told: Mutex<HashMap<Identifier, Occasionally>> = Mutex::default();
+    let told: Mutex<HashMap<Identifier, LogThrottle>> = Mutex::default();
     DynFilterFn::new(move |what, _| {
         if !what.target().starts_with("opentelemetry") {
             return true;
         }
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let events = told.entry(what.callsite()).or_default();
-        events.happened(1).is_some()
+        events.record(1).is_some()
     })
 }
 

@@ -4,10 +4,10 @@
 
 /// Has them observed for as long as metrics are exported.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn observe() {}
+pub(crate) fn observe() {}
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::observe;
+pub(crate) use linux::observe;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -20,7 +20,7 @@ mod linux {
     use crate::telemetry::meter;
 
     /// Has them observed for as long as metrics are exported.
-    pub fn observe() {
+    pub(crate) fn observe() {
         let started = Instant::now();
         let meter = meter();
         meter

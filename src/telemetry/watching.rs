@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 use tracing::{Span, info_span};
 
-use super::{meter, metrics, traces};
+use crate::telemetry::{meter, metrics, traces};
 
 static DELIVERIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     meter()
@@ -29,7 +29,7 @@ static LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
 
 /// Why a component was not called with a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// More changes were waiting for the component than are kept.
     Dropped,
     /// The component's host did not take or end the call, or the value could not be read.
@@ -44,7 +44,7 @@ pub enum Loss {
 }
 
 /// The span of one attempt to tell a component of a change: reading the value, and the call.
-pub fn span() -> Span {
+pub(crate) fn span() -> Span {
     if !traces() {
         return Span::none();
     }
@@ -77,7 +77,7 @@ impl Loss {
 }
 
 /// A link watches from now on.
-pub fn begins() {
+pub(crate) fn begins() {
     if metrics() {
         // Without an event, so that the first one is an increase.
         DELIVERIES.add(0, &[]);
@@ -88,14 +88,14 @@ pub fn begins() {
 }
 
 /// A component was called.
-pub fn delivered() {
+pub(crate) fn delivered() {
     if metrics() {
         DELIVERIES.add(1, &[]);
     }
 }
 
 /// Components were not called.
-pub fn lost(changes: usize, why: Loss) {
+pub(crate) fn lost(changes: usize, why: Loss) {
     if metrics() {
         LOSSES.add(changes as u64, &[why.reason()]);
     }

@@ -13,17 +13,18 @@ use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, debug, warn};
 
-use super::changes::Kind;
-use super::lease::Lease;
-use super::queue::{Change, Queue};
-use crate::connection::Retry;
-use crate::connection::answer::{integer, optional_bytes};
 use crate::error::Error;
 use crate::link::Link;
-use crate::serve::caller::{Caller, Failure, Told};
-use crate::settings::address::Server;
-use crate::telemetry::Occasionally;
-use crate::telemetry::watching::{self, Loss};
+use crate::redis::command::Idempotency;
+use crate::redis::reply::{integer, optional_bytes};
+use crate::settings::address::ServerSpec;
+use crate::telemetry::LogThrottle;
+use crate::telemetry::watching;
+use crate::telemetry::watching::Loss;
+use crate::watcher::keyspace_event::ChangeKind;
+use crate::watcher::lease::Lease;
+use crate::watcher::queue::{Change, Queue};
+use crate::wrpc::client::{ComponentClient, NotifyError, WatchEvent};
 
 /// Pauses before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -34,23 +35,23 @@ const READ: Duration = Duration::from_secs(2);
 const READ_ATTEMPTS: u32 = 5;
 
 /// What it takes to deliver to one component over one link.
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// The way to the component.
-    pub caller: Arc<Caller>,
+    pub(crate) caller: Arc<ComponentClient>,
     /// The component.
-    pub component: String,
+    pub(crate) component: String,
     /// The link's name.
-    pub name: String,
+    pub(crate) name: String,
     /// The way to the values.
-    pub link: Arc<Link>,
+    pub(crate) link: Arc<Link>,
     /// What waits.
-    pub queue: Queue,
+    pub(crate) queue: Queue,
     /// Without it this process does not deliver.
-    pub lease: Option<Arc<Lease>>,
+    pub(crate) lease: Option<Arc<Lease>>,
     /// Changes that were lost.
-    pub losses: Occasionally,
+    pub(crate) losses: LogThrottle,
     /// Attempts that found no host.
-    pub absences: Occasionally,
+    pub(crate) absences: LogThrottle,
 }
 
 /// What came of reading a value.
@@ -62,19 +63,19 @@ enum Stored {
 }
 
 /// What came of an attempt.
-enum Attempt {
-    Over,
-    Again,
+enum DeliveryAttempt {
+    Done,
+    Retry,
 }
 
 impl Delivery {
     /// Delivers the changes of a lane, for ever.
-    pub async fn run(&self, lane: usize) {
+    pub(crate) async fn run(&self, lane: usize) {
         loop {
             let change = self.queue.next(lane).await;
             let mut pause = FIRST_PAUSE;
             let mut attempts = 0;
-            while let Attempt::Again = self.attempt(&change, &mut attempts).await {
+            while let DeliveryAttempt::Retry = self.attempt(&change, &mut attempts).await {
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -82,7 +83,7 @@ impl Delivery {
     }
 
     /// The lease is lost: nothing that waits is delivered, for another process may deliver by now.
-    pub fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.lapsed(self.queue.clear());
     }
 
@@ -92,12 +93,12 @@ impl Delivery {
     }
 
     /// Notes changes that the component is not told of.
-    pub fn lost(&self, changes: usize, loss: Loss, why: &str) {
+    pub(crate) fn lost(&self, changes: usize, loss: Loss, why: &str) {
         if changes == 0 {
             return;
         }
         watching::lost(changes, loss);
-        if let Some(changes) = self.losses.happened(changes) {
+        if let Some(changes) = self.losses.record(changes) {
             warn!(
                 component = self.component,
                 link = self.name,
@@ -108,30 +109,30 @@ impl Delivery {
         }
     }
 
-    async fn attempt(&self, change: &Change, attempts: &mut u32) -> Attempt {
+    async fn attempt(&self, change: &Change, attempts: &mut u32) -> DeliveryAttempt {
         if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
             self.lapsed(1);
-            return Attempt::Over;
+            return DeliveryAttempt::Done;
         }
         let span = watching::span();
         self.tell(change, attempts).instrument(span).await
     }
 
-    async fn tell(&self, change: &Change, attempts: &mut u32) -> Attempt {
+    async fn tell(&self, change: &Change, attempts: &mut u32) -> DeliveryAttempt {
         let told = match change.kind {
-            Kind::Deleted => match self.is_gone(&change.key).await {
-                Ok(true) => Told::Deleted(&change.key),
+            ChangeKind::Deleted => match self.is_gone(&change.key).await {
+                Ok(true) => WatchEvent::Deleted(&change.key),
                 Ok(false) => {
                     debug!("a key that was deleted is there: it moved, or was set again");
-                    return Attempt::Over;
+                    return DeliveryAttempt::Done;
                 }
                 Err(error) => return self.unread(&error, attempts),
             },
-            Kind::Set => match self.stored(&change.key).await {
-                Stored::Value(value) => Told::Set(&change.key, value),
+            ChangeKind::Set => match self.stored(&change.key).await {
+                Stored::Value(value) => WatchEvent::Set(&change.key, value),
                 Stored::Nothing => {
                     debug!("a value was gone before the component could be told of it");
-                    return Attempt::Over;
+                    return DeliveryAttempt::Done;
                 }
                 Stored::Unreadable(error) => return self.unread(&error, attempts),
             },
@@ -139,10 +140,10 @@ impl Delivery {
         match self.caller.tell(&self.component, &self.name, told).await {
             Ok(()) => {
                 watching::delivered();
-                Attempt::Over
+                DeliveryAttempt::Done
             }
-            Err(failure @ (Failure::Absent | Failure::Disconnected)) => {
-                if let Some(attempts) = self.absences.happened(1) {
+            Err(failure @ (NotifyError::NoResponders | NotifyError::Disconnected)) => {
+                if let Some(attempts) = self.absences.record(1) {
                     warn!(
                         component = self.component,
                         link = self.name,
@@ -151,26 +152,26 @@ impl Delivery {
                         "changes wait for the component that watches"
                     );
                 }
-                Attempt::Again
+                DeliveryAttempt::Retry
             }
             Err(failure) => {
                 self.lost(1, Loss::Failed, &failure.to_string());
-                Attempt::Over
+                DeliveryAttempt::Done
             }
         }
     }
 
     /// A value could not be read: without a connection that is no reason to give up.
-    fn unread(&self, error: &Error, attempts: &mut u32) -> Attempt {
+    fn unread(&self, error: &Error, attempts: &mut u32) -> DeliveryAttempt {
         if self.link.outage().is_none() {
             *attempts += 1;
         }
         if *error == Error::AccessDenied || *attempts >= READ_ATTEMPTS {
             let why = format!("the value cannot be read: {error}");
             self.lost(1, Loss::Failed, &why);
-            return Attempt::Over;
+            return DeliveryAttempt::Done;
         }
-        Attempt::Again
+        DeliveryAttempt::Retry
     }
 
     /// The value of a key now. It is asked of Redis even where a cache or a replica might know.
@@ -187,7 +188,10 @@ impl Delivery {
     /// Whether a key of which Redis said that it was deleted is gone: always on a single server; in a
     /// cluster it may have moved to another node.
     async fn is_gone(&self, key: &str) -> Result<bool, Error> {
-        if !matches!(self.link.settings().address.server, Server::Cluster { .. }) {
+        if !matches!(
+            self.link.settings().address.server,
+            ServerSpec::Cluster { .. }
+        ) {
             return Ok(true);
         }
         let answer = self.ask("EXISTS", key).await?;
@@ -198,6 +202,7 @@ impl Delivery {
         let link = &self.link;
         let bucket = link.bucket(&link.settings().watch_bucket)?;
         let command = redis::cmd(command).arg(&*bucket.redis_key(key)).take();
-        link.ask(command, Retry::Safe, Instant::now() + READ).await
+        link.ask(command, Idempotency::Idempotent, Instant::now() + READ)
+            .await
     }
 }

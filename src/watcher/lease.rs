@@ -11,15 +11,15 @@ use redis::{Cmd, Value};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::connection::Retry;
 use crate::error::Error;
 use crate::link::Link;
-use crate::telemetry::Occasionally;
+use crate::redis::command::Idempotency;
+use crate::telemetry::LogThrottle;
 
 /// What tells the keys of leases from all others.
-const MARK: &str = "kvredis:watch-lease:";
+const KEY_PREFIX: &str = "kvredis:watch-lease:";
 /// How long a lease lasts that is not renewed.
-const LASTS: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(3);
 /// How long before that its holder stops to rely on it.
 const MARGIN: Duration = Duration::from_millis(500);
 /// How often it is renewed, or tried for.
@@ -39,15 +39,15 @@ static HOLDER: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fastrand::
 
 /// A place among the processes that would deliver.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     link: Arc<Link>,
     key: String,
-    state: Mutex<State>,
-    failures: Occasionally,
+    state: Mutex<LeaseState>,
+    failures: LogThrottle,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LeaseState {
     /// Until when it is held for sure.
     until: Option<Instant>,
     /// Why it cannot even be tried for.
@@ -55,35 +55,35 @@ struct State {
 }
 
 /// Whether a key of Redis is that of a lease.
-pub fn is_lease(redis_key: &str) -> bool {
-    redis_key.contains(MARK)
+pub(crate) fn is_lease(redis_key: &str) -> bool {
+    redis_key.contains(KEY_PREFIX)
 }
 
 impl Lease {
     /// The lease of this name in the link's Redis.
-    pub fn new(link: Arc<Link>, name: &str) -> Self {
+    pub(crate) fn new(link: Arc<Link>, name: &str) -> Self {
         Self {
-            key: format!("{}{MARK}{name}", link.settings().prefix),
+            key: format!("{}{KEY_PREFIX}{name}", link.settings().prefix),
             link,
             state: Mutex::default(),
-            failures: Occasionally::default(),
+            failures: LogThrottle::default(),
         }
     }
 
     /// Whether this process delivers.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Why no process delivers, as far as this one knows.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failure.clone()
     }
 
     /// Tries for the lease and keeps it; `lost` is told when another process may have it.
-    pub async fn keep(&self, lost: impl Fn()) {
+    pub(crate) async fn keep(&self, lost: impl Fn()) {
         let mut delivers = false;
         loop {
             let started = Instant::now();
@@ -105,7 +105,7 @@ impl Lease {
             }
             delivers = held;
             if let Some(failure) = failure
-                && self.failures.happened(1).is_some()
+                && self.failures.record(1).is_some()
             {
                 warn!(lease = self.key, reason = %failure, "cannot take the lease");
             }
@@ -119,7 +119,7 @@ impl Lease {
         match outcome {
             Ok(answer) => {
                 let held = answer == Value::Int(1);
-                state.until = held.then(|| started + LASTS - MARGIN);
+                state.until = held.then(|| started + TTL - MARGIN);
                 state.failure = None;
             }
             // It may still be held: until it expires nobody else has it.
@@ -129,7 +129,7 @@ impl Lease {
     }
 
     /// Lets another process have it at once.
-    pub async fn release(&self) {
+    pub(crate) async fn release(&self) {
         if self.is_held() {
             // Who cannot be told finds out when it expires.
             let _ = self.run(RELEASE, Instant::now() + ANSWER / 2).await;
@@ -139,7 +139,7 @@ impl Lease {
     async fn run(&self, script: &str, deadline: Instant) -> Result<Value, Error> {
         let mut eval = Cmd::new();
         eval.arg("EVAL").arg(script).arg(1).arg(&self.key);
-        eval.arg(&*HOLDER).arg(LASTS.as_millis() as u64);
-        self.link.ask(eval, Retry::Safe, deadline).await
+        eval.arg(&*HOLDER).arg(TTL.as_millis() as u64);
+        self.link.ask(eval, Idempotency::Idempotent, deadline).await
     }
 }

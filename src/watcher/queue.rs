@@ -10,34 +10,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::changes::Kind;
+use crate::watcher::keyspace_event::ChangeKind;
 
 /// How many calls to a component are under way at once.
-pub const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 /// How many changes wait for a component.
-pub const MOST_CHANGES: usize = 65_536;
+pub(crate) const MOST_CHANGES: usize = 65_536;
 /// How many bytes their keys may have.
 const MOST_BYTES: usize = 64 << 20;
 
 /// A change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// The key as the component names it.
-    pub key: String,
-    /// What happened to it.
-    pub kind: Kind,
+    pub(crate) key: String,
+    /// What record to it.
+    pub(crate) kind: ChangeKind,
 }
 
 /// The changes that wait for one component.
 #[derive(Debug)]
-pub struct Queue {
-    waiting: Mutex<Waiting>,
+pub(crate) struct Queue {
+    waiting: Mutex<QueuedChange>,
     arrived: [Notify; LANES],
     most_changes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedChange {
     /// Each change with its number.
     lanes: [VecDeque<(u64, Change)>; LANES],
     next: u64,
@@ -47,7 +47,7 @@ struct Waiting {
 
 impl Queue {
     /// An empty queue for so many changes.
-    pub fn new(most_changes: usize) -> Self {
+    pub(crate) fn new(most_changes: usize) -> Self {
         Self {
             waiting: Mutex::default(),
             arrived: Default::default(),
@@ -56,7 +56,7 @@ impl Queue {
     }
 
     /// Adds a change; answers how many old ones were dropped for it.
-    pub fn push(&self, change: Change) -> usize {
+    pub(crate) fn push(&self, change: Change) -> usize {
         let lane = lane_of(&change.key);
         let mut waiting = self.waiting();
         let number = waiting.next;
@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Waits for the next change of a lane, of which only one at a time may wait.
-    pub async fn next(&self, lane: usize) -> Change {
+    pub(crate) async fn next(&self, lane: usize) -> Change {
         loop {
             if let Some(change) = self.waiting().take(lane) {
                 return change;
@@ -87,19 +87,19 @@ impl Queue {
     }
 
     /// Forgets what waits; answers how many changes that were.
-    pub fn clear(&self) -> usize {
+    pub(crate) fn clear(&self) -> usize {
         let mut waiting = self.waiting();
         waiting.lanes.iter_mut().for_each(VecDeque::clear);
         waiting.bytes = 0;
         std::mem::take(&mut waiting.changes)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, QueuedChange> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl QueuedChange {
     fn take(&mut self, lane: usize) -> Option<Change> {
         let (_, change) = self.lanes.get_mut(lane)?.pop_front()?;
         self.changes -= 1;
@@ -131,7 +131,7 @@ mod tests {
     fn set(key: &str) -> Change {
         Change {
             key: key.to_owned(),
-            kind: Kind::Set,
+            kind: ChangeKind::Set,
         }
     }
 
@@ -141,11 +141,11 @@ mod tests {
         let lane = lane_of("k");
         queue.push(set("k"));
         queue.push(Change {
-            kind: Kind::Deleted,
+            kind: ChangeKind::Deleted,
             ..set("k")
         });
-        assert_eq!(queue.next(lane).await.kind, Kind::Set);
-        assert_eq!(queue.next(lane).await.kind, Kind::Deleted);
+        assert_eq!(queue.next(lane).await.kind, ChangeKind::Set);
+        assert_eq!(queue.next(lane).await.kind, ChangeKind::Deleted);
     }
 
     #[tokio::test]

@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::changes::{Kind, Repetitions};
-use super::delivery::Delivery;
-use super::lease::{Lease, is_lease};
-use super::queue::{Change, LANES, MOST_CHANGES, Queue};
-use crate::connection::subscription::{Listener, Message, Subscription, Wish};
-use crate::connection::{Connection, Target};
-use crate::keyspace::Bucket;
 use crate::link::Link;
-use crate::serve::caller::Caller;
-use crate::settings::{Health, Settings, Watched};
+use crate::link::keyspace::Bucket;
+use crate::redis::connection::Connection;
+use crate::redis::options::ConnectOptions;
+use crate::redis::pubsub::{Listener, Message, Subscription, SubscriptionSpec};
+use crate::settings::watch::Watched;
+use crate::settings::{Health, Settings};
 use crate::task::AbortOnDrop;
-use crate::telemetry::Occasionally;
-use crate::telemetry::watching::{self, Loss};
+use crate::telemetry::LogThrottle;
+use crate::telemetry::watching;
+use crate::telemetry::watching::Loss;
+use crate::watcher::delivery::Delivery;
+use crate::watcher::keyspace_event::{ChangeKind, PatternDedup};
+use crate::watcher::lease::{Lease, is_lease};
+use crate::watcher::queue::{Change, LANES, MOST_CHANGES, Queue};
+use crate::wrpc::client::ComponentClient;
 
 /// A watching link at work; it ends when dropped.
-pub struct Watch {
+pub(crate) struct Watch {
     link: Arc<Link>,
     subscription: Subscription,
     lease: Option<Arc<Lease>>,
@@ -30,13 +33,13 @@ pub struct Watch {
 }
 
 /// Hears what Redis tells, and puts what the component is to be told into its queue.
-struct Ear {
+struct KeyspaceListener {
     /// What stands before the key in a channel.
     channel: String,
     /// By the pattern of the channel.
     watched: HashMap<Vec<u8>, Watched>,
-    repetitions: Mutex<Repetitions>,
-    interruptions: Occasionally,
+    repetitions: Mutex<PatternDedup>,
+    interruptions: LogThrottle,
     delivery: Arc<Delivery>,
 }
 
@@ -46,11 +49,11 @@ impl Watch {
     /// # Errors
     ///
     /// What is wrong with the settings.
-    pub fn start(
+    pub(crate) fn start(
         component: &str,
         name: &str,
         settings: Settings,
-        caller: Arc<Caller>,
+        caller: Arc<ComponentClient>,
     ) -> Result<Self, String> {
         if settings.watch.is_empty() {
             return Err(
@@ -60,7 +63,7 @@ impl Watch {
             );
         }
         let client = format!("kvredis:{component}:{name}");
-        let target = Target::new(&settings);
+        let target = ConnectOptions::new(&settings);
         let connection = Arc::new(Connection::start(target.clone(), &client));
         let places = connection.places();
         let link = Arc::new(Link::new(settings, connection));
@@ -76,7 +79,7 @@ impl Watch {
         let watched: HashMap<Vec<u8>, Watched> = channels(settings, &bucket)
             .map(|(pattern, watched)| (pattern.into_bytes(), watched.clone()))
             .collect();
-        let wish = Wish {
+        let wish = SubscriptionSpec {
             patterns: watched
                 .keys()
                 .map(|pattern| String::from_utf8_lossy(pattern).into_owned())
@@ -96,8 +99,8 @@ impl Watch {
             link: Arc::clone(&link),
             queue: Queue::new(MOST_CHANGES),
             lease: lease.clone(),
-            losses: Occasionally::default(),
-            absences: Occasionally::default(),
+            losses: LogThrottle::default(),
+            absences: LogThrottle::default(),
         });
         let mut tasks: Vec<AbortOnDrop> = (0..LANES)
             .map(|lane| {
@@ -111,11 +114,11 @@ impl Watch {
                 lease.keep(|| delivery.give_up()).await;
             }));
         }
-        let ear = Arc::new(Ear {
+        let ear = Arc::new(KeyspaceListener {
             channel: channel_start,
             watched,
             repetitions: Mutex::default(),
-            interruptions: Occasionally::default(),
+            interruptions: LogThrottle::default(),
             delivery,
         });
         watching::begins();
@@ -129,35 +132,35 @@ impl Watch {
     }
 
     /// What was set.
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         self.link.settings()
     }
 
     /// The address of its Redis, without credentials.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.link.address()
     }
 
     /// What keeps the component from being told, with outages only if they last longer.
-    pub fn troubles(&self, longer_than: Duration) -> Vec<String> {
+    pub(crate) fn health_issues(&self, longer_than: Duration) -> Vec<String> {
         if self.settings().health == Health::Process {
             return Vec::new();
         }
-        let mut troubles = self.subscription.missing();
+        let mut health_issues = self.subscription.missing();
         let outages = self.subscription.outages().into_iter();
         // The connection for the values says best what is wrong.
         let outages = self.link.outage().into_iter().chain(outages);
         let lasting = outages.filter(|outage| outage.since.elapsed() > longer_than);
-        troubles.extend(lasting.map(|outage| outage.failure.to_string()).take(1));
-        if troubles.is_empty() {
+        health_issues.extend(lasting.map(|outage| outage.failure.to_string()).take(1));
+        if health_issues.is_empty() {
             let failure = self.lease.as_ref().and_then(|lease| lease.failure());
-            troubles.extend(failure.map(|why| format!("the lease cannot be taken: {why}")));
+            health_issues.extend(failure.map(|why| format!("the lease cannot be taken: {why}")));
         }
-        troubles
+        health_issues
     }
 
     /// Tells the component of nothing more, and lets another process do so.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.subscription);
         drop(self.tasks);
         if let Some(lease) = self.lease {
@@ -174,17 +177,17 @@ impl fmt::Debug for Watch {
     }
 }
 
-impl Listener for Ear {
+impl Listener for KeyspaceListener {
     fn heard(&self, message: Message<'_>) {
         let Some(watched) = self.watched.get(message.pattern) else {
             return;
         };
-        let Some(kind) = Kind::of(message.payload) else {
+        let Some(kind) = ChangeKind::of(message.payload) else {
             return;
         };
         let wanted = match kind {
-            Kind::Set => watched.on_set,
-            Kind::Deleted => watched.on_delete,
+            ChangeKind::Set => watched.on_set,
+            ChangeKind::Deleted => watched.on_delete,
         };
         let mut repetitions = self
             .repetitions
@@ -205,7 +208,7 @@ impl Listener for Ear {
         repetitions.start_over();
         drop(repetitions);
         watching::lost(1, Loss::Interrupted);
-        let Some(times) = self.interruptions.happened(1) else {
+        let Some(times) = self.interruptions.record(1) else {
             return;
         };
         warn!(
@@ -220,8 +223,8 @@ impl Listener for Ear {
     }
 }
 
-impl Ear {
-    fn take(&self, kind: Kind, channel: &[u8]) {
+impl KeyspaceListener {
+    fn take(&self, kind: ChangeKind, channel: &[u8]) {
         let delivery = &self.delivery;
         if delivery
             .lease

@@ -13,7 +13,7 @@ mod repository;
 use std::fs;
 use std::path::Path;
 
-use kvredis::settings::{LINK_SETTINGS, PROVIDER_SETTINGS};
+use kvredis::testing::setting_names;
 
 use document::Document;
 use repository::{Repository, root};
@@ -112,8 +112,7 @@ fn every_page_can_be_found_from_the_readme_and_every_setting_is_explained() {
         assert!(shown, "README.md has no link to {page}");
     }
     let page = fs::read_to_string(root().join("docs/settings.md")).unwrap();
-    let of_links = LINK_SETTINGS.iter().map(|setting| setting.name);
-    for name in of_links.chain(PROVIDER_SETTINGS.iter().map(|setting| setting.name)) {
+    for name in setting_names() {
         assert!(
             page.contains(&format!("`{name}`")),
             "docs/settings.md does not explain {name}"

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use kvredis::settings::{LINK_SETTINGS, PROVIDER_SETTINGS};
+use kvredis::testing::setting_names;
 
 use crate::RUN_BY_TESTS;
 use crate::document::{Document, is_capitals};
@@ -46,8 +46,6 @@ impl Repository {
     /// Reads it all; the documents are those whose headings may be linked to.
     pub fn read(documents: &[Document]) -> Self {
         let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
-        let of_links = LINK_SETTINGS.iter().map(|setting| setting.name);
-        let of_provider = PROVIDER_SETTINGS.iter().map(|setting| setting.name);
         Self {
             documents: documents
                 .iter()
@@ -58,7 +56,7 @@ impl Repository {
                 .filter(|line| line.contains("## "))
                 .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
                 .collect(),
-            settings: of_links.chain(of_provider).collect(),
+            settings: setting_names().collect(),
             yaml: YAML
                 .iter()
                 .flat_map(|folder| yaml_in(&root().join(folder)))

@@ -17,7 +17,7 @@ fn tcp_in_all_its_parts() {
     assert_eq!(
         full,
         Address {
-            server: Server::Tcp(Endpoint {
+            server: ServerSpec::Tcp(Endpoint {
                 host: "redis.example".to_owned(),
                 port: 7000
             }),
@@ -39,7 +39,7 @@ fn unix_sockets() {
     assert_eq!(unix.to_string(), "redis+unix:///run/my redis.sock?db=2");
     assert_eq!(
         address("valkey+unix:///s").server,
-        Server::Unix { path: "/s".into() }
+        ServerSpec::Unix { path: "/s".into() }
     );
 }
 
@@ -84,7 +84,7 @@ fn tls_clusters_and_sentinels() {
         sentinel.address.to_string(),
         "redis-sentinel://s:26379,t:1 (service main)/2"
     );
-    let Server::Sentinel(sentinels) = sentinel.address.server else {
+    let ServerSpec::Sentinel(sentinels) = sentinel.address.server else {
         panic!("not of sentinels")
     };
     assert_eq!(sentinels.username.as_deref(), Some("w"));

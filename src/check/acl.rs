@@ -1,0 +1,262 @@
+//! What the ACL forbids, or the server refuses, that this link needs.
+//!
+//! Each command is tried in a form that changes nothing: Redis looks at the ACL before it looks at
+//! the arguments, so that a command which cannot succeed tells what is allowed. (`ACL DRYRUN` would
+//! need a right of its own.) The keys are of a name that nobody else has. `needs` lists the trials.
+
+pub(crate) mod required_commands;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use redis::ServerError;
+use serde_json::json;
+
+use crate::check::acl::required_commands::{RequiredCommand, needs};
+use crate::check::connect::ProbedNode;
+use crate::check::report::{Finding, Report, Status};
+use crate::redis::resolve::ServerSelector;
+use crate::redis::server_error::{in_words, is_acl_denied};
+use crate::settings::{BucketLayout, Settings};
+
+/// What a refused trial says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Refused {
+    /// The ACL forbids it; the rule allows it.
+    Forbidden { rule: String },
+    /// The server does not know the command: it was renamed, or is no Redis's.
+    Unknown { command: &'static str },
+    /// It is allowed, and refused for a reason of its own.
+    State { words: String },
+}
+
+/// What a node refuses.
+type Refusals = Vec<(RequiredCommand, Refused)>;
+
+/// Reports what is refused.
+pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mut Report) {
+    let of_nodes = join_all(nodes.iter().map(|node| refusals(settings, node))).await;
+    let mut alike: BTreeMap<Vec<Refused>, (Vec<String>, Refusals)> = BTreeMap::new();
+    for (node, refusals) in nodes.iter().zip(of_nodes) {
+        let shown = node.site.to_string();
+        match refusals {
+            Ok(refusals) => {
+                let refused = refusals
+                    .iter()
+                    .map(|(_, refused)| refused.clone())
+                    .collect();
+                let (nodes, _) = alike.entry(refused).or_insert((Vec::new(), refusals));
+                nodes.push(shown);
+            }
+            Err(why) => {
+                let advice = "the server stopped answering: see whether it hangs or is overloaded";
+                let text = format!("{shown} does not answer: {why}");
+                report.add(Finding::new("rights", Status::Failed, text).advice(advice));
+                return;
+            }
+        }
+    }
+    let all_alike = alike.len() == 1;
+    for (nodes, refusals) in alike.into_values() {
+        let at = if all_alike {
+            String::new()
+        } else {
+            format!("at {}: ", nodes.join(", "))
+        };
+        for mut finding in findings(settings, &at, &refusals) {
+            if !all_alike {
+                finding = finding.detail("nodes", json!(nodes));
+            }
+            report.add(finding);
+        }
+    }
+}
+
+async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, String> {
+    let reads_only = matches!(
+        node.place,
+        ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
+    );
+    let mut refusals = Vec::new();
+    for need in needs(settings) {
+        if reads_only && !need.is_read() {
+            continue;
+        }
+        // What cannot be ended must not begin.
+        let endless = |(earlier, _): &(RequiredCommand, Refused)| earlier.rule == "+exec";
+        if need.rule == "+multi" && refusals.iter().any(endless) {
+            continue;
+        }
+        let Err(refusal) = node.probe.ask(need.trial.clone()).await? else {
+            continue;
+        };
+        if let Some(refused) = judge(&need, &refusal) {
+            refusals.push((need, refused));
+        }
+    }
+    Ok(refusals)
+}
+
+/// What a refusal means; `None` where it is that of the arguments, as intended.
+fn judge(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
+    let details = refusal.details().unwrap_or_default();
+    match refusal.code() {
+        _ if is_acl_denied(refusal) => {
+            // Redis 7.2 and newer word it otherwise than the older ones.
+            let is_command = details.contains(" run the ") || details.contains(" command");
+            let rule = if is_command || !details.contains("key") {
+                need.rule.to_owned()
+            } else {
+                need.key_rule.clone()
+            };
+            Some(Refused::Forbidden { rule })
+        }
+        "ERR" if details.starts_with("unknown command") || details.starts_with("unknown subc") => {
+            let command = need.rule.trim_start_matches('+');
+            Some(Refused::Unknown { command })
+        }
+        "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY"
+        | "READONLY" => Some(Refused::State {
+            words: in_words(refusal),
+        }),
+        // Wrong arguments, a key of another node: it got past the ACL.
+        _ => None,
+    }
+}
+
+fn findings(settings: &Settings, at: &str, refusals: &Refusals) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(forbidden(settings, at, refusals, true));
+    findings.extend(forbidden(settings, at, refusals, false));
+    findings.extend(unknown(at, refusals));
+    findings.extend(refused_writes(at, refusals));
+    if findings.is_empty() {
+        let what = if settings.watch.is_empty() && settings.read_only {
+            "all that a link needs which only reads"
+        } else if settings.watch.is_empty() {
+            "all that store, atomics and batch need"
+        } else {
+            "all that watching needs"
+        };
+        let text = format!("{at}{what} is allowed");
+        findings.push(Finding::new("rights", Status::Ok, text));
+    }
+    findings
+}
+
+/// What the ACL forbids: of what the link cannot do without, or of the rest.
+fn forbidden(
+    settings: &Settings,
+    at: &str,
+    refusals: &Refusals,
+    necessary: bool,
+) -> Option<Finding> {
+    let mut rules: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut all_writes = true;
+    for (need, refused) in refusals {
+        if let Refused::Forbidden { rule } = refused
+            && need.necessary == necessary
+        {
+            rules.entry(rule).or_default().insert(need.purpose);
+            all_writes &= need.writes;
+        }
+    }
+    if rules.is_empty() {
+        return None;
+    }
+    let user = settings.address.username.as_deref().unwrap_or("default");
+    let listed: Vec<String> = rules
+        .iter()
+        .map(|(rule, purposes)| {
+            let purposes: Vec<&str> = purposes.iter().copied().collect();
+            format!("{rule} ({})", purposes.join(", "))
+        })
+        .collect();
+    let words: Vec<String> = rules.keys().map(|rule| quoted(rule)).collect();
+    let command = format!("ACL SETUSER {} {}", quoted(user), words.join(" "));
+    let text = format!("{at}the user {user} lacks {}", listed.join(", "));
+    let details: Vec<_> = rules
+        .iter()
+        .map(|(rule, purposes)| json!({ "rule": rule, "needed_for": purposes }))
+        .collect();
+    let (status, advice) = if necessary {
+        let mut advice =
+            format!("run `{command}` in Redis (and keep it: `ACL SAVE`, or its configuration)");
+        if all_writes && settings.watch.is_empty() {
+            advice += "; or set READ_ONLY=true if the link only reads";
+        }
+        // A link that may open any bucket needs every key behind its PREFIX.
+        let is_of_any = settings.buckets.is_none() && settings.watch.is_empty();
+        if is_of_any && rules.keys().any(|rule| rule.starts_with('~')) {
+            let names = match settings.layout {
+                BucketLayout::Flat => "PREFIX",
+                BucketLayout::PrefixNamed | BucketLayout::PrefixAll => "BUCKETS (or PREFIX)",
+            };
+            advice += "; or set ";
+            advice += names;
+            advice += " to what this user may see";
+        }
+        (Status::Failed, advice)
+    } else {
+        let advice = format!("kvredis works without; to allow it run `{command}` in Redis");
+        (Status::Warning, advice)
+    };
+    let finding = Finding::new("rights", status, text).advice(advice);
+    Some(
+        finding
+            .detail("missing", json!(details))
+            .detail("command", command),
+    )
+}
+
+fn unknown(at: &str, refusals: &Refusals) -> Option<Finding> {
+    let commands: BTreeSet<&str> = refusals
+        .iter()
+        .filter(|(need, _)| need.necessary)
+        .filter_map(|(_, refused)| match refused {
+            Refused::Unknown { command } => Some(*command),
+            _ => None,
+        })
+        .collect();
+    if commands.is_empty() {
+        return None;
+    }
+    let listed: Vec<&str> = commands.into_iter().collect();
+    let text = format!("{at}the server has no command {}", listed.join(", "));
+    let advice = "take `rename-command` for these out of its configuration; kvredis needs them \
+                  under their own names";
+    let finding = Finding::new("rights", Status::Failed, text).advice(advice);
+    Some(finding.detail("unknown", json!(listed)))
+}
+
+/// What Redis does not do at the moment, whoever asks. That a replica takes no writes is said of
+/// the server.
+fn refused_writes(at: &str, refusals: &Refusals) -> Option<Finding> {
+    let words = refusals.iter().find_map(|(_, refused)| match refused {
+        Refused::State { words } if !words.starts_with("READONLY") => Some(words),
+        _ => None,
+    })?;
+    let advice = match words.split(' ').next().unwrap_or_default() {
+        "OOM" => {
+            "raise `maxmemory` in Redis, choose a `maxmemory-policy` that evicts, or set TTL_MS"
+        }
+        "MISCONF" => "Redis cannot write to its disk: see its log, the disk's space, and `dir`",
+        "NOREPLICAS" => "too few replicas follow: see `min-replicas-to-write` and the replicas",
+        "CLUSTERDOWN" => "the cluster lacks nodes: run `redis-cli --cluster check host:port`",
+        _ => "this is_transient by itself: try again in a moment",
+    };
+    let text = format!("{at}Redis refuses commands: {words}");
+    Some(Finding::new("writes", Status::Failed, text).advice(advice))
+}
+
+/// A word as `redis-cli` takes it.
+pub(crate) fn quoted(rule: &str) -> String {
+    if rule.contains(|c: char| c.is_whitespace() || c == '"' || c == '\'') {
+        format!("{rule:?}")
+    } else {
+        rule.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Redis's answers as what the interface speaks of: bytes, numbers, lists.
+//!
+//! Done by hand rather than by the redis crate's conversions: those repeat stored data in their
+//! errors, and let a number wrap.
+
+use bytes::Bytes;
+use redis::Value;
+
+use crate::error::Error;
+
+/// The value of a key, or `None`.
+///
+/// # Errors
+///
+/// The answer is of another kind.
+pub(crate) fn optional_bytes(command: &str, answer: Value) -> Result<Option<Bytes>, Error> {
+    match answer {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
+        Value::SimpleString(text) => Ok(Some(Bytes::from(text))),
+        // Only `+OK` reads as this, which no value comes as.
+        _ => Err(Error::unexpected_answer(command)),
+    }
+}
+
+/// An answer that is text; `None` for any other.
+pub(crate) fn text(answer: &Value) -> Option<&str> {
+    match answer {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
+/// A whole number, also where Redis writes it as a string.
+///
+/// # Errors
+///
+/// The answer is of another kind.
+pub(crate) fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
+    match answer {
+        Value::Int(number) => Some(*number),
+        digits => text(digits).and_then(|digits| digits.parse().ok()),
+    }
+    .ok_or_else(|| Error::unexpected_answer(command))
+}
+
+/// The items of an array.
+///
+/// # Errors
+///
+/// The answer is of another kind, or has another number of items.
+pub(crate) fn array(command: &str, answer: Value, len: usize) -> Result<Vec<Value>, Error> {
+    match answer {
+        Value::Array(items) if items.len() == len => Ok(items),
+        _ => Err(Error::unexpected_answer(command)),
+    }
+}
+
+/// A page of `SCAN`: the next cursor, and the keys.
+///
+/// # Errors
+///
+/// The answer is of another kind.
+pub(crate) fn scan_page(answer: Value) -> Result<(u64, Vec<Value>), Error> {
+    let wrong = || Error::unexpected_answer("SCAN");
+    let [cursor, Value::Array(keys)] =
+        <[Value; 2]>::try_from(array("SCAN", answer, 2)?).map_err(|_| wrong())?
+    else {
+        return Err(wrong());
+    };
+    let cursor = text(&cursor)
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(wrong)?;
+    Ok((cursor, keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_repeat_no_data() {
+        let secret = || Value::BulkString(b"hunter2".to_vec());
+        let errors = [
+            integer("INCRBY", &secret()).unwrap_err(),
+            array("MGET", secret(), 1).unwrap_err(),
+            scan_page(secret()).unwrap_err(),
+            scan_page(Value::Array(vec![secret(), secret()])).unwrap_err(),
+            optional_bytes("GET", Value::Array(vec![secret()])).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        let most = i64::MAX.to_string();
+        let answer = Value::BulkString(most.into_bytes());
+        assert_eq!(integer("INCRBY", &answer), Ok(i64::MAX));
+        assert!(integer("INCRBY", &Value::Double(1.0)).is_err());
+    }
+}

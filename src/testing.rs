@@ -1,0 +1,61 @@
+//! The surface of the library that tests, fuzzing and nothing else use. It may change with every
+//! version.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::error::Error;
+pub use crate::keyvalue::store::{KeyResponse, SplitBytes};
+pub use crate::wrpc::client::WatchEvent;
+pub use crate::wrpc::codec::{DecodeError, Writer};
+pub use crate::wrpc::functions;
+
+use crate::link::registry::{LinkDefinition, ProviderLayers};
+use crate::link::table::Links;
+use crate::settings::ProviderSettings;
+use crate::settings::definitions::{LINK_SETTINGS, PROVIDER_SETTINGS};
+use crate::settings::source::{Layer, Origin};
+use crate::wrpc::server::Server;
+
+/// The names of all settings, those of links first.
+pub fn setting_names() -> impl Iterator<Item = &'static str> {
+    let of_links = LINK_SETTINGS.iter().map(|setting| setting.name);
+    of_links.chain(PROVIDER_SETTINGS.iter().map(|setting| setting.name))
+}
+
+/// Serves calls of `component` over its default link, which has this configuration, on the current
+/// runtime for as long as that runs.
+///
+/// # Errors
+///
+/// The NATS client is closed.
+pub async fn serve(
+    nats: async_nats::Client,
+    (lattice, provider): (&str, &str),
+    component: &str,
+    config: &HashMap<String, String>,
+) -> Result<(), async_nats::SubscribeError> {
+    let layers = ProviderLayers {
+        secrets: Layer::empty(Origin::ProviderSecrets),
+        config: Layer::empty(Origin::ProviderConfig),
+    };
+    let links = Links::new(layers, Arc::default());
+    links.put(LinkDefinition {
+        component: component.to_owned(),
+        name: "default".to_owned(),
+        secrets: Layer::empty(Origin::LinkSecrets),
+        config: Layer::config(Origin::LinkConfig, config),
+    });
+    let server = Server::start(
+        nats,
+        (lattice, provider),
+        Arc::new(links),
+        &ProviderSettings::default(),
+        Duration::from_secs(10),
+    )
+    .await?;
+    tokio::spawn(server.run(pending()));
+    Ok(())
+}
