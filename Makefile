@@ -1,4 +1,4 @@
-# Builds, shows and tests kvredis. `make` lists what there is.
+# Builds, demonstrates and tests kvredis. `make` lists the targets.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,11 +6,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
-# nats-server, where the system's is too old.
+# nats-server, if the system's is too old.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 LATTICE := lattice/target/debug/lattice
-# Where the sources lie is no part of a release: the same sources make the same program anywhere.
+# Reproducible builds: the program must not contain the path of the sources.
 CARGO_FOLDER := $(or $(CARGO_HOME),$(HOME)/.cargo)
 RELEASE := RUSTFLAGS="$${RUSTFLAGS-} --remap-path-prefix=$(CURDIR)=kvredis --remap-path-prefix=$(CARGO_FOLDER)=cargo"
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -27,19 +27,19 @@ demo: tools build ## Count in a real lattice (CHECK=1: assert the counts and exi
 test: tools ## Run all tests
 	@scripts/test
 
-soak: tools ## Break it at length, and write what was counted to docs/reliability.md (15 minutes)
+soak: tools ## Run the long reliability tests and write docs/reliability.md (15 minutes)
 	@scripts/soak
 
-fuzz: ## Fuzz the decoding of calls for a minute (FUZZ_SECONDS=n: for n seconds)
+fuzz: ## Fuzz the decoder of calls for a minute (FUZZ_SECONDS=n: for n seconds)
 	@scripts/fuzz
 
 bench: tools ## Compare the performance of kvredis with that of the SDK baseline (5 minutes)
 	$(RELEASE) cargo bench --locked
 
-readme: ## Write the tables of the settings into the documents that show them
+readme: ## Write the generated tables of the settings into the pages
 	@scripts/readme
 
-lint: ## Check format, and clippy with warnings denied
+lint: ## Check format, clippy with warnings denied, and workflows
 	cargo fmt --all --check
 	cd lattice && cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -50,28 +50,28 @@ doc: ## Build the documentation with warnings denied
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	cd lattice && RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --lib
 
-test-servers: tools ## Run kvredis's own tests, against whatever redis-server is first on the PATH
+test-servers: tools ## Run the tests that need no wasmCloud host, with the first redis-server on the PATH
 	cargo test --workspace --locked --no-fail-fast
 
-audit: ## Check licences and sources of all dependencies (installs cargo-deny the first time)
+audit: ## Check licenses and sources of all dependencies (installs cargo-deny the first time)
 	@scripts/install-tools cargo-deny
 	@scripts/audit
 
-advisories: ## Look the dependencies up in the database of known vulnerabilities (needs GitHub)
+advisories: ## Check the dependencies for known vulnerabilities (needs GitHub)
 	@scripts/install-tools cargo-deny
 	@scripts/audit advisories
 
-# RELEASED="x86_64-linux aarch64-linux" makes a machine that cannot be built for an error.
-package: build ## Make all that a release consists of, in build/package
+# With RELEASED="x86_64-linux aarch64-linux", an architecture that cannot be built is an error.
+package: build ## Build all release artifacts in build/package
 	@scripts/install-tools cargo-cyclonedx
 	@$(RELEASE) scripts/package
 
-tools: ## Install what the machine lacks
+tools: ## Install missing tools
 	@scripts/install-tools
 
 build: build/kvredis.par.gz build/http-server.par.gz ## Build the provider archives of the demo
 
-# Cargo knows what has changed; the archive is written only when the program is newer.
+# Cargo tracks changes; the archive is written only if the program is newer.
 target/release/kvredis: FORCE
 	@[ -e $@ ] || echo 'building kvredis: 2 to 4 minutes on two cores'
 	$(RELEASE) cargo build --release --locked --bin kvredis
@@ -80,7 +80,7 @@ $(LATTICE) lattice/target/debug/http-server-provider &: FORCE
 	@[ -e $(LATTICE) ] || echo 'building the host, wadm and the HTTP server: about 9 minutes on two cores'
 	cd lattice && cargo build --locked --bins
 
-# What the archive tells of settings is what the program reads.
+# The schema in the archive comes from the program that is in it.
 build/kvredis.schema.json: target/release/kvredis
 	@mkdir -p build
 	$< settings --json >$@
@@ -92,7 +92,7 @@ build/kvredis.par.gz: target/release/kvredis build/kvredis.schema.json wit/world
 build/http-server.par.gz: lattice/target/debug/http-server-provider
 	$(LATTICE) pack --binary $< --out $@ --name http-server --vendor wasmCloud --version 0.27.1
 
-clean: ## Remove all that was built
+clean: ## Remove all build output
 	rm -rf build
 	cargo clean
 	cd lattice && cargo clean

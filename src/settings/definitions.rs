@@ -26,7 +26,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "URL",
             "redis://127.0.0.1:6379",
-            "what to connect to: one server, a cluster or sentinels",
+            "address of a server, a cluster or sentinels",
             Value::Text {
                 pattern: url::PATTERN,
                 read: |settings, text| {
@@ -34,8 +34,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
                     settings.address = parsed.address;
                     Ok(parsed.wildcard.map(|wildcard| {
                         format!(
-                            "{wildcard} is no address to connect to; it is taken as this machine, \
-                             {}",
+                            "{wildcard} is not an address to connect to; using this machine, {}",
                             settings.address
                         )
                     }))
@@ -49,7 +48,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "USERNAME",
             "",
-            "overrides the user in URL",
+            "overrides the user name in URL",
             Value::AnyText(|settings, text| {
                 settings.address.username = Some(text.to_owned()).filter(|text| !text.is_empty());
             }),
@@ -77,8 +76,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "PASSWORD_FILE",
             "",
-            "absolute path of a file that holds the password, read at every connect; when it \
-             changes, the connection authenticates again",
+            "absolute path of a file that contains the password; read at every connect, and \
+             watched: a changed password is used without reconnecting",
             Value::File(|settings, path| settings.password_file = Some(path)),
         )
     },
@@ -88,8 +87,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "TLS_CA",
             "system roots",
-            "the authorities that a server's certificate may be from: PEM text, or an absolute \
-             path",
+            "trusted certificate authorities: PEM text, or an absolute path",
             Value::Pem(|settings, pem| settings.tls.ca = Some(pem)),
         )
     },
@@ -99,7 +97,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "TLS_CERT",
             "",
-            "the certificate to show to the server: PEM text, or an absolute path",
+            "client certificate: PEM text, or an absolute path",
             Value::Pem(|settings, pem| settings.tls.cert = Some(pem)),
         )
     },
@@ -111,15 +109,15 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "TLS_KEY",
             "",
-            "the key of TLS_CERT: PEM text, or an absolute path",
+            "private key of TLS_CERT: PEM text, or an absolute path",
             Value::Pem(|settings, pem| settings.tls.key = Some(pem)),
         )
     },
     SettingDefinition::new(
         "READ_FROM",
         "primary",
-        "replica: get, get-many and exists may ask replicas (cluster, sentinel), and may answer \
-         what was there before the latest write",
+        "replica: get, get-many and exists may read from replicas (cluster, sentinel) and return \
+         stale data",
         Value::Choice {
             words: &["primary", "replica"],
             set: |settings, word| settings.read_from_replica = word == "replica",
@@ -128,7 +126,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "BACKEND_CONNECTION_TIMEOUT_MS",
         "3000",
-        "time limit for establishing a connection",
+        "timeout for connecting: DNS, TCP, TLS and authentication together",
         Value::Milliseconds {
             most: LONGEST_TIMEOUT_MS,
             set: |settings, limit| settings.connection_timeout = limit,
@@ -137,7 +135,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "BACKEND_RESPONSE_TIMEOUT_MS",
         "1000",
-        "time limit for one answer of Redis",
+        "timeout for one reply of Redis",
         Value::Milliseconds {
             most: LONGEST_TIMEOUT_MS,
             set: |settings, limit| settings.response_timeout = limit,
@@ -146,7 +144,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "BACKEND_RECONNECT_NUM_RETRIES",
         "3",
-        "how often a safe operation is tried again after a broken connection",
+        "maximum number of retries of an idempotent operation after a lost connection",
         number(0, 1_000, |settings, retries| {
             settings.retries = small(retries)
         }),
@@ -154,7 +152,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "BACKEND_RECONNECT_MAX_DELAY_MS",
         "300",
-        "longest pause between attempts to connect",
+        "maximum backoff between connection attempts",
         Value::Milliseconds {
             most: LONGEST_TIMEOUT_MS,
             set: |settings, delay| settings.reconnect_max_delay = delay,
@@ -163,13 +161,14 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "DISABLE_DEFAULT_CONNECTION",
         "false",
-        "a link without URL is an error instead of using the provider's URL or the default",
+        "a link without its own URL is an error; it does not fall back to the provider's URL or the \
+         default",
         Value::Boolean(|settings, on| settings.own_url_required = on),
     ),
     SettingDefinition::new(
         "SHARE_CONNECTIONS_BY_URL",
         "false",
-        "links with the same address, credentials and TLS settings share one connection",
+        "links with equal connection settings share one connection",
         Value::Boolean(|settings, on| settings.share_connection = on),
     ),
     SettingDefinition {
@@ -177,14 +176,14 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "PREFIX",
             "",
-            "text put before every key of the link",
+            "prefix of every key of the link",
             Value::AnyText(|settings, text| settings.prefix = text.to_owned()),
         )
     },
     SettingDefinition::new(
         "BUCKET_LAYOUT",
         "prefix-named",
-        "how buckets share Redis's keys: prefix-named, prefix-all or flat",
+        "mapping of buckets to keys: prefix-named, prefix-all or flat",
         Value::Choice {
             words: &["prefix-named", "prefix-all", "flat"],
             set: |settings, word| {
@@ -201,7 +200,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "BUCKETS",
             "any",
-            "comma-separated names; any other bucket answers no-such-store",
+            "comma-separated names of the allowed buckets; any other returns no-such-store",
             Value::Text {
                 pattern: r"^\s*[^,\s][^,]*(,\s*[^,\s][^,]*)*$",
                 read: |settings, text| {
@@ -219,7 +218,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "READ_ONLY",
         "false",
-        "every write answers access-denied, and reaches no Redis",
+        "writes return access-denied and are not sent to Redis",
         Value::Boolean(|settings, on| settings.read_only = on),
     ),
     SettingDefinition {
@@ -227,8 +226,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "TTL_MS",
             "none",
-            "keys that this link writes or creates expire after this long; increment of a key \
-             that has a time to live leaves it",
+            "expiration of keys that the link writes or creates; increment does not extend an \
+             existing one",
             Value::Milliseconds {
                 most: LONGEST_TTL_MS,
                 set: |settings, ttl| settings.ttl = Some(ttl),
@@ -238,7 +237,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "SCAN_COUNT",
         "1000",
-        "about how many keys list-keys answers in a page",
+        "approximate number of keys in a page of list-keys",
         number(1, 1_000_000, |settings, keys| {
             settings.scan_count = small(keys)
         }),
@@ -246,7 +245,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "MAX_IN_FLIGHT",
         "1024",
-        "calls of the link that are with Redis at once; more wait their turn",
+        "maximum number of concurrent calls per link; further calls are queued",
         number(1, 1_000_000, |settings, calls| {
             settings.max_in_flight = count(calls)
         }),
@@ -254,7 +253,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "MAX_WAITING",
         "4096",
-        "calls of the link that may wait, for a turn or a connection; more are refused at once",
+        "maximum number of queued calls per link; further calls fail at once",
         number(0, 1_000_000, |settings, calls| {
             settings.max_waiting = count(calls)
         }),
@@ -262,7 +261,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "MAX_VALUE_BYTES",
         "67108864",
-        "a larger value is refused, and reaches no Redis",
+        "maximum size of a value; larger values are rejected and not sent to Redis",
         number(0, LARGEST_VALUE_BYTES, |settings, bytes| {
             settings.max_value_bytes = count(bytes)
         }),
@@ -270,8 +269,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "HEALTH",
         "links",
-        "links: the provider is unhealthy while a link is without its Redis for more than 10 s; \
-         process: health says only that the process runs",
+        "links: unhealthy while a link has had no connection for more than 10 s; process: healthy \
+         while the process runs",
         Value::Choice {
             words: &["links", "process"],
             set: |settings, word| {
@@ -287,7 +286,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "CACHE_MAX_ENTRIES",
             "0",
-            "how many reads are kept in memory; 0 keeps none",
+            "maximum number of cached keys; 0 disables the cache",
             number(0, 100_000_000, |settings, entries| {
                 settings.cache_max_entries = count(entries)
             }),
@@ -296,7 +295,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "CACHE_MAX_BYTES",
         "67108864",
-        "how many bytes the reads kept in memory may take, keys and administration included",
+        "maximum size of the cache, including keys and overhead",
         number(1 << 10, 1 << 40, |settings, bytes| {
             settings.cache_max_bytes = count(bytes)
         }),
@@ -304,7 +303,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "CACHE_TTL_MS",
         "30000",
-        "longest that a kept read is used",
+        "maximum age of a cache entry",
         Value::Milliseconds {
             most: LONGEST_TTL_MS,
             set: |settings, age| settings.cache_ttl = age,
@@ -315,8 +314,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         ..SettingDefinition::new(
             "WATCH",
             "none",
-            "SET@key and DEL@key, separated by commas: what the component at the other end of a \
-             link from the provider is told of",
+            "changes to deliver over a link from the provider to a component: SET@pattern and \
+             DEL@pattern, separated by commas",
             Value::Text {
                 pattern: watch::PATTERN,
                 read: |settings, text| {
@@ -329,19 +328,19 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition::new(
         "WATCH_BUCKET",
         "default",
-        "the bucket that WATCH is about",
+        "bucket of the keys in WATCH",
         Value::AnyText(|settings, text| settings.watch_bucket = text.to_owned()),
     ),
     SettingDefinition::new(
         "WATCH_CONFIGURE_REDIS",
         "false",
-        "the provider may add missing flags to notify-keyspace-events itself",
+        "allows the provider to add missing flags to notify-keyspace-events",
         Value::Boolean(|settings, on| settings.watch_configure_redis = on),
     ),
     SettingDefinition::new(
         "WATCH_ONCE",
         "false",
-        "of several processes of the provider, one delivers, chosen by a lease in that Redis",
+        "only one instance of the provider, elected by a lease in Redis, delivers",
         Value::Boolean(|settings, on| settings.watch_once = on),
     ),
 ];
@@ -351,7 +350,7 @@ pub(crate) const PROVIDER_SETTINGS: &[SettingDefinition<ProviderSettings>] = &[
     SettingDefinition::new(
         "MAX_BYTES_IN_FLIGHT",
         "268435456",
-        "parameters and results held for calls under way; a call that would exceed it waits its turn",
+        "memory for parameters and results of in-flight calls; a call that would exceed it is queued",
         number(1 << 20, 1 << 40, |settings, bytes| {
             settings.max_bytes_in_flight = count(bytes)
         }),

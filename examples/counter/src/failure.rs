@@ -1,4 +1,4 @@
-//! What goes wrong, as an HTTP status and a line of text.
+//! Errors as an HTTP status and a line of text.
 
 use wasmcloud_component::http::StatusCode;
 use wasmcloud_component::wasi::keyvalue::store;

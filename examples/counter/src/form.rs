@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 
 use crate::failure::Failure;
 
-/// What would end a line, a key or a value; text beyond ASCII is encoded as well.
+/// Characters that delimit lines, keys and values; text beyond ASCII is encoded as well.
 const RESERVED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'#')
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_decodes_to_itself() {
+    fn decoding_reverses_encoding() {
         let bytes: Vec<u8> = (0..=255).collect();
         assert_eq!(decode(encode(&bytes).as_bytes()), bytes);
         assert_eq!(encode(b"user:1/[*]?"), "user:1/[*]?");

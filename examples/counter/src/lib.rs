@@ -1,8 +1,8 @@
 //! A counter, and the rest of `wasi:keyvalue`, over HTTP.
 //!
-//! `GET /` adds one to the key `counter` and answers the new number. The other routes show one function
-//! of `wasi:keyvalue` each; the README lists them. Which provider and which bucket are used is up to the
-//! query: `link` is the link name, `bucket` the bucket.
+//! `GET /` increments the key `counter` and returns the new number. Each other route calls one function
+//! of `wasi:keyvalue`; the README lists the routes. The query selects the provider and the bucket: `link`
+//! is the link name, `bucket` the name of the bucket.
 
 mod failure;
 mod form;
@@ -34,7 +34,7 @@ impl http::Server for Counter {
 
 type Answer = http::Response<Vec<u8>>;
 
-/// Finds the route and does what it stands for.
+/// Dispatches a request by method and path.
 fn answer(request: http::IncomingRequest) -> Result<Answer, Failure> {
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
@@ -49,7 +49,7 @@ fn answer(request: http::IncomingRequest) -> Result<Answer, Failure> {
         (&Method::GET, "/get-many") => get_many(&query),
         (&Method::POST | &Method::PUT, "/set-many") => set_many(&query, &read(body)?),
         (_, "/delete-many") => delete_many(&query),
-        // What is left of these routes are methods they do not have: their names are no keys.
+        // The other methods of these routes are errors: the path is not a key here.
         (_, "/get" | "/set" | "/exists" | "/keys" | "/get-many" | "/set-many") => {
             Err(wrong_method())
         }
@@ -104,7 +104,7 @@ fn keys(query: &Query) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
-/// A line for each key asked, in the order asked: `key=value`, or an empty line where there is no value.
+/// A line for each requested key, in the same order: `key=value`, or an empty line for a missing value.
 fn get_many(query: &Query) -> Result<Answer, Failure> {
     let bucket = open(query, "batch")?;
     let entries = batch::get_many(&bucket, &query.all("key"))?;
@@ -132,7 +132,7 @@ fn delete_many(query: &Query) -> Result<Answer, Failure> {
 
 /// Selects the link for the interface about to be called, and opens the bucket.
 ///
-/// The link name holds for this request only: wasmCloud runs each in an instance of its own.
+/// The link name applies to this request only: wasmCloud runs each request in its own instance.
 fn open(query: &Query, interface: &str) -> Result<store::Bucket, Failure> {
     let link = query.first("link").unwrap_or("default");
     let interface = CallTargetInterface::new("wasi", "keyvalue", interface);

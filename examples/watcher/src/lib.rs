@@ -1,9 +1,9 @@
-//! A mirror: whatever a key is set to that the component is told of, it writes to the bucket `mirror`
-//! under the same key; what is deleted there is deleted here. The key `changes` of that bucket counts
+//! A mirror: it writes the value of every changed key to the same key in the bucket `mirror`, and deletes
+//! the keys there that are deleted in Redis. The key `changes` of that bucket counts
 //! the calls.
 //!
-//! Which keys it is told of is up to the setting `WATCH` of the link from kvredis to it; where it writes,
-//! to its own link to kvredis. What it watches must not take in what it writes.
+//! The setting `WATCH` of the link from kvredis selects the keys; the link to kvredis determines where the
+//! component writes. `WATCH` must not match the keys that it writes.
 
 use std::mem;
 
@@ -28,13 +28,13 @@ impl Guest for Mirror {
     }
 }
 
-/// The bucket that wasmCloud 1.9 hands to a watching component is none that its host knows: any use of
-/// it, giving it back included, ends the component's instance.
+/// wasmCloud 1.9 passes a bucket that its own host does not know to the component: any use of it,
+/// including dropping it, traps. See `docs/watching.md` of kvredis.
 fn unusable(bucket: store::Bucket) {
     mem::forget(bucket);
 }
 
-/// Does the same to the mirror, and counts the call.
+/// Applies the same change to the mirror, and counts the call.
 fn note(what: &str, key: &str, change: impl FnOnce(&store::Bucket) -> Result<(), store::Error>) {
     let done = store::open("mirror").and_then(|mirror| {
         change(&mirror)?;

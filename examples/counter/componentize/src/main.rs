@@ -1,8 +1,8 @@
-//! `componentize MODULE COMPONENT WIT`: makes a component of a core wasm module.
+//! `componentize MODULE COMPONENT WIT`: converts a core wasm module to a component.
 //!
-//! What `wasm-tools component new` and `component targets` do, for machines without them. The module brings
-//! the description of its world in a section of its own, put there by wit-bindgen; the component must fit the
-//! world of the WIT folder.
+//! Replaces `wasm-tools component new` and `component targets` where they are not installed. wit-bindgen embeds
+//! the description of the world in a custom section of the module; the component must match the world of the
+//! WIT folder.
 
 use std::error::Error;
 use std::{env, fs};
