@@ -9,7 +9,7 @@ use std::sync::Arc;
 use test_support::client::Client;
 use test_support::nats::Nats;
 use test_support::redis::Redis;
-use test_support::wait::patience;
+use test_support::wait::test_timeout;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
@@ -49,7 +49,7 @@ impl Bench {
         let caller = client.clone();
         let taken = outside.spawn(async move { while caller.get("", "k").await.is_err() {} });
         inside
-            .block_on(async { timeout(patience(), taken).await })
+            .block_on(async { timeout(test_timeout(), taken).await })
             .expect("calls are taken in time")
             .unwrap();
         Self {

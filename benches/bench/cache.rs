@@ -100,7 +100,7 @@ async fn write_keys(redis: &Redis, count: u64) {
         for index in chunk {
             sets.set(key(*index), &value).ignore();
         }
-        redis.run_all(&sets).await;
+        redis.run_pipeline(&sets).await;
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The transport is its own (wrpc-transport-nats 0.29 loses replies under load): one subscription
 //! to an inbox, made before anything is published, serves all calls and is told apart by a token.
-//! A call that is not answered in time is an error, [`Failure::Timeout`], as it is for a host.
+//! A call that is not answered in time is an error, [`CallFailure::Timeout`], as it is for a host.
 //! Clients are cheap to clone; clones with other headers share the subscription.
 
 use std::fmt;
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::codec::Decode;
-use crate::wait::patience;
-use crate::wire::{Call, Wire};
+use crate::reply_inbox::{PendingCall, ReplyInbox};
+use crate::wait::test_timeout;
 
 /// Every function of the interfaces that components call.
 pub const FUNCTIONS: [(&str, &str); 9] = [
@@ -41,37 +41,37 @@ pub enum Error {
     /// `other`
     Other(String),
     /// The call itself failed: a host would end the component's instance.
-    Call(Failure),
+    Call(CallFailure),
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CallFailure {
     /// Nobody subscribes to the function.
     NoResponders,
     /// The host would have given up.
     Timeout(&'static str),
-    /// The answer is not what the wire or the interface has.
-    Wrong(String),
+    /// The answer is not what the inbox or the interface has.
+    Invalid(String),
 }
 
 /// An answer, message by message.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct RawResponse {
     /// The payload of the handshake.
     pub handshake: Bytes,
     /// The payloads of the result, with the empty one that ends it.
-    pub pieces: Vec<Bytes>,
+    pub frames: Vec<Bytes>,
 }
 
 /// A component that calls.
 #[derive(Clone)]
 pub struct Client {
-    wire: Arc<Wire>,
+    inbox: Arc<ReplyInbox>,
     prefix: Arc<str>,
     headers: HeaderMap,
     timeout: Duration,
-    piece: usize,
+    frame: usize,
 }
 
 impl Client {
@@ -87,11 +87,11 @@ impl Client {
         headers.insert("source-id", component);
         headers.insert("link-name", link_name);
         Self {
-            wire: Arc::new(Wire::new(nats).await),
+            inbox: Arc::new(ReplyInbox::new(nats).await),
             prefix: format!("{lattice}.{provider}").into(),
             headers,
-            timeout: patience(),
-            piece: usize::MAX,
+            timeout: test_timeout(),
+            frame: usize::MAX,
         }
     }
 
@@ -119,10 +119,10 @@ impl Client {
         }
     }
 
-    /// The same, sending parameters in pieces of at most this many bytes.
-    pub fn pieces(&self, piece: usize) -> Self {
+    /// The same, sending parameters in frames of at most this many bytes.
+    pub fn max_frame(&self, frame: usize) -> Self {
         Self {
-            piece,
+            frame,
             ..self.clone()
         }
     }
@@ -134,7 +134,7 @@ impl Client {
     }
 
     /// Calls a function and reads a result that may be an error of the interface.
-    pub async fn ask<T: Decode>(
+    pub async fn invoke<T: Decode>(
         &self,
         interface: &str,
         function: &str,
@@ -151,8 +151,8 @@ impl Client {
         interface: &str,
         function: &str,
         params: Vec<u8>,
-    ) -> Result<T, Failure> {
-        let mut call = self.wire.open();
+    ) -> Result<T, CallFailure> {
+        let mut call = self.inbox.open();
         timeout(self.timeout, async {
             self.send(&mut call, interface, function, params.into())
                 .await?;
@@ -168,40 +168,40 @@ impl Client {
         interface: &str,
         function: &str,
         params: Vec<u8>,
-    ) -> Result<Exchange, Failure> {
-        let mut call = self.wire.open();
+    ) -> Result<RawResponse, CallFailure> {
+        let mut call = self.inbox.open();
         timeout(self.timeout, async {
             self.send(&mut call, interface, function, params.into())
                 .await?;
-            while call.results.last().is_none_or(|piece| !piece.is_empty()) {
+            while call.results.last().is_none_or(|frame| !frame.is_empty()) {
                 call.receive().await?;
             }
             Ok(())
         })
         .await
         .unwrap_or_else(|_| Err(call.overdue()))?;
-        Ok(Exchange {
+        Ok(RawResponse {
             handshake: call
                 .handshake
                 .take()
-                .ok_or(Failure::Wrong("no handshake".to_owned()))?,
-            pieces: std::mem::take(&mut call.results),
+                .ok_or(CallFailure::Invalid("no handshake".to_owned()))?,
+            frames: std::mem::take(&mut call.results),
         })
     }
 
     /// Publishes the parameters, as much as fits; the rest after the handshake; the end.
     async fn send(
         &self,
-        call: &mut Call,
+        call: &mut PendingCall,
         interface: &str,
         function: &str,
         mut params: Bytes,
-    ) -> Result<(), Failure> {
-        let nats = &self.wire.nats;
-        let reply = format!("{}.{}", self.wire.inbox, call.token);
+    ) -> Result<(), CallFailure> {
+        let nats = &self.inbox.nats;
+        let reply = format!("{}.{}", self.inbox.inbox, call.token);
         let max_payload = nats.server_info().max_payload;
         let room = max_payload - reply.len() - size(&self.headers);
-        let first = params.split_to(room.min(self.piece).min(params.len()));
+        let first = params.split_to(room.min(self.frame).min(params.len()));
         nats.publish_with_reply_and_headers(
             self.subject(interface, function),
             reply,
@@ -209,14 +209,14 @@ impl Client {
             first,
         )
         .await
-        .map_err(|error| Failure::Wrong(error.to_string()))?;
+        .map_err(|error| CallFailure::Invalid(error.to_string()))?;
         let subject = call.handshake().await?;
         loop {
-            let piece = params.split_to(max_payload.min(self.piece).min(params.len()));
-            let last = piece.is_empty();
-            nats.publish(subject.clone(), piece)
+            let frame = params.split_to(max_payload.min(self.frame).min(params.len()));
+            let last = frame.is_empty();
+            nats.publish(subject.clone(), frame)
                 .await
-                .map_err(|error| Failure::Wrong(error.to_string()))?;
+                .map_err(|error| CallFailure::Invalid(error.to_string()))?;
             if last {
                 return Ok(());
             }
@@ -247,7 +247,7 @@ fn size(headers: &HeaderMap) -> usize {
 }
 
 /// The text of the error `other` that a call must have answered.
-pub fn other<T: fmt::Debug>(result: Result<T, Error>) -> String {
+pub fn other_error<T: fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
         Err(Error::Other(text)) => text,
         answer => panic!("expected the error `other`, got {answer:?}"),

@@ -40,28 +40,31 @@ pub fn bucket_and_key(bucket: &str, key: &str) -> Vec<u8> {
 
 /// Why bytes could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum DecodeError {
     /// They are the beginning of a value: more must come.
     Incomplete,
     /// They are no such value.
-    Wrong(&'static str),
+    Invalid(&'static str),
 }
 
 /// Bytes that are being read.
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Stop> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Stop::Incomplete)?;
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(DecodeError::Incomplete)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, Stop> {
+    fn byte(&mut self) -> Result<u8, DecodeError> {
         Ok(self.take(1)?[0])
     }
 
-    fn number(&mut self) -> Result<u64, Stop> {
+    fn number(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -70,68 +73,69 @@ impl<'a> Reader<'a> {
                 return Ok(number);
             }
         }
-        Err(Stop::Wrong("a number of more than 64 bits"))
+        Err(DecodeError::Invalid("a number of more than 64 bits"))
     }
 
-    fn length(&mut self) -> Result<usize, Stop> {
-        usize::try_from(self.number()?).map_err(|_| Stop::Wrong("a length beyond memory"))
+    fn length(&mut self) -> Result<usize, DecodeError> {
+        usize::try_from(self.number()?).map_err(|_| DecodeError::Invalid("a length beyond memory"))
     }
 }
 
 /// A type that results are made of.
 pub trait Decode: Sized {
     /// Reads one value.
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop>;
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
 
 /// Reads one value that `bytes` must be no more and no less than.
-pub fn decode_all<T: Decode>(bytes: &[u8]) -> Result<T, Stop> {
+pub fn decode_all<T: Decode>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut reader = Reader(bytes);
     let value = T::decode(&mut reader)?;
     if reader.0.is_empty() {
         Ok(value)
     } else {
-        Err(Stop::Wrong("something follows the result"))
+        Err(DecodeError::Invalid("something follows the result"))
     }
 }
 
 impl Decode for () {
-    fn decode(_: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(_: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(())
     }
 }
 
 impl Decode for bool {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match from.byte()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(Stop::Wrong("a bool other than 0 and 1")),
+            _ => Err(DecodeError::Invalid("a bool other than 0 and 1")),
         }
     }
 }
 
 impl Decode for u64 {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         from.number()
     }
 }
 
 impl Decode for Vec<u8> {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let length = from.length()?;
         Ok(from.take(length)?.to_vec())
     }
 }
 
 impl Decode for String {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
-        String::from_utf8(Vec::decode(from)?).map_err(|_| Stop::Wrong("a string not in UTF-8"))
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        String::from_utf8(Vec::decode(from)?)
+            .map_err(|_| DecodeError::Invalid("a string not in UTF-8"))
     }
 }
 
 impl<T: Decode> Decode for Option<T> {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(if bool::decode(from)? {
             Some(T::decode(from)?)
         } else {
@@ -141,7 +145,7 @@ impl<T: Decode> Decode for Option<T> {
 }
 
 impl<A: Decode, B: Decode> Decode for (A, B) {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok((A::decode(from)?, B::decode(from)?))
     }
 }
@@ -151,7 +155,7 @@ impl<A: Decode, B: Decode> Decode for (A, B) {
 pub struct List<T>(pub Vec<T>);
 
 impl<T: Decode> Decode for List<T> {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let length = from.length()?;
         // Grown as the items come: a length is only a claim.
         let mut items = Vec::new();
@@ -163,7 +167,7 @@ impl<T: Decode> Decode for List<T> {
 }
 
 impl<T: Decode> Decode for Result<T, Error> {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(if bool::decode(from)? {
             Err(Error::decode(from)?)
         } else {
@@ -173,12 +177,14 @@ impl<T: Decode> Decode for Result<T, Error> {
 }
 
 impl Decode for Error {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match from.number()? {
             0 => Ok(Self::NoSuchStore),
             1 => Ok(Self::AccessDenied),
             2 => Ok(Self::Other(String::decode(from)?)),
-            _ => Err(Stop::Wrong("an error that the interface does not have")),
+            _ => Err(DecodeError::Invalid(
+                "an error that the interface does not have",
+            )),
         }
     }
 }

@@ -16,13 +16,13 @@ use prost::Message;
 pub struct Collector {
     /// Where it listens for HTTP.
     pub url: String,
-    /// What it has taken.
-    pub taken: Arc<Mutex<Taken>>,
+    /// What it has received.
+    pub received: Arc<Mutex<ReceivedExports>>,
 }
 
-/// What a collector has taken, in the order in which it came.
+/// What a collector has received, in the order in which it came.
 #[derive(Default)]
-pub struct Taken {
+pub struct ReceivedExports {
     /// Heads and bodies, one request after another: texts are in them as they are.
     pub bytes: Vec<u8>,
     pub traces: Vec<ExportTraceServiceRequest>,
@@ -34,40 +34,40 @@ pub struct Taken {
 pub fn start() -> Collector {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a listener has an address");
-    let taken: Arc<Mutex<Taken>> = Arc::default();
-    let keeping = Arc::clone(&taken);
+    let received: Arc<Mutex<ReceivedExports>> = Arc::default();
+    let sink = Arc::clone(&received);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let keeping = Arc::clone(&keeping);
-            thread::spawn(move || serve(&stream, &keeping));
+            let sink = Arc::clone(&sink);
+            thread::spawn(move || serve(&stream, &sink));
         }
     });
     Collector {
         url: format!("http://{address}/"),
-        taken,
+        received,
     }
 }
 
 impl Collector {
-    /// What it has taken so far.
-    pub fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().expect("nobody panics with the lock")
+    /// What it has received so far.
+    pub fn received(&self) -> MutexGuard<'_, ReceivedExports> {
+        self.received.lock().expect("nobody panics with the lock")
     }
 
     /// All that has been exported, one request after another.
-    pub fn exported(&self) -> Vec<u8> {
-        self.taken().bytes.clone()
+    pub fn received_bytes(&self) -> Vec<u8> {
+        self.received().bytes.clone()
     }
 
     /// Whether a text has been exported.
-    pub fn holds(&self, text: &str) -> bool {
-        let taken = self.taken();
-        let mut windows = taken.bytes.windows(text.len());
+    pub fn contains(&self, text: &str) -> bool {
+        let received = self.received();
+        let mut windows = received.bytes.windows(text.len());
         windows.any(|window| window == text.as_bytes())
     }
 }
 
-impl Taken {
+impl ReceivedExports {
     /// Takes a request that came over HTTP.
     fn take(&mut self, head: &str, body: &[u8]) {
         self.bytes.extend_from_slice(head.as_bytes());
@@ -87,7 +87,7 @@ fn decoded<T: Message + Default>(body: &[u8]) -> T {
 }
 
 /// Answers every request of a connection with success.
-fn serve(stream: &TcpStream, taken: &Mutex<Taken>) -> Option<()> {
+fn serve(stream: &TcpStream, received: &Mutex<ReceivedExports>) -> Option<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -111,7 +111,7 @@ fn serve(stream: &TcpStream, taken: &Mutex<Taken>) -> Option<()> {
         }
         let mut body = Vec::new();
         input.by_ref().take(length).read_to_end(&mut body).ok()?;
-        taken
+        received
             .lock()
             .expect("nobody panics with the lock")
             .take(&head, &body);

@@ -18,7 +18,7 @@ use crate::wait::eventually_some;
 
 /// What a component was told.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct WatcherCall {
     /// `on-set` or `on-delete`.
     pub function: String,
     pub bucket: String,
@@ -31,13 +31,13 @@ pub struct Told {
 
 /// How a component, or its host, behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Behavior {
     /// Ends every call at once.
     Prompt,
     /// Takes this long over a call.
     Slow(Duration),
     /// Its host does not accept calls.
-    Deaf,
+    Unresponsive,
 }
 
 /// A component that runs on a host; it is gone when dropped.
@@ -48,13 +48,13 @@ pub struct Component {
 
 struct Shared {
     nats: async_nats::Client,
-    told: Mutex<Vec<Told>>,
-    manner: Mutex<Manner>,
+    calls: Mutex<Vec<WatcherCall>>,
+    behavior: Mutex<Behavior>,
 }
 
-impl Told {
+impl WatcherCall {
     /// The call in short: function, key and value.
-    pub fn in_short(&self) -> (String, String, String) {
+    pub fn summary(&self) -> (String, String, String) {
         let value = self.value.as_deref().unwrap_or_default();
         let value = String::from_utf8_lossy(value).into_owned();
         (self.function.clone(), self.key.clone(), value)
@@ -73,8 +73,8 @@ impl Component {
         nats.flush().await.expect("NATS serves");
         let shared = Arc::new(Shared {
             nats: nats.clone(),
-            told: Mutex::default(),
-            manner: Mutex::new(Manner::Prompt),
+            calls: Mutex::default(),
+            behavior: Mutex::new(Behavior::Prompt),
         });
         let serving = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -89,50 +89,50 @@ impl Component {
     }
 
     /// From now on it behaves so.
-    pub fn behave(&self, manner: Manner) {
+    pub fn set_behavior(&self, behavior: Behavior) {
         *self
             .shared
-            .manner
+            .behavior
             .lock()
-            .expect("nobody panics with the lock") = manner;
+            .expect("nobody panics with the lock") = behavior;
     }
 
     /// All that it was told, in order.
-    pub fn told(&self) -> Vec<Told> {
+    pub fn calls(&self) -> Vec<WatcherCall> {
         self.shared
-            .told
+            .calls
             .lock()
             .expect("nobody panics with the lock")
             .clone()
     }
 
     /// All that it was told, in short.
-    pub fn told_in_short(&self) -> Vec<(String, String, String)> {
-        self.told().iter().map(Told::in_short).collect()
+    pub fn call_summaries(&self) -> Vec<(String, String, String)> {
+        self.calls().iter().map(WatcherCall::summary).collect()
     }
 
     /// How often it was called.
-    pub fn count(&self) -> usize {
+    pub fn call_count(&self) -> usize {
         self.shared
-            .told
+            .calls
             .lock()
             .expect("nobody panics with the lock")
             .len()
     }
 
     /// Forgets what it was told.
-    pub fn forget(&self) {
+    pub fn clear_calls(&self) {
         self.shared
-            .told
+            .calls
             .lock()
             .expect("nobody panics with the lock")
             .clear();
     }
 
     /// Waits until it was told of a key, and answers the latest that it was told of it.
-    pub async fn told_of(&self, key: &str) -> Told {
+    pub async fn wait_for_call(&self, key: &str) -> WatcherCall {
         eventually_some(&format!("the component is told of {key:?}"), async || {
-            self.told().into_iter().rfind(|told| told.key == key)
+            self.calls().into_iter().rfind(|call| call.key == key)
         })
         .await
     }
@@ -146,8 +146,8 @@ impl Drop for Component {
 
 impl Shared {
     async fn serve(&self, call: Message) {
-        let manner = *self.manner.lock().expect("nobody panics with the lock");
-        if manner == Manner::Deaf {
+        let behavior = *self.behavior.lock().expect("nobody panics with the lock");
+        if behavior == Behavior::Unresponsive {
             return;
         }
         let function = call.subject.rsplit('.').next().expect("a last part");
@@ -176,12 +176,12 @@ impl Shared {
             }
             params.extend_from_slice(&piece);
         }
-        self.note(
+        self.record(
             function,
             &params,
             call.headers.clone().expect("there are headers"),
         );
-        if let Manner::Slow(time) = manner {
+        if let Behavior::Slow(time) = behavior {
             sleep(time).await;
         }
         self.nats
@@ -190,7 +190,7 @@ impl Shared {
             .expect("NATS serves");
     }
 
-    fn note(&self, function: &str, params: &[u8], headers: HeaderMap) {
+    fn record(&self, function: &str, params: &[u8], headers: HeaderMap) {
         let (bucket, key, value) = match function {
             "on-set" => {
                 let ((bucket, key), value) =
@@ -203,10 +203,10 @@ impl Shared {
             }
             other => panic!("there is no function {other}"),
         };
-        self.told
+        self.calls
             .lock()
             .expect("nobody panics with the lock")
-            .push(Told {
+            .push(WatcherCall {
                 function: function.to_owned(),
                 bucket,
                 key,

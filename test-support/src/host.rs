@@ -14,7 +14,7 @@ use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 use wasmcloud_provider_sdk::{HealthCheckResponse, HostData, InterfaceLinkDefinition};
 
-use crate::wait::{eventually, patience};
+use crate::wait::{eventually, test_timeout};
 
 /// A lattice name that nobody would hard-code.
 const LATTICE: &str = "lattice-under-test";
@@ -92,7 +92,7 @@ impl Host {
     }
 
     /// Another host of the lattice that runs the same provider.
-    pub fn twin(&self) -> Self {
+    pub fn second_host(&self) -> Self {
         Self {
             provider_id: self.provider_id.clone(),
             ..Self::new(self.nats.clone(), self.nats_url.clone())
@@ -284,7 +284,7 @@ impl Host {
 
     /// Asks the provider to stop, and waits for its answer.
     pub async fn shutdown(&self) -> Option<Bytes> {
-        self.shutdown_as(&self.host_id, patience()).await
+        self.shutdown_as(&self.host_id, test_timeout()).await
     }
 
     async fn publish(&self, whom: &str, what: &str, payload: Vec<u8>) {

@@ -1,7 +1,9 @@
 //! The functions of the interfaces, with their types, on [`Client`].
 
 use crate::client::{Client, Error};
-use crate::codec::{Decode, List, Reader, Stop, bucket_and_key, put_bytes, put_list, put_number};
+use crate::codec::{
+    Decode, DecodeError, List, Reader, bucket_and_key, put_bytes, put_list, put_number,
+};
 
 /// A page of `list-keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Page {
 pub type Entry = Option<(String, Vec<u8>)>;
 
 impl Decode for Page {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Stop> {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let List(keys) = List::decode(from)?;
         Ok(Self {
             keys,
@@ -28,25 +30,26 @@ impl Decode for Page {
 impl Client {
     /// `store.get`
     pub async fn get(&self, bucket: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.ask("store", "get", bucket_and_key(bucket, key)).await
+        self.invoke("store", "get", bucket_and_key(bucket, key))
+            .await
     }
 
     /// `store.set`
     pub async fn set(&self, bucket: &str, key: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
         let mut params = bucket_and_key(bucket, key);
         put_bytes(&mut params, value.as_ref());
-        self.ask("store", "set", params).await
+        self.invoke("store", "set", params).await
     }
 
     /// `store.delete`
     pub async fn delete(&self, bucket: &str, key: &str) -> Result<(), Error> {
-        self.ask("store", "delete", bucket_and_key(bucket, key))
+        self.invoke("store", "delete", bucket_and_key(bucket, key))
             .await
     }
 
     /// `store.exists`
     pub async fn exists(&self, bucket: &str, key: &str) -> Result<bool, Error> {
-        self.ask("store", "exists", bucket_and_key(bucket, key))
+        self.invoke("store", "exists", bucket_and_key(bucket, key))
             .await
     }
 
@@ -58,7 +61,7 @@ impl Client {
         if let Some(cursor) = cursor {
             put_number(&mut params, cursor);
         }
-        self.ask("store", "list-keys", params).await
+        self.invoke("store", "list-keys", params).await
     }
 
     /// `store.list-keys` from the first page to the last.
@@ -87,13 +90,13 @@ impl Client {
     pub async fn increment(&self, bucket: &str, key: &str, delta: u64) -> Result<u64, Error> {
         let mut params = bucket_and_key(bucket, key);
         put_number(&mut params, delta);
-        self.ask("atomics", "increment", params).await
+        self.invoke("atomics", "increment", params).await
     }
 
     /// `batch.get-many`
     pub async fn get_many(&self, bucket: &str, keys: &[&str]) -> Result<Vec<Entry>, Error> {
         let List(entries) = self
-            .ask("batch", "get-many", bucket_and_keys(bucket, keys))
+            .invoke("batch", "get-many", bucket_and_keys(bucket, keys))
             .await?;
         Ok(entries)
     }
@@ -110,12 +113,12 @@ impl Client {
             put_bytes(out, key.as_bytes());
             put_bytes(out, value.as_ref());
         });
-        self.ask("batch", "set-many", params).await
+        self.invoke("batch", "set-many", params).await
     }
 
     /// `batch.delete-many`
     pub async fn delete_many(&self, bucket: &str, keys: &[&str]) -> Result<(), Error> {
-        self.ask("batch", "delete-many", bucket_and_keys(bucket, keys))
+        self.invoke("batch", "delete-many", bucket_and_keys(bucket, keys))
             .await
     }
 

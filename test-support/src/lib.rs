@@ -1,7 +1,7 @@
 //! The test bench of kvredis: real servers, the real binary, and the clients that talk to it.
 //!
 //! - [`test_env::TestEnv`] starts everything in one line; nearly every test begins with it.
-//! - [`nats`], [`redis`], [`server`], [`cluster_servers`] and [`sentinel_servers`] start servers, which
+//! - [`nats`], [`redis`], [`redis_node`], [`cluster`] and [`sentinel`] start servers, which
 //!   a test may stop, pause and restart; [`proxy`] delays and breaks connections to them.
 //! - [`provider`] runs the binary as a wasmCloud host does, [`host`] is the host's side of the
 //!   lattice (links, configuration, health, shutdown), [`client`] is a component that calls the
@@ -13,7 +13,7 @@
 
 pub mod certificates;
 pub mod client;
-pub mod cluster_servers;
+pub mod cluster;
 pub mod codec;
 pub mod collector;
 pub mod component;
@@ -25,9 +25,9 @@ pub mod process;
 pub mod provider;
 pub mod proxy;
 pub mod redis;
-pub mod sentinel_servers;
-pub mod server;
+pub mod redis_node;
+mod reply_inbox;
+pub mod sentinel;
 pub mod test_env;
 pub mod values;
 pub mod wait;
-mod wire;

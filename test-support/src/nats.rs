@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::ports;
 use crate::process::Process;
-use crate::wait::{eventually_some, patience};
+use crate::wait::{eventually_some, test_timeout};
 
 /// The pause of a test's own connection before it connects again.
 const RECONNECT: Duration = Duration::from_millis(20);
@@ -69,7 +69,7 @@ impl Nats {
     /// A connection of its own.
     pub async fn connect(&self) -> async_nats::Client {
         async_nats::ConnectOptions::new()
-            .connection_timeout(patience())
+            .connection_timeout(test_timeout())
             // Sooner than kvredis, whose return tests measure.
             .reconnect_delay_callback(|_| RECONNECT)
             // One reply may come in many messages, faster than a busy test takes them.
@@ -91,7 +91,7 @@ impl Nats {
         let url = format!("nats://127.0.0.1:{}", self.port);
         let name = self.name.as_str();
         let ready = eventually_some("nats-server answers", async || {
-            if process.ended().is_some() {
+            if process.try_wait().is_some() {
                 return Some(false);
             }
             // The name tells it from another process's server on the same port.

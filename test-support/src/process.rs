@@ -71,14 +71,14 @@ impl Process {
     }
 
     /// The status that it ended with, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
     /// Waits for its end and the last of its output.
-    pub async fn end(&mut self) -> ExitStatus {
+    pub async fn wait(&mut self) -> ExitStatus {
         let what = format!("{} ends", self.name);
-        let status = eventually_some(&what, async || self.ended()).await;
+        let status = eventually_some(&what, async || self.try_wait()).await;
         for reader in self.readers.drain(..) {
             reader.join().expect("a reader does not panic");
         }

@@ -50,19 +50,19 @@ impl Provider {
         self.process.signal(signal);
     }
 
-    /// Kills it as a host does that has no patience.
+    /// Kills it as a host does that has no test_timeout.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
     /// The status that it ended with, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.ended()
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait()
     }
 
     /// Waits for its end.
-    pub async fn end(&mut self) -> ExitStatus {
-        self.process.end().await
+    pub async fn wait(&mut self) -> ExitStatus {
+        self.process.wait().await
     }
 
     /// All it has printed so far.
@@ -71,20 +71,23 @@ impl Provider {
     }
 
     /// Waits for a line of the log that holds all of `parts`.
-    pub async fn logged(&self, parts: &[&str]) {
+    pub async fn wait_for_log(&self, parts: &[&str]) {
         eventually(&format!("the log says {parts:?}"), async || {
-            self.log().iter().any(|line| holds(line, parts))
+            self.log().iter().any(|line| contains_all(line, parts))
         })
         .await;
     }
 
     /// Ends the process, so that the log is complete, and counts the lines with all of `parts`.
-    pub async fn count_logged(&mut self, parts: &[&str]) -> usize {
-        if self.ended().is_none() {
+    pub async fn stop_and_count_log(&mut self, parts: &[&str]) -> usize {
+        if self.try_wait().is_none() {
             self.signal(Signal::TERM);
-            self.end().await;
+            self.wait().await;
         }
-        self.log().iter().filter(|line| holds(line, parts)).count()
+        self.log()
+            .iter()
+            .filter(|line| contains_all(line, parts))
+            .count()
     }
 
     /// How many files and sockets it has open.
@@ -119,6 +122,6 @@ pub fn kvredis_binary() -> PathBuf {
     binary
 }
 
-fn holds(line: &str, parts: &[&str]) -> bool {
+fn contains_all(line: &str, parts: &[&str]) -> bool {
     parts.iter().all(|part| line.contains(part))
 }

@@ -27,13 +27,13 @@ pub struct Proxy {
 
 /// What the proxy does to a connection that sends a certain command.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub enum Disconnect {
     /// Closes it, and Redis never sees the command.
-    Before,
+    BeforeCommand,
     /// The same, but only the first time.
-    Once,
+    BeforeFirstCommand,
     /// Passes the command on and closes the connection before the answer.
-    After,
+    AfterCommand,
 }
 
 /// What becomes of the bytes that pass.
@@ -42,19 +42,19 @@ pub enum Fault {
     /// They arrive.
     None,
     /// Answers are held back; commands pass.
-    HoldAnswers,
+    HoldReplies,
     /// Nothing passes, either way, as when a network drops everything: late, it arrives. An opaque
     /// proxy takes no new connections meanwhile, as those would not come about.
-    HoldAll,
+    Stall,
     /// As before, but a connection on which something was to pass stays dead for ever, as when a
     /// router has forgotten it.
-    Forget,
+    StallForever,
     /// At the first answer the connection is reset.
     Reset,
     /// Something else comes instead of answers.
     Garbage,
     /// Half of an answer comes, and the rest never.
-    Half,
+    Truncate,
 }
 
 /// What comes instead of answers: other protocols, and Redis's own with numbers gone mad.
@@ -84,7 +84,7 @@ struct State {
 struct Seen {
     connected: Vec<Instant>,
     commands: Vec<String>,
-    cuts: HashMap<String, Cut>,
+    cuts: HashMap<String, Disconnect>,
     /// How many bytes of answers came while they were held back.
     held: usize,
 }
@@ -134,60 +134,60 @@ impl Proxy {
     }
 
     /// From now on answers are held back; commands pass.
-    pub fn hold(&self) {
+    pub fn hold_replies(&self) {
         self.seen(|seen| seen.held = 0);
-        self.misbehave(Fault::HoldAnswers);
+        self.inject(Fault::HoldReplies);
     }
 
     /// Whether an answer has come that is held back.
-    pub fn is_holding(&self) -> bool {
-        self.held() > 0
+    pub fn has_held_replies(&self) -> bool {
+        self.held_bytes() > 0
     }
 
     /// How many bytes of answers have come since they are held back.
-    pub fn held(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         self.seen(|seen| seen.held)
     }
 
     /// Lets through what was held back, and everything after it.
     pub fn release(&self) {
-        self.misbehave(Fault::None);
+        self.inject(Fault::None);
     }
 
     /// From now on this becomes of what passes, on all connections.
-    pub fn misbehave(&self, fault: Fault) {
+    pub fn inject(&self, fault: Fault) {
         self.state.fault.send_replace(fault);
     }
 
     /// Closes all connections that there are.
-    pub fn cut(&self) {
+    pub fn disconnect_all(&self) {
         self.state
             .generation
             .send_modify(|generation| *generation += 1);
     }
 
     /// Closes every connection at a command, before Redis sees it or before it answers.
-    pub fn cut_at(&self, command: &str, cut: Cut) {
+    pub fn disconnect_on(&self, command: &str, cut: Disconnect) {
         self.seen(|seen| seen.cuts.insert(command.to_uppercase(), cut));
     }
 
     /// Ends what [`Self::cut_at`] began.
-    pub fn cut_nothing(&self) {
+    pub fn clear_disconnects(&self) {
         self.seen(|seen| seen.cuts.clear());
     }
 
     /// When connections have been made, each of them.
-    pub fn connected(&self) -> Vec<Instant> {
+    pub fn connect_times(&self) -> Vec<Instant> {
         self.seen(|seen| seen.connected.clone())
     }
 
     /// How often a command has been sent.
-    pub fn count(&self, command: &str) -> usize {
+    pub fn command_count(&self, command: &str) -> usize {
         self.seen(|seen| seen.commands.iter().filter(|name| *name == command).count())
     }
 
     /// How many commands have been sent in all.
-    pub fn total(&self) -> usize {
+    pub fn total_commands(&self) -> usize {
         self.seen(|seen| seen.commands.len())
     }
 
@@ -199,7 +199,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.listening.abort();
-        self.cut();
+        self.disconnect_all();
     }
 }
 
@@ -209,13 +209,13 @@ impl State {
     }
 
     /// Takes note of commands; answers the first cut that one of them is the occasion for.
-    fn note(&self, commands: Vec<String>) -> Option<Cut> {
+    fn note(&self, commands: Vec<String>) -> Option<Disconnect> {
         self.seen(|seen| {
             let cut = commands.iter().find_map(|command| {
                 let cut = seen.cuts.get(command).copied()?;
-                if cut == Cut::Once {
+                if cut == Disconnect::BeforeFirstCommand {
                     seen.cuts.remove(command);
-                    return Some(Cut::Before);
+                    return Some(Disconnect::BeforeCommand);
                 }
                 Some(cut)
             });
@@ -235,7 +235,7 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
 /// Serves one connection until either side closes it or it is cut.
 async fn serve(client: TcpStream, state: Arc<State>) {
     let mut generation = state.generation.subscribe();
-    if !state.reads_commands && *state.fault.borrow() == Fault::HoldAll {
+    if !state.reads_commands && *state.fault.borrow() == Fault::Stall {
         return;
     }
     // Without an upstream server the connection is taken and closed.
@@ -264,15 +264,15 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
             .reads_commands
             .then(|| commands.feed(&buffer[..length]));
         let cut = cut.and_then(|commands| state.note(commands));
-        if cut == Some(Cut::Before) {
+        if cut == Some(Disconnect::BeforeCommand) {
             return Ok(());
         }
-        over(&mut fault, |fault| fault == Fault::HoldAll).await?;
-        if *fault.borrow() == Fault::Forget {
+        over(&mut fault, |fault| fault == Fault::Stall).await?;
+        if *fault.borrow() == Fault::StallForever {
             pending::<()>().await;
         }
         to.write_all(&buffer[..length]).await?;
-        if cut == Some(Cut::After) {
+        if cut == Some(Disconnect::AfterCommand) {
             return Ok(());
         }
     }
@@ -288,7 +288,7 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) 
         }
         let mut answers = buffer[..length].to_vec();
         // What is held back arrives at once when it is let through.
-        while matches!(*fault.borrow(), Fault::HoldAnswers | Fault::HoldAll) {
+        while matches!(*fault.borrow(), Fault::HoldReplies | Fault::Stall) {
             state.seen(|seen| seen.held = answers.len());
             tokio::select! {
                 changed = fault.changed() => changed.map_err(io::Error::other)?,
@@ -305,17 +305,17 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) 
                 SockRef::from(to.as_ref()).set_linger(Some(Duration::ZERO))?;
                 return Ok(());
             }
-            Fault::Forget => pending().await,
+            Fault::StallForever => pending().await,
             Fault::Garbage => {
                 // Each time another kind, also at the log-ins of many connections.
                 static NEXT: AtomicUsize = AtomicUsize::new(0);
                 let kind = NEXT.fetch_add(1, Ordering::Relaxed) % GARBAGE.len();
                 to.write_all(GARBAGE[kind]).await?;
             }
-            Fault::Half => {
+            Fault::Truncate => {
                 to.write_all(&answers[..answers.len() / 2]).await?;
                 // What is lost is lost: when all is well again, the connection ends.
-                return over(&mut fault, |fault| fault == Fault::Half).await;
+                return over(&mut fault, |fault| fault == Fault::Truncate).await;
             }
             _ => to.write_all(&answers).await?,
         }

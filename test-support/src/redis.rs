@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::ports;
 use crate::process::Process;
-use crate::wait::{eventually, eventually_some, patience};
+use crate::wait::{eventually, eventually_some, test_timeout};
 
 /// What connections past kvredis call themselves.
 const OWN_NAME: &str = "test";
@@ -142,7 +142,7 @@ impl Redis {
     }
 
     /// Runs a command in database 0, past kvredis.
-    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
         let mut connection = self.connect(0).await.expect("Redis takes connections");
         command
             .query_async(&mut connection)
@@ -151,12 +151,12 @@ impl Redis {
     }
 
     /// Runs a command given in words, in database 0.
-    pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        self.ask_in(0, words).await
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.command_in(0, words).await
     }
 
     /// Runs a command given in words, in any database.
-    pub async fn ask_in<T: FromRedisValue>(&self, database: u32, words: &[&str]) -> T {
+    pub async fn command_in<T: FromRedisValue>(&self, database: u32, words: &[&str]) -> T {
         let mut connection = self
             .connect(database)
             .await
@@ -170,7 +170,7 @@ impl Redis {
     }
 
     /// Runs many commands at once.
-    pub async fn run_all(&self, pipeline: &Pipeline) {
+    pub async fn run_pipeline(&self, pipeline: &Pipeline) {
         let mut connection = self.connect(0).await.expect("Redis takes connections");
         let () = pipeline
             .query_async(&mut connection)
@@ -182,14 +182,14 @@ impl Redis {
     pub async fn number_databases(&self) {
         for database in 0..16 {
             let () = self
-                .ask_in(database, &["SET", "database", &database.to_string()])
+                .command_in(database, &["SET", "database", &database.to_string()])
                 .await;
         }
     }
 
     /// The connections that call themselves kvredis's, as `CLIENT LIST` has them: field to value.
     pub async fn kvredis_clients(&self) -> Vec<HashMap<String, String>> {
-        let list: String = self.ask(&["CLIENT", "LIST"]).await;
+        let list: String = self.command(&["CLIENT", "LIST"]).await;
         list.lines()
             .map(fields)
             .filter(|client| {
@@ -201,7 +201,7 @@ impl Redis {
     }
 
     /// The names of these connections, in order.
-    pub async fn kvredis_names(&self) -> Vec<String> {
+    pub async fn kvredis_client_names(&self) -> Vec<String> {
         let mut clients = self.kvredis_clients().await;
         let mut names: Vec<_> = clients
             .iter_mut()
@@ -213,7 +213,7 @@ impl Redis {
 
     /// How many connections there are, but for the test's own.
     pub async fn connections(&self) -> usize {
-        let list: String = self.ask(&["CLIENT", "LIST"]).await;
+        let list: String = self.command(&["CLIENT", "LIST"]).await;
         let own = |line: &&str| {
             fields(line)
                 .get("name")
@@ -224,7 +224,7 @@ impl Redis {
 
     /// How often a command has been run since the server started, by anybody.
     pub async fn calls(&self, command: &str) -> u64 {
-        let stats: String = self.ask(&["INFO", "commandstats"]).await;
+        let stats: String = self.command(&["INFO", "commandstats"]).await;
         let prefix = format!("cmdstat_{}:calls=", command.to_lowercase());
         stats
             .lines()
@@ -245,8 +245,8 @@ impl Redis {
             .map_or(String::new(), |password| format!(":{password}@"));
         let url = format!("redis://{password}127.0.0.1:{}/{database}", self.port);
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(patience()))
-            .set_response_timeout(Some(patience()));
+            .set_connection_timeout(Some(test_timeout()))
+            .set_response_timeout(Some(test_timeout()));
         let client = Client::open(url)?;
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
@@ -277,7 +277,7 @@ impl Redis {
         let mut process = Process::start("redis-server", command, Vec::new());
         let id = process.id().to_string();
         let ready = eventually_some("redis-server answers", async || {
-            if process.ended().is_some() {
+            if process.try_wait().is_some() {
                 return Some(false);
             }
             let mut connection = self.connect(0).await.ok()?;

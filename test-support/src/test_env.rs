@@ -70,11 +70,11 @@ impl TestEnv {
         let link = Link::new(component, name)
             .config(&[("URL", &self.redis.url())])
             .config(config);
-        self.put_new(&link).await
+        self.add_link(&link).await
     }
 
     /// Puts a link that there was not, and waits until calls find it.
-    pub async fn put_new(&self, link: &Link) -> Client {
+    pub async fn add_link(&self, link: &Link) -> Client {
         let client = self.client.component(link.component(), link.name());
         let mut unlinked = client.probe().await;
         eventually("the provider takes calls", async || {
@@ -114,11 +114,11 @@ impl TestEnv {
             .config(&[("URL", &self.redis.url())])
             .config(config);
         self.host.put_watch(&link).await;
-        self.watching(component, name, 1).await;
+        self.wait_for_watchers(component, name, 1).await;
     }
 
     /// Waits until so many processes watch for a component over its link.
-    pub async fn watching(&self, component: &str, name: &str, processes: usize) {
+    pub async fn wait_for_watchers(&self, component: &str, name: &str, processes: usize) {
         let client = format!("kvredis:{component}:{name}");
         let what = format!("{processes} connections {client} subscribe");
         eventually_eq(&what, processes, async || {
@@ -133,7 +133,7 @@ impl TestEnv {
     }
 
     /// Waits until Redis has no connection of the provider.
-    pub async fn no_connections(&self) {
+    pub async fn wait_for_no_connections(&self) {
         eventually("no connection of kvredis is left", async || {
             self.redis.connections().await == 0
         })

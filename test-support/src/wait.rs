@@ -1,6 +1,6 @@
 //! Waiting for a condition. Nothing in these tests sleeps for luck.
 //!
-//! All patience is in one place: [`patience`] is how long anything may take that is not itself
+//! All test_timeout is in one place: [`test_timeout`] is how long anything may take that is not itself
 //! under test. `KVREDIS_TEST_PATIENCE` multiplies it, for slow or busy machines.
 
 use std::env;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long to wait for what is expected to happen.
-pub fn patience() -> Duration {
+pub fn test_timeout() -> Duration {
     let factor = env::var("KVREDIS_TEST_PATIENCE")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -28,7 +28,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 
 /// Waits until `probe` answers `Some`.
 pub async fn eventually_some<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + test_timeout();
     loop {
         if let Some(answer) = probe().await {
             return answer;
@@ -44,7 +44,7 @@ pub async fn eventually_eq<T: PartialEq + Debug>(
     expected: T,
     mut probe: impl AsyncFnMut() -> T,
 ) {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + test_timeout();
     loop {
         let answer = probe().await;
         if answer == expected {

@@ -20,7 +20,7 @@ async fn seen(env: &TestEnv, change: &[&str], key: &str, then: Option<&str>) -> 
     assert_eq!(env.redis.calls("get").await, before, "{key} is not kept");
     let then = then.map(|text| text.as_bytes().to_vec());
     assert_ne!(kept, then);
-    let _: redis::Value = env.redis.ask(change).await;
+    let _: redis::Value = env.redis.command(change).await;
     let changed = Instant::now();
     eventually(&format!("{change:?} is seen"), async || {
         env.client.get("", key).await.unwrap() == then
@@ -55,9 +55,9 @@ async fn every_kind_of_change_is_seen() {
         ("SET k 1", "FLUSHALL", "k", None),
     ] {
         let words: Vec<&str> = setup.split(' ').collect();
-        let _: redis::Value = env.redis.ask(&words).await;
+        let _: redis::Value = env.redis.command(&words).await;
         // What the setup changed has to be seen first.
-        let fresh: Option<Vec<u8>> = env.redis.ask(&["GET", key]).await;
+        let fresh: Option<Vec<u8>> = env.redis.command(&["GET", key]).await;
         eventually("the setup is seen", async || {
             env.client.get("", key).await.unwrap() == fresh
         })
@@ -71,7 +71,7 @@ async fn every_kind_of_change_is_seen() {
 #[tokio::test]
 async fn an_expiry_is_seen_when_it_happens() {
     let env = cached().await;
-    let _: () = env.redis.ask(&["SET", "k", "v", "PX", "300"]).await;
+    let _: () = env.redis.command(&["SET", "k", "v", "PX", "300"]).await;
     let set = Instant::now();
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     eventually("the key has expired", async || {
@@ -98,15 +98,18 @@ async fn evictions_are_seen() {
         env.client.set("", key, vec![b'x'; 10_000]).await.unwrap();
         env.client.get("", key).await.unwrap();
     }
-    let _: () = env.redis.ask(&["CONFIG", "SET", "maxmemory", "2mb"]).await;
+    let _: () = env
+        .redis
+        .command(&["CONFIG", "SET", "maxmemory", "2mb"])
+        .await;
     eventually("keys are evicted", async || {
         // How many is the server's affair: each has its own idea of what counts as memory.
-        env.redis.ask::<usize>(&["DBSIZE"]).await < keys.len()
+        env.redis.command::<usize>(&["DBSIZE"]).await < keys.len()
     })
     .await;
     eventually("the evictions are seen", async || {
         for key in &keys {
-            let there: bool = env.redis.ask(&["EXISTS", key]).await;
+            let there: bool = env.redis.command(&["EXISTS", key]).await;
             if env.client.get("", key).await.unwrap().is_some() != there {
                 return false;
             }

@@ -131,11 +131,11 @@ async fn bytes_are_limited_too() {
 async fn concurrent_readers_of_a_key_ask_once() {
     let (env, proxy) = behind_a_proxy(|builder| builder).await;
     env.client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let began = Instant::now();
     let calls = join_all((0..200).map(|_| env.client.get("", "k")));
     let (answers, ()) = tokio::join!(calls, async {
-        eventually("Redis has answered", async || proxy.is_holding()).await;
+        eventually("Redis has answered", async || proxy.has_held_replies()).await;
         env.client.probe().await.unwrap();
         proxy.release();
     });
@@ -144,7 +144,11 @@ async fn concurrent_readers_of_a_key_ask_once() {
     }
     // A read is joined for 100 ms; a busy machine may need more for so many calls.
     let most = 1 + began.elapsed().as_millis() as usize / 100;
-    assert!(proxy.count("GET") <= most, "{} reads", proxy.count("GET"));
+    assert!(
+        proxy.command_count("GET") <= most,
+        "{} reads",
+        proxy.command_count("GET")
+    );
 }
 
 /// Whoever comes later than that is not answered with what was there before.
@@ -152,14 +156,14 @@ async fn concurrent_readers_of_a_key_ask_once() {
 async fn a_read_that_takes_long_is_not_joined() {
     let (env, proxy) = behind_a_proxy(|builder| builder).await;
     env.client.set("", "k", b"old").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let (early, late) = tokio::join!(env.client.get("", "k"), async {
-        eventually("Redis has answered", async || proxy.is_holding()).await;
-        let () = env.redis.ask(&["SET", "k", "new"]).await;
+        eventually("Redis has answered", async || proxy.has_held_replies()).await;
+        let () = env.redis.command(&["SET", "k", "new"]).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
-        let gets = proxy.count("GET");
+        let gets = proxy.command_count("GET");
         let (late, ()) = tokio::join!(env.client.get("", "k"), async {
-            eventually("it asks itself", async || proxy.count("GET") > gets).await;
+            eventually("it asks itself", async || proxy.command_count("GET") > gets).await;
             proxy.release();
         });
         late
@@ -173,10 +177,10 @@ async fn a_read_that_takes_long_is_not_joined() {
 async fn values_outlive_neither_their_limit_nor_their_key() {
     let env = TestEnv::with(&[CACHED, &[("CACHE_TTL_MS", "400")]].concat()).await;
     // Redis tells of no change here: it is another database that comes to this one's place.
-    env.redis.ask_in::<()>(1, &["SET", "k", "one"]).await;
+    env.redis.command_in::<()>(1, &["SET", "k", "one"]).await;
     env.client.set("", "k", b"zero").await.unwrap();
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"zero".to_vec())));
-    let () = env.redis.ask(&["SWAPDB", "0", "1"]).await;
+    let () = env.redis.command(&["SWAPDB", "0", "1"]).await;
     eventually("the limit is over", async || {
         env.client.get("", "k").await == Ok(Some(b"one".to_vec()))
     })
@@ -184,14 +188,19 @@ async fn values_outlive_neither_their_limit_nor_their_key() {
 
     let mut redis = Redis::start().await;
     // Redis 6.2 allows DEBUG without being told, and ends at an option that it does not know.
-    let option: Vec<String> = redis.ask(&["CONFIG", "GET", "enable-debug-command"]).await;
+    let option: Vec<String> = redis
+        .command(&["CONFIG", "GET", "enable-debug-command"])
+        .await;
     if !option.is_empty() {
         redis.restart_with(&["--enable-debug-command", "yes"]).await;
     }
     let env = TestEnv::builder().redis(redis).config(CACHED).start().await;
     // Expired keys stay where they are until somebody asks for them, and nobody is told.
-    let () = env.redis.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-    let () = env.redis.ask(&["SET", "k", "v", "PX", "500"]).await;
+    let () = env
+        .redis
+        .command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"])
+        .await;
+    let () = env.redis.command(&["SET", "k", "v", "PX", "500"]).await;
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     let before = env.redis.calls("get").await;
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
@@ -214,13 +223,15 @@ async fn links_that_share_a_connection_share_what_is_kept() {
     ]
     .concat();
     let a = env
-        .put_new(&Link::new("a", "default").config(&config))
+        .add_link(&Link::new("a", "default").config(&config))
         .await;
     let b = env
-        .put_new(&Link::new("b", "default").config(&config))
+        .add_link(&Link::new("b", "default").config(&config))
         .await;
     let plain = [("URL", url.as_str()), ("SHARE_CONNECTIONS_BY_URL", "true")];
-    let c = env.put_new(&Link::new("c", "default").config(&plain)).await;
+    let c = env
+        .add_link(&Link::new("c", "default").config(&plain))
+        .await;
     a.set("", "k", b"v").await.unwrap();
     a.get("", "k").await.unwrap();
     let before = env.redis.calls("get").await;

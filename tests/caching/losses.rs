@@ -17,9 +17,9 @@ async fn kept_behind_a_proxy() -> (TestEnv, Proxy) {
     let (env, proxy) = behind_a_proxy(|builder| builder.rpc_timeout_ms(Some(1_500))).await;
     env.client.set("", "k", b"old").await.unwrap();
     env.client.get("", "k").await.unwrap();
-    let before = proxy.count("GET");
+    let before = proxy.command_count("GET");
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"old".to_vec())));
-    assert_eq!(proxy.count("GET"), before, "it is not kept");
+    assert_eq!(proxy.command_count("GET"), before, "it is not kept");
     (env, proxy)
 }
 
@@ -27,13 +27,13 @@ async fn kept_behind_a_proxy() -> (TestEnv, Proxy) {
 async fn without_a_connection_nothing_is_answered_from_memory() {
     let (env, proxy) = kept_behind_a_proxy().await;
     // What is there is cut, and nothing new comes about.
-    proxy.misbehave(Fault::Reset);
-    proxy.cut();
+    proxy.inject(Fault::Reset);
+    proxy.disconnect_all();
     eventually("the loss is noticed", async || {
         env.client.get("", "k").await.is_err()
     })
     .await;
-    let () = env.redis.ask(&["SET", "k", "new"]).await;
+    let () = env.redis.command(&["SET", "k", "new"]).await;
     for _ in 0..3 {
         let read = env.client.get("", "k").await;
         assert!(read.is_err(), "without a connection it answered {read:?}");
@@ -50,22 +50,22 @@ async fn without_a_connection_nothing_is_answered_from_memory() {
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"new".to_vec())));
 }
 
-/// Cut and back at once, with a change in between that nobody was told of.
+/// Disconnect and back at once, with a change in between that nobody was told of.
 #[tokio::test]
 async fn after_a_reconnect_nothing_from_before_is_answered() {
     let (env, proxy) = kept_behind_a_proxy().await;
     for round in 0..20_u32 {
-        let connections = proxy.connected().len();
+        let connections = proxy.connect_times().len();
         // The server forgets the client before it knows of the change.
         let killed: u64 = env
             .redis
-            .ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
             .await;
         assert!(killed > 0);
         let value = format!("new {round}");
-        let () = env.redis.ask(&["SET", "k", &value]).await;
+        let () = env.redis.command(&["SET", "k", &value]).await;
         eventually("there is another connection", async || {
-            proxy.connected().len() > connections
+            proxy.connect_times().len() > connections
         })
         .await;
         // The old connection was closed before the new one was made.
@@ -85,7 +85,7 @@ async fn after_a_reconnect_nothing_from_before_is_answered() {
 /// The network drops everything, and nobody notices: an answer is at most a second old.
 #[tokio::test]
 async fn a_connection_that_falls_silent_serves_for_a_second() {
-    for fault in [Fault::HoldAll, Fault::HoldAnswers] {
+    for fault in [Fault::Stall, Fault::HoldReplies] {
         let (env, proxy) = kept_behind_a_proxy().await;
         // It is in use, so that its connection is asked whether it still is one.
         let used = Instant::now();
@@ -93,10 +93,13 @@ async fn a_connection_that_falls_silent_serves_for_a_second() {
             assert_eq!(env.client.get("", "k").await, Ok(Some(b"old".to_vec())));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(proxy.count("GET") <= 3, "it was not answered from memory");
-        proxy.misbehave(fault);
+        assert!(
+            proxy.command_count("GET") <= 3,
+            "it was not answered from memory"
+        );
+        proxy.inject(fault);
         let silent = Instant::now();
-        let () = env.redis.ask(&["SET", "k", "new"]).await;
+        let () = env.redis.command(&["SET", "k", "new"]).await;
         let mut served = 0;
         let late = loop {
             let asked = Instant::now();
@@ -145,14 +148,14 @@ async fn a_redis_that_stands_still_is_waited_for_after_a_second() {
 async fn a_link_that_was_idle_reads_anew_what_changed_meanwhile() {
     let (env, proxy) = kept_behind_a_proxy().await;
     tokio::time::sleep(LEASE + Duration::from_millis(300)).await;
-    let before = proxy.count("GET");
+    let before = proxy.command_count("GET");
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"old".to_vec())));
     assert_eq!(
-        proxy.count("GET"),
+        proxy.command_count("GET"),
         before,
         "it is kept while it may be used"
     );
-    let () = env.redis.ask(&["SET", "k", "new"]).await;
+    let () = env.redis.command(&["SET", "k", "new"]).await;
     eventually("the change is seen", async || {
         env.client.get("", "k").await == Ok(Some(b"new".to_vec()))
     })

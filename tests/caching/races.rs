@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use test_support::proxy::Proxy;
 use test_support::test_env::TestEnv;
-use test_support::wait::{eventually, patience};
+use test_support::wait::{eventually, test_timeout};
 use tokio::time::Instant;
 
 use crate::{behind_a_proxy, cached};
@@ -26,31 +26,31 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
     .take(20)
     .enumerate()
     {
-        let () = env.redis.ask(&["SET", "k", "old"]).await;
+        let () = env.redis.command(&["SET", "k", "old"]).await;
         eventually("the setup is seen", async || {
             env.client.get("", "k").await == Ok(Some(b"old".to_vec()))
         })
         .await;
         // Nothing is known of the key when the read begins.
-        let () = env.redis.ask(&["SET", "k", "old", "KEEPTTL"]).await;
+        let () = env.redis.command(&["SET", "k", "old", "KEEPTTL"]).await;
         let before = env.redis.calls("get").await;
-        proxy.hold();
+        proxy.hold_replies();
         let (read, ()) = tokio::join!(read_past(&env, &proxy), async {
             // What is held may at first be the news of the change just before.
             eventually("Redis has answered", async || {
-                proxy.is_holding() && env.redis.calls("get").await > before
+                proxy.has_held_replies() && env.redis.calls("get").await > before
             })
             .await;
-            let answer = proxy.held();
-            let _: redis::Value = env.redis.ask(change).await;
+            let answer = proxy.held_bytes();
+            let _: redis::Value = env.redis.command(change).await;
             eventually("the news is behind the answer", async || {
-                proxy.held() > answer
+                proxy.held_bytes() > answer
             })
             .await;
             proxy.release();
         });
         assert!(matches!(read.as_deref(), Some(b"old") | None));
-        let stored: Option<Vec<u8>> = env.redis.ask(&["GET", "k"]).await;
+        let stored: Option<Vec<u8>> = env.redis.command(&["GET", "k"]).await;
         assert_ne!(stored.as_deref(), Some(&b"old"[..]));
         assert_eq!(
             env.client.get("", "k").await,
@@ -62,11 +62,11 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
 
 /// Reads until Redis is really asked, which the proxy sees.
 async fn read_past(env: &TestEnv, proxy: &Proxy) -> Option<Vec<u8>> {
-    let before = proxy.count("GET");
-    let deadline = Instant::now() + patience();
+    let before = proxy.command_count("GET");
+    let deadline = Instant::now() + test_timeout();
     loop {
         let value = env.client.get("", "k").await.unwrap();
-        if proxy.count("GET") > before {
+        if proxy.command_count("GET") > before {
             return value;
         }
         assert!(Instant::now() < deadline, "the read never reached Redis");
@@ -102,16 +102,16 @@ async fn thousands_of_changes_among_readers_leave_nothing_old() {
                 };
                 changes += 1;
             }
-            env.redis.run_all(&pipeline).await;
+            env.redis.run_pipeline(&pipeline).await;
         }
         let last = Instant::now();
         stop.send_replace(true);
         join_all(readers).await;
         // All news of these changes has been sent before this.
-        let () = env.redis.ask(&["PING"]).await;
+        let () = env.redis.command(&["PING"]).await;
         tokio::time::sleep(Duration::from_millis(100).saturating_sub(last.elapsed())).await;
         for key in &keys {
-            let stored: Option<Vec<u8>> = env.redis.ask(&["GET", key]).await;
+            let stored: Option<Vec<u8>> = env.redis.command(&["GET", key]).await;
             eventually(
                 &format!("round {round}: {key} is what is stored"),
                 async || env.client.get("", key).await.unwrap() == stored,

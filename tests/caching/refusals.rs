@@ -1,7 +1,7 @@
 //! Servers that do not tell of changes: nothing is kept, the log says why, and all answers are
 //! right.
 
-use test_support::proxy::Cut;
+use test_support::proxy::Disconnect;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
@@ -21,13 +21,13 @@ async fn keeps_nothing(env: &mut TestEnv, reason: &str) {
             c.get("", "k").await,
             Ok(Some((round - 1).to_string().into_bytes()))
         );
-        let () = env.redis.ask(&["SET", "k", &round.to_string()]).await;
+        let () = env.redis.command(&["SET", "k", &round.to_string()]).await;
     }
     assert_eq!(c.get("", "missing").await, Ok(None));
     assert_eq!(c.increment("", "k", 1).await, Ok(21));
     assert_eq!(env.redis.calls("get").await, before + 21);
-    env.provider.logged(&["WARN", WARNING, reason]).await;
-    assert_eq!(env.provider.count_logged(&[WARNING]).await, 1);
+    env.provider.wait_for_log(&["WARN", WARNING, reason]).await;
+    assert_eq!(env.provider.stop_and_count_log(&[WARNING]).await, 1);
 }
 
 /// A world with a user who may do everything but this.
@@ -35,7 +35,7 @@ async fn without(rights: &[&str]) -> TestEnv {
     let redis = Redis::start().await;
     let mut user = vec!["ACL", "SETUSER", "ann", "on", ">secret", "~*", "+@all"];
     user.extend(rights);
-    let () = redis.ask(&user).await;
+    let () = redis.command(&user).await;
     TestEnv::builder()
         .redis(redis)
         .config(CACHED)
@@ -84,7 +84,7 @@ async fn keeps(env: &mut TestEnv) {
     // One, unless the machine stood still for as long as an answer is vouched for.
     let asked = env.redis.calls("get").await - before;
     assert!((1..4).contains(&asked), "{asked} of 5 reads asked Redis");
-    assert_eq!(env.provider.count_logged(&[WARNING]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&[WARNING]).await, 0);
 }
 
 #[tokio::test]
@@ -92,11 +92,11 @@ async fn a_connection_that_breaks_at_hello_is_no_refusal() {
     let (mut env, proxy) = behind_a_proxy(|builder| builder).await;
     // The connection is there, and its own HELLO is over.
     env.client.exists("", "k").await.unwrap();
-    proxy.cut_at("HELLO", Cut::Once);
-    let before = proxy.count("HELLO");
-    proxy.cut();
+    proxy.disconnect_on("HELLO", Disconnect::BeforeFirstCommand);
+    let before = proxy.command_count("HELLO");
+    proxy.disconnect_all();
     eventually("it is said again", async || {
-        proxy.count("HELLO") == before + 2
+        proxy.command_count("HELLO") == before + 2
     })
     .await;
     keeps(&mut env).await;
@@ -106,12 +106,12 @@ async fn a_connection_that_breaks_at_hello_is_no_refusal() {
 async fn who_always_hangs_up_at_hello_is_spoken_to_without() {
     let (mut env, proxy) = behind_a_proxy(|builder| builder).await;
     env.client.exists("", "k").await.unwrap();
-    proxy.cut_at("HELLO", Cut::Before);
-    proxy.cut();
-    env.provider.logged(&["WARN", WARNING, "HELLO"]).await;
+    proxy.disconnect_on("HELLO", Disconnect::BeforeCommand);
+    proxy.disconnect_all();
+    env.provider.wait_for_log(&["WARN", WARNING, "HELLO"]).await;
     env.client.set("", "k", b"v").await.unwrap();
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(env.provider.count_logged(&[WARNING]).await, 1);
+    assert_eq!(env.provider.stop_and_count_log(&[WARNING]).await, 1);
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_redis_without_room_for_a_client_refuses_nothing_for_good() {
     let world = TestEnv::builder().redis(redis).config(CACHED);
     let mut env = world.start().await;
     env.provider
-        .logged(&["WARN", "max number of clients"])
+        .wait_for_log(&["WARN", "max number of clients"])
         .await;
     room_for("1000").await;
     keeps(&mut env).await;
@@ -153,7 +153,7 @@ async fn a_redis_that_is_busy_refuses_nothing_for_good() {
     .await;
     let mut env = TestEnv::builder().redis(redis).config(CACHED).start().await;
     env.provider
-        .logged(&["WARN", "no connection", "BUSY"])
+        .wait_for_log(&["WARN", "no connection", "BUSY"])
         .await;
     let kill = ["SCRIPT", "KILL"];
     let () = redis::cmd(kill[0])
@@ -187,7 +187,7 @@ async fn the_rights_that_the_readme_names_are_enough() {
         "+client|caching",
         "+pttl",
     ];
-    let () = redis.ask(&rights).await;
+    let () = redis.command(&rights).await;
     let env = TestEnv::builder()
         .redis(redis)
         .config(CACHED)
@@ -211,6 +211,6 @@ async fn wrong_credentials_are_answered_in_the_words_of_redis() {
         .config(&[("PASSWORD", "wrong")])
         .start()
         .await;
-    let error = test_support::client::other(env.client.get("", "k").await);
+    let error = test_support::client::other_error(env.client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
 }

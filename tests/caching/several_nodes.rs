@@ -1,10 +1,10 @@
 //! Clusters and sentinels: each node tells of its own keys.
 
 use test_support::client::Client;
-use test_support::cluster_servers::ClusterServers;
+use test_support::cluster::RedisCluster;
 use test_support::host::Link;
-use test_support::sentinel_servers::SentinelServers;
-use test_support::server::Server;
+use test_support::redis_node::RedisNode;
+use test_support::sentinel::SentinelDeployment;
 use test_support::test_env::TestEnv;
 use test_support::wait::{eventually, eventually_some};
 
@@ -14,16 +14,16 @@ async fn linked(url: &str, config: &[(&str, &str)]) -> (TestEnv, Client) {
     let env = TestEnv::builder().unlinked().start().await;
     let config = [CACHED, &[("URL", url)], config].concat();
     let client = env
-        .put_new(&Link::new("c", "default").config(&config))
+        .add_link(&Link::new("c", "default").config(&config))
         .await;
     (env, client)
 }
 
-async fn gets(servers: &[Server]) -> u64 {
+async fn gets(servers: &[RedisNode]) -> u64 {
     let mut sum = 0;
     for server in servers {
         let stats: String = server
-            .ask(&["INFO", "commandstats"])
+            .command(&["INFO", "commandstats"])
             .await
             .unwrap_or_default();
         let count = stats.lines().find_map(|line| {
@@ -40,9 +40,9 @@ fn text(number: u32) -> Option<Vec<u8>> {
 }
 
 /// Writes past kvredis, to whichever node has the key.
-async fn set(cluster: &ClusterServers, key: &str, value: &str) {
+async fn set(cluster: &RedisCluster, key: &str, value: &str) {
     for node in &cluster.nodes {
-        if node.ask::<()>(&["SET", key, value]).await.is_ok() {
+        if node.command::<()>(&["SET", key, value]).await.is_ok() {
             return;
         }
     }
@@ -51,7 +51,7 @@ async fn set(cluster: &ClusterServers, key: &str, value: &str) {
 
 #[tokio::test]
 async fn each_node_of_a_cluster_tells_of_its_keys() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let (_w, client) = linked(&cluster.url(), &[]).await;
     let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
     for key in &keys {
@@ -87,7 +87,7 @@ async fn each_node_of_a_cluster_tells_of_its_keys() {
 /// Keys that move, and keys that are created where their slot has moved to.
 #[tokio::test]
 async fn what_moves_to_another_node_is_followed() {
-    let mut cluster = ClusterServers::start(0, &[]).await;
+    let mut cluster = RedisCluster::start(0, &[]).await;
     let (_w, client) = linked(&cluster.url(), &[]).await;
     let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
     for key in &keys {
@@ -95,7 +95,7 @@ async fn what_moves_to_another_node_is_followed() {
         client.get("", key).await.unwrap();
         assert_eq!(client.get("", &format!("no-{key}")).await.unwrap(), None);
     }
-    let new = cluster.meet().await;
+    let new = cluster.add_empty_node().await;
     for from in 0..3 {
         cluster.move_slots(from, new, 2_000).await;
     }
@@ -116,7 +116,7 @@ async fn what_moves_to_another_node_is_followed() {
 /// Who gives slots away may say nothing of what becomes of their keys.
 #[tokio::test]
 async fn another_map_of_a_cluster_empties_the_cache() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let (_w, client) = linked(&cluster.url(), &[]).await;
     // `foo` is on the third node and stays there; `bar` is on the first.
     for key in ["foo", "bar"] {
@@ -140,13 +140,13 @@ async fn another_map_of_a_cluster_empties_the_cache() {
 #[tokio::test]
 async fn a_primary_that_dies_or_stands_still_answers_no_more() {
     const SLOT_OF_FOO: u16 = 12_182;
-    let mut cluster = ClusterServers::start(1, &[]).await;
+    let mut cluster = RedisCluster::start(1, &[]).await;
     let (_w, client) = linked(&cluster.url(), &[("BACKEND_RESPONSE_TIMEOUT_MS", "1000")]).await;
     for dies in [false, true] {
         let witness = 0;
         client.set("", "foo", b"0").await.unwrap();
         assert_eq!(client.get("", "foo").await.unwrap(), text(0));
-        let victim = cluster.owner(SLOT_OF_FOO, witness).await.unwrap();
+        let victim = cluster.slot_owner(SLOT_OF_FOO, witness).await.unwrap();
         assert_ne!(victim, witness);
         if dies {
             cluster.nodes[victim].kill();
@@ -154,13 +154,13 @@ async fn a_primary_that_dies_or_stands_still_answers_no_more() {
             cluster.nodes[victim].pause();
         }
         let heir = eventually_some("a replica is promoted", async || {
-            let owner = cluster.owner(SLOT_OF_FOO, witness).await?;
+            let owner = cluster.slot_owner(SLOT_OF_FOO, witness).await?;
             (owner != victim).then_some(owner)
         })
         .await;
         eventually("the heir takes writes", async || {
             cluster.nodes[heir]
-                .ask::<()>(&["SET", "foo", "1"])
+                .command::<()>(&["SET", "foo", "1"])
                 .await
                 .is_ok()
         })
@@ -177,13 +177,13 @@ async fn a_primary_that_dies_or_stands_still_answers_no_more() {
         })
         .await;
         cluster.nodes[victim].restart().await;
-        cluster.agreed().await;
+        cluster.wait_until_consistent().await;
     }
 }
 
 #[tokio::test]
 async fn a_failover_by_sentinels_is_followed() {
-    let mut redis = SentinelServers::start().await;
+    let mut redis = SentinelDeployment::start().await;
     let (_w, client) = linked(&redis.url(""), &[]).await;
     client.set("", "k", b"0").await.unwrap();
     client.get("", "k").await.unwrap();
@@ -196,7 +196,10 @@ async fn a_failover_by_sentinels_is_followed() {
         (primary != 0).then_some(primary)
     })
     .await;
-    let () = redis.servers[new].ask(&["SET", "k", "1"]).await.unwrap();
+    let () = redis.servers[new]
+        .command(&["SET", "k", "1"])
+        .await
+        .unwrap();
     eventually("the link is back", async || {
         match client.get("", "k").await {
             Ok(read) => {
@@ -207,7 +210,10 @@ async fn a_failover_by_sentinels_is_followed() {
         }
     })
     .await;
-    let () = redis.servers[new].ask(&["SET", "k", "2"]).await.unwrap();
+    let () = redis.servers[new]
+        .command(&["SET", "k", "2"])
+        .await
+        .unwrap();
     eventually("the new primary tells of changes", async || {
         client.get("", "k").await.unwrap() == text(2)
     })
@@ -216,7 +222,7 @@ async fn a_failover_by_sentinels_is_followed() {
 
 #[tokio::test]
 async fn replicas_tell_of_changes_as_they_hear_of_them() {
-    let redis = SentinelServers::start().await;
+    let redis = SentinelDeployment::start().await;
     let (_w, client) = linked(&redis.url(""), &[("READ_FROM", "replica")]).await;
     for round in 0..100 {
         client.set("", "k", round.to_string()).await.unwrap();

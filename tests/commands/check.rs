@@ -6,7 +6,7 @@ use test_support::certificates::CertificateAuthority;
 use test_support::ports;
 use test_support::provider::kvredis_binary;
 use test_support::redis::Redis;
-use test_support::server::Server;
+use test_support::redis_node::RedisNode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
@@ -15,7 +15,7 @@ use crate::run::{check, kvredis, run};
 #[tokio::test]
 async fn a_healthy_server() {
     let redis = Redis::start().await;
-    let before: String = redis.ask(&["INFO", "keyspace"]).await;
+    let before: String = redis.command(&["INFO", "keyspace"]).await;
     let found = check(&[&redis.url(), "PREFIX=orders/", "TTL_MS=5000"]).await;
     found.fails(&[]);
     for name in [
@@ -51,7 +51,7 @@ async fn a_healthy_server() {
         "{}",
         found.text
     );
-    let after: String = redis.ask(&["INFO", "keyspace"]).await;
+    let after: String = redis.command(&["INFO", "keyspace"]).await;
     assert_eq!(before, after, "nothing was changed");
 }
 
@@ -244,7 +244,7 @@ async fn tls_with_a_known_and_an_unknown_authority() {
     let mut arguments = vec!["--tls-port", &tls_port, "--tls-ca-cert-file", &ca];
     arguments.extend(["--tls-cert-file", &shown.cert, "--tls-key-file", &shown.key]);
     arguments.extend(["--tls-auth-clients", "no"]);
-    let server = Server::start(&arguments).await;
+    let server = RedisNode::start(&arguments).await;
     let url = format!("rediss://localhost:{port}");
 
     let known = check(&[&url, &format!("TLS_CA={ca}")]).await;

@@ -8,7 +8,7 @@ use crate::run::{Check, check};
 async fn with_user(rules: &[&str]) -> Redis {
     let redis = Redis::start().await;
     let words = [&["ACL", "SETUSER", "app", "reset", "on", ">pw"], rules].concat();
-    let () = redis.ask(&words).await;
+    let () = redis.command(&words).await;
     redis
 }
 
@@ -78,11 +78,11 @@ async fn the_documented_rights_are_those_needed() {
         check_as_user(&redis, &words).await.fails(&[]);
         for command in commands {
             let () = redis
-                .ask(&["ACL", "SETUSER", "app", &format!("-{command}")])
+                .command(&["ACL", "SETUSER", "app", &format!("-{command}")])
                 .await;
             let found = check_as_user(&redis, &words).await;
             let () = redis
-                .ask(&["ACL", "SETUSER", "app", &format!("+{command}")])
+                .command(&["ACL", "SETUSER", "app", &format!("+{command}")])
                 .await;
             if *command == "config|get" {
                 // It watches all the same.
@@ -93,7 +93,7 @@ async fn the_documented_rights_are_those_needed() {
             let is_named = found.text.contains(&format!("+{command}"));
             assert!(is_named, "without {command}: {}", found.text);
         }
-        let () = redis.ask(&["ACL", "SETUSER", "app", "-ping"]).await;
+        let () = redis.command(&["ACL", "SETUSER", "app", "-ping"]).await;
         let found = check_as_user(&redis, &words).await;
         found.fails(&[]);
         assert_eq!(found.status("rights"), "warning", "{}", found.text);
@@ -137,12 +137,12 @@ async fn reads_that_may_not_be_kept() {
     found.fails(&["cache"]);
     found.says("cache", &["NOPERM", "+client|tracking"]);
     let () = redis
-        .ask(&["ACL", "SETUSER", "app", "+client|tracking"])
+        .command(&["ACL", "SETUSER", "app", "+client|tracking"])
         .await;
     let found = check_as_user(&redis, &cache).await;
     found.fails(&[]);
     assert_eq!(found.status("cache"), "ok");
-    let () = redis.ask(&["ACL", "SETUSER", "app", "-pttl"]).await;
+    let () = redis.command(&["ACL", "SETUSER", "app", "-pttl"]).await;
     let found = check_as_user(&redis, &cache).await;
     found.fails(&["rights"]);
     assert_eq!(missing(&found), ["+pttl"], "{}", found.text);
@@ -163,12 +163,12 @@ async fn a_server_that_tells_of_nothing() {
         .await
         .fails(&[]);
     let flags: Vec<String> = redis
-        .ask(&["CONFIG", "GET", "notify-keyspace-events"])
+        .command(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;
     assert_eq!(flags[1], "", "a check changes nothing");
 
     let () = redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     let found = check(&watch).await;
     found.fails(&[]);
@@ -183,13 +183,13 @@ async fn channels_that_are_forbidden() {
     // A pattern is compared letter by letter, not matched.
     let redis = with_user(&["~*", "resetchannels", "&__keyspace@*", "+@all"]).await;
     let () = redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     let found = check_as_user(&redis, &["WATCH=SET@a*"]).await;
     found.fails(&["subscription"]);
     let channel = "&__keyspace@0__:a*";
     found.says("subscription", &["NOPERM", channel]);
-    let () = redis.ask(&["ACL", "SETUSER", "app", channel]).await;
+    let () = redis.command(&["ACL", "SETUSER", "app", channel]).await;
     check_as_user(&redis, &["WATCH=SET@a*"]).await.fails(&[]);
     // In quotes where redis-cli would take it for something else.
     let found = check_as_user(&redis, &["WATCH=SET@it's*"]).await;

@@ -1,15 +1,15 @@
 //! `kvredis check` on clusters and behind sentinels.
 
-use test_support::cluster_servers::ClusterServers;
+use test_support::cluster::RedisCluster;
 use test_support::redis::Redis;
-use test_support::sentinel_servers::{SERVICE, SentinelServers};
+use test_support::sentinel::{SERVICE, SentinelDeployment};
 use test_support::wait::eventually;
 
 use crate::run::check;
 
 #[tokio::test]
 async fn a_cluster() {
-    let mut cluster = ClusterServers::start(1, &[]).await;
+    let mut cluster = RedisCluster::start(1, &[]).await;
     let url = cluster.url();
     eventually("the nodes know who is a replica", async || {
         let found = check(&[&url]).await;
@@ -32,7 +32,7 @@ async fn a_cluster() {
     // Each node has its own users and its own settings.
     let node = &cluster.nodes[2];
     let () = node
-        .ask(&["ACL", "SETUSER", "default", "-exists"])
+        .command(&["ACL", "SETUSER", "default", "-exists"])
         .await
         .unwrap();
     check(&[&url, "WATCH=SET@a"])
@@ -43,11 +43,11 @@ async fn a_cluster() {
     let lacks = found.text.contains("lacks +exists (WATCH)");
     assert!(lacks, "{}", found.text);
     let () = node
-        .ask(&["ACL", "SETUSER", "default", "+exists"])
+        .command(&["ACL", "SETUSER", "default", "+exists"])
         .await
         .unwrap();
     let () = node
-        .ask(&["ACL", "SETUSER", "default", "-set"])
+        .command(&["ACL", "SETUSER", "default", "-set"])
         .await
         .unwrap();
     let found = check(&[&url]).await;
@@ -59,14 +59,14 @@ async fn a_cluster() {
         found.text
     );
     let () = node
-        .ask(&["ACL", "SETUSER", "default", "+set"])
+        .command(&["ACL", "SETUSER", "default", "+set"])
         .await
         .unwrap();
 
     // Nobody is to take over while it is looked at.
     for replica in &cluster.nodes[3..] {
         let words = ["CONFIG", "SET", "cluster-replica-no-failover", "yes"];
-        let () = replica.ask(&words).await.unwrap();
+        let () = replica.command(&words).await.unwrap();
     }
     cluster.nodes[2].kill();
     let found = check(&[&url]).await;
@@ -87,7 +87,7 @@ async fn a_cluster_that_is_none_or_not_whole() {
     let found = check(&[&node.url_of(1)]).await;
     found.fails(&["login"]);
     found.says("login", &["database number", "redis-cluster://"]);
-    let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "99"]).await;
+    let () = node.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "99"]).await;
     let dead = Redis::stopped();
     let seeds = format!(
         "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
@@ -109,7 +109,7 @@ async fn a_cluster_that_is_none_or_not_whole() {
 
 #[tokio::test]
 async fn sentinels() {
-    let mut servers = SentinelServers::start().await;
+    let mut servers = SentinelDeployment::start().await;
     let url = servers.url("");
     let mut found = check(&[&url, "READ_FROM=replica"]).await;
     // Sentinels look only now and then whether a replica follows.

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value as Json;
 use test_support::provider::kvredis_binary;
-use test_support::wait::patience;
+use test_support::wait::test_timeout;
 
 /// What a command printed, and how it ended.
 pub struct Ran {
@@ -26,7 +26,7 @@ pub async fn kvredis(arguments: &[&str]) -> Ran {
 /// Runs any command to its end.
 pub async fn run(mut command: Command) -> Ran {
     let ended = tokio::task::spawn_blocking(move || command.output());
-    let output: Output = tokio::time::timeout(patience(), ended)
+    let output: Output = tokio::time::timeout(test_timeout(), ended)
         .await
         .expect("it ends by itself")
         .expect("nobody panics")

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -12,7 +12,7 @@ async fn user_and_password_override_those_of_the_url() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
-        .ask(&["ACL", "SETUSER", "app", "on", ">p@ss:w/rd%", "~*", "+@all"])
+        .command(&["ACL", "SETUSER", "app", "on", ">p@ss:w/rd%", "~*", "+@all"])
         .await;
     let host = format!("127.0.0.1:{}", env.redis.port());
     let encoded = format!("redis://app:p%40ss%3Aw%2Frd%25@{host}");
@@ -43,7 +43,7 @@ async fn user_and_password_override_those_of_the_url() {
                 .secrets(&credentials[1..]),
         ),
     ] {
-        env.put_new(&link).await.set("", "k", b"v").await.unwrap();
+        env.add_link(&link).await.set("", "k", b"v").await.unwrap();
         let clients = env.redis.kvredis_clients().await;
         assert!(
             clients.iter().all(|client| client["user"] == "app"),
@@ -63,9 +63,9 @@ async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
     let open = Redis::start().await;
     // A server without passwords refuses AUTH, so the link works only if it does not try.
     let own = Link::new("c", "own").config(&[("URL", &open.url())]);
-    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    env.add_link(&own).await.set("", "k", b"v").await.unwrap();
     let borrowed = Link::new("c", "borrowed").config(&[("URL", &env.redis.url())]);
-    let error = other(env.put_new(&borrowed).await.get("", "k").await);
+    let error = other_error(env.add_link(&borrowed).await.get("", "k").await);
     assert!(
         error.contains("NOAUTH"),
         "the provider's password is not handed out: {error}"
@@ -73,7 +73,7 @@ async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
     let own = Link::new("c", "whole")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("PASSWORD", "provider-password")]);
-    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    env.add_link(&own).await.set("", "k", b"v").await.unwrap();
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn a_link_without_a_url_takes_address_and_credentials_of_the_provider() {
         .redis(redis)
         .start()
         .await;
-    env.put_new(&Link::new("c", "default"))
+    env.add_link(&Link::new("c", "default"))
         .await
         .set("", "k", b"v")
         .await
         .unwrap();
-    assert_eq!(env.redis.ask_in::<String>(2, &["GET", "k"]).await, "v");
+    assert_eq!(env.redis.command_in::<String>(2, &["GET", "k"]).await, "v");
 }
 
 #[tokio::test]
@@ -101,9 +101,9 @@ async fn the_default_address_is_this_machines_port_6379() {
         .rpc_timeout_ms(Some(1_000))
         .start()
         .await;
-    let client = env.put_new(&Link::new("c", "default")).await;
+    let client = env.add_link(&Link::new("c", "default")).await;
     if TcpListener::bind("127.0.0.1:6379").is_ok() {
-        let error = other(client.get("", "k").await);
+        let error = other_error(client.get("", "k").await);
         assert!(error.contains("redis://127.0.0.1:6379"), "{error}");
     } else {
         eprintln!("somebody serves on 127.0.0.1:6379; that is left alone");
@@ -133,10 +133,10 @@ async fn addresses_of_every_form_are_served() {
     }
     for (i, (address, database)) in addresses.iter().enumerate() {
         let link = Link::new("c", &i.to_string()).config(&[("URL", address)]);
-        let client = env.put_new(&link).await;
+        let client = env.add_link(&link).await;
         assert_eq!(client.database().await, *database, "{address}");
     }
-    env.provider.logged(&["WARN", "0.0.0.0"]).await;
+    env.provider.wait_for_log(&["WARN", "0.0.0.0"]).await;
 }
 
 #[tokio::test]
@@ -150,5 +150,5 @@ async fn a_unix_socket_takes_user_and_password() {
     let link = Link::new("c", "default")
         .config(&[("URL", &url)])
         .secrets(&[("PASSWORD", "socket-password")]);
-    env.put_new(&link).await.set("", "k", b"v").await.unwrap();
+    env.add_link(&link).await.set("", "k", b"v").await.unwrap();
 }

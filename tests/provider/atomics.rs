@@ -1,7 +1,7 @@
 //! Contract §1, `atomics`: `increment` and all its limits.
 
 use futures_util::future::join_all;
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -34,7 +34,7 @@ async fn increment_creates_and_counts() {
 async fn a_delta_of_zero_reads_and_creates() {
     let env = TestEnv::start().await;
     assert_eq!(env.client.increment("", "n", 0).await, Ok(0));
-    assert_eq!(env.redis.ask::<String>(&["GET", "n"]).await, "0");
+    assert_eq!(env.redis.command::<String>(&["GET", "n"]).await, "0");
     assert_eq!(env.client.increment("", "n", 7).await, Ok(7));
     assert_eq!(env.client.increment("", "n", 0).await, Ok(7));
 }
@@ -46,7 +46,7 @@ async fn increment_is_exact_beyond_the_precision_of_a_double() {
     assert_eq!(env.client.increment("", "n", odd).await, Ok(odd));
     assert_eq!(env.client.increment("", "n", 2).await, Ok(odd + 2));
     assert_eq!(
-        env.redis.ask::<String>(&["GET", "n"]).await,
+        env.redis.command::<String>(&["GET", "n"]).await,
         (odd + 2).to_string()
     );
     let large = MAX - 6;
@@ -56,7 +56,7 @@ async fn increment_is_exact_beyond_the_precision_of_a_double() {
         .unwrap();
     assert_eq!(env.client.increment("", "large", 5).await, Ok(large + 5));
     assert_eq!(
-        env.redis.ask::<String>(&["GET", "large"]).await,
+        env.redis.command::<String>(&["GET", "large"]).await,
         (large + 5).to_string()
     );
 }
@@ -119,14 +119,14 @@ async fn the_documented_rights_are_enough_to_change_nothing() {
         &["ACL", "SETUSER", "app"][..],
         &rules.split(' ').collect::<Vec<_>>(),
     ];
-    let () = env.redis.ask(&words.concat()).await;
-    let () = env.redis.ask(&["SET", "n", "-5"]).await;
+    let () = env.redis.command(&words.concat()).await;
+    let () = env.redis.command(&["SET", "n", "-5"]).await;
     let link = Link::new("c", "default")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = env.put_new(&link).await;
-    other(client.increment("", "n", 3).await);
-    assert_eq!(env.redis.ask::<String>(&["GET", "n"]).await, "-5");
+    let client = env.add_link(&link).await;
+    other_error(client.increment("", "n", 3).await);
+    assert_eq!(env.redis.command::<String>(&["GET", "n"]).await, "-5");
     assert_eq!(client.increment("", "n", 6).await, Ok(1));
 }
 
@@ -148,18 +148,18 @@ async fn a_refused_increment_has_not_counted() {
             "ACL", "SETUSER", &user, "on", ">pw", "~*", "+evalsha", "+eval",
         ];
         rules.extend(rights.split(' '));
-        let () = env.redis.ask(&rules).await;
-        let () = env.redis.ask(&["SET", "n", before]).await;
+        let () = env.redis.command(&rules).await;
+        let () = env.redis.command(&["SET", "n", before]).await;
         let mut link = Link::new("c", &user)
             .config(&[("URL", &url)])
             .secrets(&[("USERNAME", &user), ("PASSWORD", "pw")]);
         if let Some(ttl) = ttl {
             link = link.config(&[("TTL_MS", ttl)]);
         }
-        let client = env.put_new(&link).await;
+        let client = env.add_link(&link).await;
         let refused = client.increment("", "n", 3).await;
         assert_eq!(refused, Err(Error::AccessDenied), "{rights}");
-        let now: String = env.redis.ask(&["GET", "n"]).await;
+        let now: String = env.redis.command(&["GET", "n"]).await;
         assert_eq!(now, before, "{rights}");
     }
 }
@@ -184,7 +184,7 @@ async fn a_value_that_is_no_integer_is_an_error_and_stays() {
     ] {
         unchanged_after_error(&env, Some(value), 1).await;
     }
-    let error = other(set_and_increment(&env, "stored-data", 1).await);
+    let error = other_error(set_and_increment(&env, "stored-data", 1).await);
     assert!(error.contains("integer"), "Redis's words: {error}");
     assert!(
         !error.contains("stored-data"),
@@ -212,18 +212,18 @@ async fn increment_is_atomic_between_links() {
     for result in join_all(calls).await {
         result.unwrap();
     }
-    assert_eq!(env.redis.ask::<u64>(&["GET", "n"]).await, 1200);
+    assert_eq!(env.redis.command::<u64>(&["GET", "n"]).await, 1200);
 }
 
 /// What increments that the interface does not allow must be like, whatever is stored.
 async fn unchanged_after_error(env: &TestEnv, stored: Option<&str>, delta: u64) {
     store(&env.redis, stored).await;
-    let error = other(env.client.increment("", "n", delta).await);
+    let error = other_error(env.client.increment("", "n", delta).await);
     assert!(
         !error.is_empty() && !error.contains('\n'),
         "one line of words: {error:?}"
     );
-    let after: Option<String> = env.redis.ask(&["GET", "n"]).await;
+    let after: Option<String> = env.redis.command(&["GET", "n"]).await;
     assert_eq!(
         after.as_deref(),
         stored,
@@ -238,7 +238,7 @@ async fn set_and_increment(env: &TestEnv, stored: &str, delta: u64) -> Result<u6
 
 async fn store(redis: &Redis, value: Option<&str>) {
     let _: redis::Value = match value {
-        Some(value) => redis.ask(&["SET", "n", value]).await,
-        None => redis.ask(&["DEL", "n"]).await,
+        Some(value) => redis.command(&["SET", "n", value]).await,
+        None => redis.command(&["DEL", "n"]).await,
     };
 }

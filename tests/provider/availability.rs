@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::proxy::Proxy;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
-use test_support::wait::{eventually, eventually_eq, eventually_some, patience};
+use test_support::wait::{eventually, eventually_eq, eventually_some, test_timeout};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ async fn a_link_works_when_its_redis_comes_up() {
         .rpc_timeout_ms(None)
         .start()
         .await;
-    let refusal = other(
+    let refusal = other_error(
         env.client
             .timeout(Duration::from_secs(2))
             .get("", "k")
@@ -77,12 +77,12 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
         ("numbered", env.redis.url_of(1)),
     ] {
         let link = Link::new("c", name).config(&[("URL", &url)]);
-        let client = env.put_new(&link).await.timeout(Duration::from_secs(60));
+        let client = env.add_link(&link).await.timeout(Duration::from_secs(60));
         calls.push(tokio::spawn(
             async move { client.increment("", "n", 1).await },
         ));
         env.provider
-            .logged(&["WARN", name, "ERR max number of clients reached"])
+            .wait_for_log(&["WARN", name, "ERR max number of clients reached"])
             .await;
     }
     assert!(calls.iter().all(|call| !call.is_finished()));
@@ -106,7 +106,7 @@ async fn a_link_works_again_after_redis_has_restarted() {
     }
     let names = vec!["kvredis:counter:default".to_owned()];
     eventually_eq("there is one connection", names, async || {
-        env.redis.kvredis_names().await
+        env.redis.kvredis_client_names().await
     })
     .await;
 }
@@ -117,7 +117,7 @@ async fn the_first_call_after_an_idle_connection_was_closed_succeeds() {
     env.client.set("", "n", b"1").await.unwrap();
     for (round, function) in (0..).zip(["get", "increment", "set", "list"].repeat(2)) {
         let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
-        let killed: u64 = env.redis.ask(&kill).await;
+        let killed: u64 = env.redis.command(&kill).await;
         assert!(killed > 0, "round {round}");
         // The provider sees the end before the call, as it does with an idle connection.
         eventually_eq("it is connected again", 1, async || {
@@ -174,7 +174,7 @@ async fn a_call_whose_link_is_deleted_while_it_waits_is_answered() {
     let client = env.client.timeout(Duration::from_millis(1_500));
     let call = tokio::spawn(async move { client.get("", "k").await });
     env.unlink(COMPONENT, "default").await;
-    assert!(!other(call.await.unwrap()).is_empty());
+    assert!(!other_error(call.await.unwrap()).is_empty());
 }
 
 #[tokio::test]
@@ -194,12 +194,12 @@ async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
     }
     env.unlink(COMPONENT, "deleted").await;
     let attempts = async |more: usize| {
-        let before = kept.connected().len();
+        let before = kept.connect_times().len();
         eventually("the other link tries on", async || {
-            kept.connected().len() >= before + more
+            kept.connect_times().len() >= before + more
         })
         .await;
-        deleted.connected().len()
+        deleted.connect_times().len()
     };
     // One that was under way may still come.
     let before = attempts(5).await;
@@ -220,7 +220,7 @@ async fn a_link_that_is_long_without_its_redis_is_unhealthy() {
     for part in [COMPONENT, "default", &reason] {
         assert!(message.contains(part), "{message}");
     }
-    env.provider.logged(&["ERROR", &reason]).await;
+    env.provider.wait_for_log(&["ERROR", &reason]).await;
     env.redis.restart().await;
     eventually("it is healthy again", async || {
         env.host.health().await.unwrap().healthy
@@ -260,16 +260,16 @@ async fn one_broken_link_and_many_calls_make_a_few_log_lines() {
         .redis(Redis::stopped())
         .start()
         .await;
-    let client = env.client.timeout(patience());
+    let client = env.client.timeout(test_timeout());
     for _ in 0..3 {
         for answer in join_all((0..700).map(|_| client.get("", "k"))).await {
-            other(answer);
+            other_error(answer);
         }
     }
-    let lines = env.provider.count_logged(&[]).await;
+    let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 40, "{lines} lines");
     assert!(
-        env.provider.count_logged(&["cannot reach"]).await >= 1,
+        env.provider.stop_and_count_log(&["cannot reach"]).await >= 1,
         "and it is logged"
     );
 }
@@ -290,7 +290,7 @@ async fn the_provider_is_back_after_nats_has_restarted() {
         .set("", "k", b"v")
         .await
         .unwrap();
-    assert_eq!(env.provider.ended(), None);
+    assert_eq!(env.provider.try_wait(), None);
 }
 
 fn is_refusal(error: &str, redis: &Redis) {

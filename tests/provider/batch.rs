@@ -37,7 +37,10 @@ async fn get_many_answers_in_the_order_asked_with_duplicates() {
 async fn get_many_names_keys_as_the_component_does() {
     let env = TestEnv::with(&[("PREFIX", "app:")]).await;
     env.client.set_many("named", &[("k", b"v")]).await.unwrap();
-    assert_eq!(env.redis.ask::<String>(&["GET", "app:named:k"]).await, "v");
+    assert_eq!(
+        env.redis.command::<String>(&["GET", "app:named:k"]).await,
+        "v"
+    );
     assert_eq!(
         env.client.get_many("named", &["k"]).await,
         Ok(vec![entry("k", b"v")])
@@ -48,7 +51,7 @@ async fn get_many_names_keys_as_the_component_does() {
 async fn get_many_answers_none_for_another_type_and_the_rest_all_the_same() {
     let env = TestEnv::start().await;
     env.client.set("", "a", b"1").await.unwrap();
-    let _: redis::Value = env.redis.ask(&["RPUSH", "list", "x"]).await;
+    let _: redis::Value = env.redis.command(&["RPUSH", "list", "x"]).await;
     let entries = env.client.get_many("", &["a", "list", "a"]).await.unwrap();
     assert_eq!(entries, [entry("a", b"1"), None, entry("a", b"1")]);
 }
@@ -139,7 +142,7 @@ async fn batches_may_be_large() {
         assert!(found == entry(key, value), "{key} came back changed");
     }
     env.client.delete_many("big", &names).await.unwrap();
-    assert_eq!(env.redis.ask::<u64>(&["DBSIZE"]).await, 0);
+    assert_eq!(env.redis.command::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]

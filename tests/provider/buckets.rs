@@ -32,7 +32,7 @@ async fn prefix_all_gives_every_bucket_a_prefix() {
     writes(&env, &env.client, "default", "k1", "default:k1").await;
     writes(&env, &env.client, "b", "k2", "b:k2").await;
     writes(&env, &env.client, "", "k3", ":k3").await;
-    let () = env.redis.ask(&["SET", "plain", "v"]).await;
+    let () = env.redis.command(&["SET", "plain", "v"]).await;
     assert_eq!(env.client.keys("default").await.unwrap(), ["k1"]);
     assert_eq!(env.client.keys("b").await.unwrap(), ["k2"]);
     assert_eq!(env.client.keys("").await.unwrap(), ["k3"]);
@@ -64,7 +64,7 @@ async fn prefix_comes_before_the_layout() {
         let env = TestEnv::with(&[("BUCKET_LAYOUT", layout), ("PREFIX", "app/")]).await;
         let () = env
             .redis
-            .ask(&["MSET", "plain", "x", "b:named", "x", "other/b:named", "x"])
+            .command(&["MSET", "plain", "x", "b:named", "x", "other/b:named", "x"])
             .await;
         writes(&env, &env.client, "default", "plain", plain).await;
         writes(&env, &env.client, "b", "named", named).await;
@@ -76,7 +76,7 @@ async fn prefix_comes_before_the_layout() {
             &["named"]
         };
         assert_eq!(keys, expected, "{layout}: the prefix is taken off");
-        let mut all: Vec<String> = env.redis.ask(&["KEYS", "app/*"]).await;
+        let mut all: Vec<String> = env.redis.command(&["KEYS", "app/*"]).await;
         all.sort();
         let mut written = [plain, named];
         written.sort_unstable();
@@ -106,7 +106,7 @@ async fn a_bucket_with_a_colon_is_no_store_in_the_prefix_layouts() {
             every_function_answers_no_such_store(&client, bucket).await;
         }
     }
-    assert_eq!(env.redis.ask::<u64>(&["DBSIZE"]).await, 0);
+    assert_eq!(env.redis.command::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
@@ -146,9 +146,11 @@ async fn a_named_bucket_is_mentioned_once_in_the_log() {
             .await
             .unwrap();
     }
-    env.provider.logged(&["flat"]).await;
+    env.provider.wait_for_log(&["flat"]).await;
     assert_eq!(
-        env.provider.count_logged(&["BUCKET_LAYOUT", "flat"]).await,
+        env.provider
+            .stop_and_count_log(&["BUCKET_LAYOUT", "flat"])
+            .await,
         1
     );
 }
@@ -160,7 +162,7 @@ async fn nothing_is_mentioned_where_buckets_are_chosen_or_not_used() {
     let client = env.link(COMPONENT, "plain", &[]).await;
     client.set("", "k", b"v").await.unwrap();
     client.set("default", "k", b"v").await.unwrap();
-    assert_eq!(env.provider.count_logged(&["BUCKET_LAYOUT"]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&["BUCKET_LAYOUT"]).await, 0);
 }
 
 /// Writes through kvredis and looks for the key in Redis.
@@ -189,7 +191,7 @@ async fn writes(env: &TestEnv, client: &Client, bucket: &str, key: &str, expecte
 }
 
 async fn stored(redis: &Redis, key: &str) -> Option<String> {
-    redis.ask(&["GET", key]).await
+    redis.command(&["GET", key]).await
 }
 
 async fn every_function_answers_no_such_store(client: &Client, bucket: &str) {

@@ -18,7 +18,7 @@ async fn a_link_has_one_connection_that_says_whose_it_is() {
         .unwrap();
     join_all((0..64).map(|i| env.client.increment("", "n", i))).await;
     let names = ["kvredis:another:second", "kvredis:counter:default"];
-    assert_eq!(env.redis.kvredis_names().await, names);
+    assert_eq!(env.redis.kvredis_client_names().await, names);
     assert_eq!(env.redis.connections().await, 2, "and none without a name");
     for client in env.redis.kvredis_clients().await {
         // Redis 7.2 and Valkey have a field for the library.
@@ -74,20 +74,20 @@ async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let patient = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
-    let () = env.redis.ask(&["SET", "k", "old"]).await;
-    let () = env.redis.ask_in(1, &["SET", "k", "new"]).await;
+    let () = env.redis.command(&["SET", "k", "old"]).await;
+    let () = env.redis.command_in(1, &["SET", "k", "new"]).await;
     let client = env
         .link(COMPONENT, "moved", &[("URL", &proxy.url()), patient])
         .await;
     assert_eq!(client.get("", "k").await, Ok(Some(b"old".to_vec())));
-    proxy.hold();
-    let before = proxy.count("GET");
+    proxy.hold_replies();
+    let before = proxy.command_count("GET");
     let call = tokio::spawn({
         let client = client.clone();
         async move { client.get("", "k").await }
     });
     eventually("the call is with Redis", async || {
-        proxy.count("GET") > before
+        proxy.command_count("GET") > before
     })
     .await;
     let config = [("URL", &*env.redis.url_of(1)), patient];
@@ -119,7 +119,7 @@ async fn nothing_is_left_in_redis_after_the_last_link() {
         .unwrap();
     env.unlink(COMPONENT, "second").await;
     env.unlink(COMPONENT, "default").await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn links_that_share_have_one_connection_which_the_last_user_closes() {
     }
     assert_eq!(env.redis.connections().await, 1);
     assert_eq!(
-        env.redis.ask::<u64>(&["DBSIZE"]).await,
+        env.redis.command::<u64>(&["DBSIZE"]).await,
         3,
         "each with settings of its own"
     );
@@ -181,7 +181,7 @@ async fn links_that_share_have_one_connection_which_the_last_user_closes() {
     assert_eq!(clients[1].get("", "k").await, Ok(Some(b"w".to_vec())));
     assert_eq!(env.redis.connections().await, 1);
     env.unlink("second", "default").await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
     let again = env.link("first", "default", &[share]).await;
     again.set("", "k", b"v").await.unwrap();
     assert_eq!(
@@ -200,11 +200,11 @@ async fn links_with_other_addresses_or_credentials_do_not_share() {
         .await;
     let () = env
         .redis
-        .ask(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
+        .command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
         .await;
     let () = env
         .redis
-        .ask(&["ACL", "SETUSER", "api", "on", ">pw", "~*", "+@all"])
+        .command(&["ACL", "SETUSER", "api", "on", ">pw", "~*", "+@all"])
         .await;
     let one = env.redis.url_of(1);
     let app = [("USERNAME", "app"), ("PASSWORD", "pw")];

@@ -63,7 +63,7 @@ async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
     let url = env.redis.url().replace("//", "//orders:secret@");
     let config = [("URL", &*url), ("PREFIX", "orders/")];
     let link = env
-        .put_new(&Link::new("c", "default").config(&config))
+        .add_link(&Link::new("c", "default").config(&config))
         .await;
     link.set("", "k", b"v").await.unwrap();
     assert_eq!(link.get("", "k").await.unwrap().unwrap(), b"v");
@@ -74,7 +74,7 @@ async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
     assert_eq!(link.increment("", "n", large).await.unwrap(), large);
     let outside = [("URL", &*url), ("PREFIX", "carts/")];
     let link = env
-        .put_new(&Link::new("c", "outside").config(&outside))
+        .add_link(&Link::new("c", "outside").config(&outside))
         .await;
     let denied = link.get("", "k").await;
     assert_eq!(denied, Err(test_support::client::Error::AccessDenied));
@@ -86,7 +86,7 @@ async fn redis_is_told_to_tell_of_changes() {
     run("docs/watching.md", "redis-cli CONFIG SET", &env);
     let flags: Vec<String> = env
         .redis
-        .ask(&["CONFIG", "GET", "notify-keyspace-events"])
+        .command(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;
     assert!("K$gxe".chars().all(|flag| flags[1].contains(flag)));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -19,9 +19,9 @@ async fn a_redis_that_refuses_connections_is_named() {
         down.port()
     );
     for error in [
-        other(client.get("", "k").await),
-        other(client.set("", "k", b"v").await),
-        other(client.list_keys("", None).await),
+        other_error(client.get("", "k").await),
+        other_error(client.set("", "k", b"v").await),
+        other_error(client.list_keys("", None).await),
     ] {
         assert!(error.to_lowercase().contains(&expected), "{error}");
     }
@@ -32,7 +32,7 @@ async fn a_host_that_does_not_exist_is_named() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis://no-such-host.invalid:6379";
     let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains(url), "{error}");
 }
 
@@ -41,7 +41,7 @@ async fn a_socket_that_does_not_exist_is_named() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis+unix:///no/such/redis.sock";
     let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains("/no/such/redis.sock"), "{error}");
 }
 
@@ -66,9 +66,9 @@ async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_o
         let link = Link::new("c", name)
             .config(&[("URL", &url)])
             .secrets(secrets);
-        let client = env.put_new(&link).await;
+        let client = env.add_link(&link).await;
         let begun = Instant::now();
-        let error = other(client.get("", "k").await);
+        let error = other_error(client.get("", "k").await);
         assert!(error.contains(code), "{name}: {error}");
         assert!(!error.contains("hunter2"), "{error}");
         let took = begun.elapsed();
@@ -89,11 +89,11 @@ async fn credentials_that_become_right_are_taken_without_a_new_link() {
     let link = Link::new("c", "default")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = env.put_new(&link).await;
-    other(client.get("", "k").await);
+    let client = env.add_link(&link).await;
+    other_error(client.get("", "k").await);
     let () = env
         .redis
-        .ask(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
+        .command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"])
         .await;
     eventually("the link works", async || {
         client.set("", "k", b"v").await.is_ok()
@@ -111,7 +111,7 @@ async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
         .link(COMPONENT, "far", &[("URL", &env.redis.url_of(99))])
         .await;
     let begun = Instant::now();
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.to_lowercase().contains("db index"), "{error}");
     assert!(
         begun.elapsed() < Duration::from_secs(10),
@@ -126,11 +126,11 @@ async fn what_the_acl_forbids_is_access_denied() {
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-del", "-unlink",
     ];
-    let () = env.redis.ask(&rules).await;
+    let () = env.redis.command(&rules).await;
     let link = Link::new("c", "default")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     client.set("own", "k", b"1").await.unwrap();
     assert_eq!(client.increment("own", "k", 1).await, Ok(2));
     assert_eq!(
@@ -159,13 +159,13 @@ async fn what_the_acl_forbids_within_a_function_is_access_denied() {
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-incrby",
     ];
-    let () = env.redis.ask(&rules).await;
+    let () = env.redis.command(&rules).await;
     let credentials = [("USERNAME", "app"), ("PASSWORD", "pw")];
     let url = env.redis.url();
     let lasting = Link::new("c", "lasting").config(&[("URL", &url)]);
     let passing = Link::new("c", "passing").config(&[("URL", &url), ("TTL_MS", "500000")]);
     for link in [lasting.secrets(&credentials), passing.secrets(&credentials)] {
-        let client = env.put_new(&link).await;
+        let client = env.add_link(&link).await;
         client.set("own", "k", b"1").await.unwrap();
         let answers = [
             client.set_many("foreign", &[("k", b"v")]).await,
@@ -182,11 +182,11 @@ async fn what_the_acl_forbids_within_a_function_is_access_denied() {
 async fn a_transaction_that_the_acl_forbids_is_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
     let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-exec"];
-    let () = env.redis.ask(&rules).await;
+    let () = env.redis.command(&rules).await;
     let link = Link::new("c", "default")
         .config(&[("URL", &env.redis.url()), ("TTL_MS", "500000")])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     let pairs: [(&str, &[u8]); 2] = [("k", b"1"), ("l", b"2")];
     assert_eq!(client.set_many("", &pairs).await, Err(Error::AccessDenied));
 }
@@ -196,11 +196,11 @@ async fn a_user_without_a_password_is_not_somebody_else() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
-        .ask(&["ACL", "SETUSER", "guest", "on", "nopass", "~*", "+@all"])
+        .command(&["ACL", "SETUSER", "guest", "on", "nopass", "~*", "+@all"])
         .await;
     let link =
         Link::new("c", "default").config(&[("URL", &env.redis.url()), ("USERNAME", "guest")]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     match client.get("", "k").await {
         Ok(_) => assert_eq!(env.redis.kvredis_clients().await[0]["user"], "guest"),
         Err(Error::Other(text)) => assert!(text.contains("PASSWORD"), "{text}"),
@@ -215,17 +215,20 @@ async fn a_full_redis_says_so_in_its_words() {
         .start()
         .await;
     env.client.set("", "k", b"v").await.unwrap();
-    let () = env.redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let () = env
+        .redis
+        .command(&["CONFIG", "SET", "maxmemory", "1"])
+        .await;
     let passing = env
         .link(COMPONENT, "passing", &[("TTL_MS", "500000")])
         .await;
     let begun = Instant::now();
     for error in [
-        other(passing.set("", "k", b"v").await),
-        other(passing.set_many("", &[("k", b"v")]).await),
-        other(env.client.set("", "k", b"v").await),
-        other(env.client.set_many("", &[("k", b"v")]).await),
-        other(env.client.increment("", "n", 1).await),
+        other_error(passing.set("", "k", b"v").await),
+        other_error(passing.set_many("", &[("k", b"v")]).await),
+        other_error(env.client.set("", "k", b"v").await),
+        other_error(env.client.set_many("", &[("k", b"v")]).await),
+        other_error(env.client.increment("", "n", 1).await),
     ] {
         assert!(error.contains("OOM"), "{error}");
     }
@@ -246,7 +249,7 @@ async fn a_server_that_is_no_redis_is_an_error() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = env.nats.url().replace("nats://", "redis://");
     let client = env.link(COMPONENT, "nats", &[("URL", &url)]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains(&url), "{error}");
     env.client.set("", "k", b"v").await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Contract §2: `TTL_MS`, for every function that writes.
 
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
@@ -14,7 +14,7 @@ async fn keys_that_a_link_with_a_ttl_writes_or_creates_expire() {
         .await
         .unwrap();
     env.client.increment("", "created", 3).await.unwrap();
-    let () = env.redis.ask(&["SET", "lasting", "v"]).await;
+    let () = env.redis.command(&["SET", "lasting", "v"]).await;
     env.client.set("", "lasting", b"w").await.unwrap();
     for key in ["set", "many1", "many2", "created", "lasting"] {
         let left = ttl(&env.redis, key).await;
@@ -30,12 +30,12 @@ async fn keys_that_a_link_with_a_ttl_writes_or_creates_expire() {
 #[tokio::test]
 async fn increment_leaves_a_time_to_live_that_there_is() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
-    let () = env.redis.ask(&["SET", "n", "1", "PX", "9000000"]).await;
+    let () = env.redis.command(&["SET", "n", "1", "PX", "9000000"]).await;
     assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
     let left = ttl(&env.redis, "n").await;
     assert!(left > 8_000_000, "{left} ms");
     env.client.increment("", "m", 1).await.unwrap();
-    let _: u64 = env.redis.ask(&["PEXPIRE", "m", "100000"]).await;
+    let _: u64 = env.redis.command(&["PEXPIRE", "m", "100000"]).await;
     env.client.increment("", "m", 1).await.unwrap();
     let left = ttl(&env.redis, "m").await;
     assert!(
@@ -47,7 +47,7 @@ async fn increment_leaves_a_time_to_live_that_there_is() {
 #[tokio::test]
 async fn increment_gives_a_time_to_live_to_a_key_that_has_none() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
-    let () = env.redis.ask(&["SET", "n", "1"]).await;
+    let () = env.redis.command(&["SET", "n", "1"]).await;
     assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
     let left = ttl(&env.redis, "n").await;
     assert!(
@@ -61,7 +61,7 @@ async fn a_failed_increment_leaves_the_time_to_live_alone() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let () = env
         .redis
-        .ask(&[
+        .command(&[
             "MSET",
             "text",
             "abc",
@@ -72,10 +72,10 @@ async fn a_failed_increment_leaves_the_time_to_live_alone() {
         ])
         .await;
     for key in ["text", "negative", "most"] {
-        other(env.client.increment("", key, 3).await);
+        other_error(env.client.increment("", key, 3).await);
         assert_eq!(ttl(&env.redis, key).await, -1, "{key}: nothing changes");
     }
-    other(env.client.increment("", "missing", u64::MAX).await);
+    other_error(env.client.increment("", "missing", u64::MAX).await);
     assert_eq!(ttl(&env.redis, "missing").await, -2, "nothing is created");
 }
 
@@ -86,7 +86,7 @@ async fn increment_has_all_its_limits_with_a_ttl_too() {
     assert_eq!(env.client.increment("", "n", odd).await, Ok(odd));
     assert_eq!(env.client.increment("", "n", 2).await, Ok(odd + 2));
     assert_eq!(
-        env.redis.ask::<String>(&["GET", "n"]).await,
+        env.redis.command::<String>(&["GET", "n"]).await,
         (odd + 2).to_string()
     );
     for (stored, delta) in [
@@ -95,15 +95,15 @@ async fn increment_has_all_its_limits_with_a_ttl_too() {
         ("x", 1),
         ("1", u64::MAX),
     ] {
-        let () = env.redis.ask(&["SET", "n", stored]).await;
-        other(env.client.increment("", "n", delta).await);
+        let () = env.redis.command(&["SET", "n", stored]).await;
+        other_error(env.client.increment("", "n", delta).await);
         assert_eq!(
-            env.redis.ask::<String>(&["GET", "n"]).await,
+            env.redis.command::<String>(&["GET", "n"]).await,
             stored,
             "+ {delta}"
         );
     }
-    let () = env.redis.ask(&["SET", "n", "-5"]).await;
+    let () = env.redis.command(&["SET", "n", "-5"]).await;
     assert_eq!(env.client.increment("", "n", 10).await, Ok(5));
 }
 
@@ -129,5 +129,5 @@ async fn without_a_ttl_keys_stay() {
 }
 
 async fn ttl(redis: &Redis, key: &str) -> i64 {
-    redis.ask(&["PTTL", key]).await
+    redis.command(&["PTTL", key]).await
 }

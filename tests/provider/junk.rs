@@ -24,7 +24,7 @@ async fn truncated_parameters_do_no_harm() {
         env.client.set("", "k", b"v").await.unwrap();
     }
     serves(&env).await;
-    env.provider.logged(&["WARN"]).await;
+    env.provider.wait_for_log(&["WARN"]).await;
 }
 
 #[tokio::test]
@@ -69,8 +69,8 @@ async fn lengths_are_only_claims() {
     serves(&env).await;
     let peak = peak_memory(&env);
     assert!(peak < 300, "{peak} MiB of memory for claims");
-    env.provider.logged(&["WARN"]).await;
-    let lines = env.provider.count_logged(&[]).await;
+    env.provider.wait_for_log(&["WARN"]).await;
+    let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 2_000, "{lines} lines");
 }
 
@@ -112,7 +112,7 @@ async fn a_call_without_a_reply_subject_is_dropped() {
         nats.publish(subject, Bytes::new()).await.unwrap();
     }
     serves(&env).await;
-    env.provider.logged(&["WARN"]).await;
+    env.provider.wait_for_log(&["WARN"]).await;
 }
 
 #[tokio::test]
@@ -180,7 +180,10 @@ async fn callers_that_send_half_and_vanish_block_nobody() {
     }
     serves(&env).await;
     // Nor do they when the time is over that they were given.
-    let gone = env.client.timeout(Duration::from_millis(1_500)).pieces(1);
+    let gone = env
+        .client
+        .timeout(Duration::from_millis(1_500))
+        .max_frame(1);
     let _ = gone.get("", &"k".repeat(200)).await;
     serves(&env).await;
     assert!(peak_memory(&env) < 300, "{} MiB", peak_memory(&env));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use test_support::client::{Client, Error, other};
+use test_support::client::{Client, Error, other_error};
 use test_support::proxy::Proxy;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -17,13 +17,13 @@ const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
 #[tokio::test]
 async fn a_read_only_link_reads_and_no_write_reaches_redis() {
     let env = TestEnv::with(&[("READ_ONLY", "true")]).await;
-    let () = env.redis.ask(&["SET", "k", "1"]).await;
+    let () = env.redis.command(&["SET", "k", "1"]).await;
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
     assert_eq!(env.client.exists("", "k").await, Ok(true));
     assert_eq!(env.client.keys("").await.unwrap(), ["k"]);
     assert_eq!(env.client.get_many("", &["k"]).await.unwrap().len(), 1);
     let denied = Error::AccessDenied;
-    let _: redis::Value = env.redis.ask(&["CONFIG", "RESETSTAT"]).await;
+    let _: redis::Value = env.redis.command(&["CONFIG", "RESETSTAT"]).await;
     assert_eq!(env.client.set("", "k", b"2").await, Err(denied.clone()));
     assert_eq!(env.client.delete("", "k").await, Err(denied.clone()));
     assert_eq!(env.client.increment("", "k", 1).await, Err(denied.clone()));
@@ -32,7 +32,7 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
         Err(denied.clone())
     );
     assert_eq!(env.client.delete_many("", &["k"]).await, Err(denied));
-    let stats: String = env.redis.ask(&["INFO", "commandstats"]).await;
+    let stats: String = env.redis.command(&["INFO", "commandstats"]).await;
     let reached: Vec<_> = stats
         .lines()
         .filter_map(|line| line.strip_prefix("cmdstat_"))
@@ -47,7 +47,7 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
         reached.is_empty(),
         "commands that reached Redis: {reached:?}"
     );
-    assert_eq!(env.redis.ask::<String>(&["GET", "k"]).await, "1");
+    assert_eq!(env.redis.command::<String>(&["GET", "k"]).await, "1");
 }
 
 #[tokio::test]
@@ -61,9 +61,9 @@ async fn a_value_that_is_too_large_reaches_no_redis() {
         .unwrap();
     let before = env.redis.calls("set").await + env.redis.calls("mset").await;
     for error in [
-        other(env.client.set("", "k", &large).await),
-        other(env.client.set_many("", &[("l", &large)]).await),
-        other(
+        other_error(env.client.set("", "k", &large).await),
+        other_error(env.client.set_many("", &[("l", &large)]).await),
+        other_error(
             env.client
                 .set_many("", &[("new", &fits), ("m", &large)])
                 .await,
@@ -81,7 +81,7 @@ async fn a_value_that_is_too_large_reaches_no_redis() {
     assert_eq!(env.client.get("", "k").await, Ok(Some(fits)));
     assert_eq!(env.client.exists("", "new").await, Ok(false));
     let huge = bytes(5 << 20);
-    other(env.client.set("", "k", &huge).await);
+    other_error(env.client.set("", "k", &huge).await);
 }
 
 #[tokio::test]
@@ -94,14 +94,17 @@ async fn no_more_calls_than_allowed_are_with_redis_at_once() {
     let config = [("URL", &*proxy.url()), ("MAX_IN_FLIGHT", "3"), PATIENT];
     let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let calls = together(&client, 10);
-    eventually_eq("three are with Redis", 3, async || proxy.count("GET")).await;
+    eventually_eq("three are with Redis", 3, async || {
+        proxy.command_count("GET")
+    })
+    .await;
     // Time for a fourth to show, in which other links are served.
     for _ in 0..20 {
         env.client.set("", "k", b"v").await.unwrap();
     }
-    assert_eq!(proxy.count("GET"), 3);
+    assert_eq!(proxy.command_count("GET"), 3);
     proxy.release();
     for call in calls {
         assert_eq!(
@@ -127,7 +130,7 @@ async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
     ];
     let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let mut calls: FuturesUnordered<_> = together(&client, 10).into_iter().collect();
     for _ in 0..7 {
         is_too_many(calls.next().await.unwrap().unwrap());
@@ -168,7 +171,7 @@ async fn a_crowd_that_does_not_exceed_the_defaults_is_served() {
     for answer in join_all((0..3_000).map(|_| client.increment("", "n", 1))).await {
         answer.unwrap();
     }
-    assert_eq!(env.redis.ask::<u64>(&["GET", "n"]).await, 3_000);
+    assert_eq!(env.redis.command::<u64>(&["GET", "n"]).await, 3_000);
 }
 
 #[tokio::test]
@@ -184,7 +187,7 @@ async fn calls_wait_their_turn_for_memory() {
         .await;
     let client = client.timeout(Duration::from_secs(60));
     client.exists("", "k").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let value = bytes(600_000);
     let calls: Vec<_> = (0..6)
         .map(|i| {
@@ -192,7 +195,7 @@ async fn calls_wait_their_turn_for_memory() {
             tokio::spawn(async move { client.set("", &format!("k{i}"), value).await })
         })
         .collect();
-    eventually("one has its turn", async || proxy.count("SET") > 0).await;
+    eventually("one has its turn", async || proxy.command_count("SET") > 0).await;
     for _ in 0..20 {
         assert!(
             env.host.health().await.unwrap().healthy,
@@ -200,7 +203,7 @@ async fn calls_wait_their_turn_for_memory() {
         );
     }
     assert_eq!(
-        proxy.count("SET"),
+        proxy.command_count("SET"),
         1,
         "two would exceed MAX_BYTES_IN_FLIGHT"
     );
@@ -245,6 +248,6 @@ fn together(
 }
 
 fn is_too_many(answer: Result<Option<Vec<u8>>, Error>) {
-    let error = other(answer);
+    let error = other_error(answer);
     assert!(error.contains("too many calls waiting"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Contract §2: which link a call is of, and links that are put again, deleted, or neither.
 
 use futures_util::future::join_all;
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::provider::Provider;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -27,7 +27,9 @@ async fn components_and_link_names_have_links_of_their_own() {
     for (database, client) in (0..).zip(clients) {
         let expected = format!("of {database}");
         assert_eq!(
-            env.redis.ask_in::<String>(database, &["GET", "k"]).await,
+            env.redis
+                .command_in::<String>(database, &["GET", "k"])
+                .await,
             expected
         );
         assert_eq!(client.get("", "k").await, Ok(Some(expected.into_bytes())));
@@ -49,7 +51,7 @@ async fn every_function_works_on_a_named_link() {
     assert_eq!(c.get_many("", &["l"]).await.unwrap().len(), 1);
     c.delete_many("", &["l"]).await.unwrap();
     c.delete("", "k").await.unwrap();
-    assert_eq!(env.redis.ask_in::<u64>(5, &["DBSIZE"]).await, 0);
+    assert_eq!(env.redis.command_in::<u64>(5, &["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
@@ -62,11 +64,11 @@ async fn a_call_without_a_link_names_component_and_link_name() {
     ] {
         let client = env.client.component(component, name);
         for error in [
-            other(client.get("", "k").await),
-            other(client.set("", "k", b"v").await),
-            other(client.list_keys("", None).await),
-            other(client.increment("", "k", 1).await),
-            other(client.get_many("", &["k"]).await),
+            other_error(client.get("", "k").await),
+            other_error(client.set("", "k", b"v").await),
+            other_error(client.list_keys("", None).await),
+            other_error(client.increment("", "k", 1).await),
+            other_error(client.get_many("", &["k"]).await),
         ] {
             assert!(error.contains(component) && error.contains(name), "{error}");
         }
@@ -77,7 +79,7 @@ async fn a_call_without_a_link_names_component_and_link_name() {
 async fn links_of_the_host_data_work_from_the_start() {
     let redis = test_support::redis::Redis::start().await;
     let mut env = TestEnv::builder().redis(redis).unlinked().start().await;
-    let host = env.host.twin();
+    let host = env.host.second_host();
     let links = ["one", "two"].map(|name| {
         let database = u32::from(name == "two");
         Link::new(name, "default").config(&[("URL", &env.redis.url_of(database))])
@@ -91,7 +93,9 @@ async fn links_of_the_host_data_work_from_the_start() {
         eventually("the provider serves", async || client.probe().await.is_ok()).await;
         client.set("", "k", name).await.unwrap();
         assert_eq!(
-            env.redis.ask_in::<String>(database, &["GET", "k"]).await,
+            env.redis
+                .command_in::<String>(database, &["GET", "k"])
+                .await,
             name
         );
     }
@@ -101,7 +105,7 @@ async fn links_of_the_host_data_work_from_the_start() {
 async fn a_second_put_replaces_the_link() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"0").await.unwrap();
-    let () = env.redis.ask_in(1, &["SET", "k", "1"]).await;
+    let () = env.redis.command_in(1, &["SET", "k", "1"]).await;
     put_database(&env, 1).await;
     eventually_reads(&env, "1").await;
     eventually_eq("the old connection is closed", 1, async || {
@@ -116,7 +120,7 @@ async fn a_put_after_a_deletion_replaces_the_link() {
     let env = TestEnv::start().await;
     for database in 0..16 {
         let value = database.to_string();
-        let () = env.redis.ask_in(database, &["SET", "k", &value]).await;
+        let () = env.redis.command_in(database, &["SET", "k", &value]).await;
     }
     env.host.delete(COMPONENT, "default").await;
     put_database(&env, 1).await;
@@ -138,7 +142,7 @@ async fn a_put_that_overtakes_the_deletion_before_it_stays() {
     let env = TestEnv::start().await;
     for database in 0..16 {
         let value = database.to_string();
-        let () = env.redis.ask_in(database, &["SET", "k", &value]).await;
+        let () = env.redis.command_in(database, &["SET", "k", &value]).await;
     }
     for database in 1..16 {
         put_database(&env, database).await;
@@ -186,7 +190,7 @@ async fn a_deletion_after_a_put_holds() {
             "a sign that both have been read"
         );
         let client = env.client.component(COMPONENT, &name);
-        assert!(other(client.get("", "k").await).contains(&name));
+        assert!(other_error(client.get("", "k").await).contains(&name));
     }
     eventually_eq("one connection is left", 1, async || {
         env.redis.connections().await
@@ -197,7 +201,7 @@ async fn a_deletion_after_a_put_holds() {
 #[tokio::test]
 async fn a_link_that_was_put_again_can_be_deleted() {
     let env = TestEnv::start().await;
-    let () = env.redis.ask_in(1, &["SET", "k", "1"]).await;
+    let () = env.redis.command_in(1, &["SET", "k", "1"]).await;
     put_database(&env, 1).await;
     eventually_reads(&env, "1").await;
     eventually("the link is gone", async || {
@@ -206,7 +210,7 @@ async fn a_link_that_was_put_again_can_be_deleted() {
         env.client.probe().await.is_err()
     })
     .await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
 }
 
 #[tokio::test]
@@ -234,7 +238,7 @@ async fn deleting_one_link_leaves_the_others() {
     let second = env.link(COMPONENT, "second", &[]).await;
     let another = env.link("another", "default", &[]).await;
     env.unlink(COMPONENT, "second").await;
-    assert!(other(second.get("", "k").await).contains("second"));
+    assert!(other_error(second.get("", "k").await).contains("second"));
     env.client.set("", "k", b"v").await.unwrap();
     another.set("", "k", b"v").await.unwrap();
     eventually_eq("its connection is closed", 2, async || {
@@ -245,7 +249,7 @@ async fn deleting_one_link_leaves_the_others() {
     env.client.set("", "k", b"v").await.unwrap();
     let names = ["kvredis:counter:default"];
     eventually_eq("one is left", vec![names[0].to_owned()], async || {
-        env.redis.kvredis_names().await
+        env.redis.kvredis_client_names().await
     })
     .await;
 }
@@ -271,7 +275,7 @@ async fn definitions_that_are_not_for_this_provider_do_no_harm() {
         env.host.put_payload(payload.to_vec()).await;
     }
     let stranger = env.client.component("stranger", "default");
-    assert!(other(stranger.get("", "k").await).contains("stranger"));
+    assert!(other_error(stranger.get("", "k").await).contains("stranger"));
     env.client.set("", "k", b"v").await.unwrap();
     env.link("later", "default", &[])
         .await
@@ -297,7 +301,7 @@ async fn a_link_without_a_name_is_the_default_link() {
 #[tokio::test]
 async fn processes_of_one_provider_share_the_calls_of_a_link() {
     let env = TestEnv::builder().unlinked().start().await;
-    let host = env.host.twin();
+    let host = env.host.second_host();
     let _second = Provider::start(&host.data());
     env.host.ready_processes(2).await;
     let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);

@@ -131,14 +131,14 @@ async fn keys_that_stay_are_listed_while_others_come_and_go() {
 async fn a_key_that_is_not_utf8_is_left_out_and_counted_in_the_log() {
     let mut env = TestEnv::start().await;
     for key in [&b"\xff\xfe"[..], b"half\xc3", b"b:\x80"] {
-        let () = env.redis.run(redis::cmd("SET").arg(key).arg("v")).await;
+        let () = env.redis.query(redis::cmd("SET").arg(key).arg("v")).await;
     }
     env.client.set("", "good", b"v").await.unwrap();
     env.client.set("b", "good", b"v").await.unwrap();
     assert_eq!(env.client.keys("").await.unwrap(), ["b:good", "good"]);
     assert_eq!(env.client.keys("b").await.unwrap(), ["good"]);
     assert!(
-        env.provider.count_logged(&["WARN", "UTF-8"]).await >= 1,
+        env.provider.stop_and_count_log(&["WARN", "UTF-8"]).await >= 1,
         "it is logged"
     );
 }
@@ -158,7 +158,7 @@ async fn names_of_buckets_and_prefixes_are_no_patterns() {
         }
         // What the prefix would match if it were a pattern.
         for key in ["x*:foreign", "py[x]:foreign", "pyx:foreign"] {
-            let () = env.redis.ask(&["SET", key, "v"]).await;
+            let () = env.redis.command(&["SET", key, "v"]).await;
         }
         for bucket in buckets {
             let keys = env.client.keys(bucket).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_listing_goes_on_in_another_process() {
     let expected = fill(&env.redis, "key", 2_000).await;
     let mut pages = first_pages(&env.client, 3).await;
     env.provider.kill();
-    let host = env.host.twin();
+    let host = env.host.second_host();
     env.provider = Provider::start(&host.data());
     env.host = host;
     env.host.ready().await;
@@ -231,7 +231,7 @@ async fn a_listing_goes_on_in_another_process() {
 #[tokio::test]
 async fn a_listing_may_take_each_page_from_another_process() {
     let env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
-    let host = env.host.twin();
+    let host = env.host.second_host();
     let _second = Provider::start(&host.data());
     env.host.ready_processes(2).await;
     let link =
@@ -240,7 +240,7 @@ async fn a_listing_may_take_each_page_from_another_process() {
     host.put(&link).await;
     let client = env.client.component("lister", "default");
     eventually_eq("both processes are linked", 2, async || {
-        let names = env.redis.kvredis_names().await;
+        let names = env.redis.kvredis_client_names().await;
         names
             .iter()
             .filter(|name| *name == "kvredis:lister:default")
@@ -259,7 +259,7 @@ async fn fill(redis: &Redis, prefix: &str, count: usize) -> BTreeSet<String> {
     for key in &keys {
         pipeline.set(key, "v").ignore();
     }
-    redis.run_all(&pipeline).await;
+    redis.run_pipeline(&pipeline).await;
     keys
 }
 
@@ -268,7 +268,7 @@ async fn remove(redis: &Redis, prefix: &str, count: usize) {
     for i in 0..count {
         pipeline.del(format!("{prefix}{i}")).ignore();
     }
-    redis.run_all(&pipeline).await;
+    redis.run_pipeline(&pipeline).await;
 }
 
 async fn first_pages(client: &Client, count: usize) -> Vec<Page> {

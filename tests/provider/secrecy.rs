@@ -1,7 +1,7 @@
 //! Contract §3: no password and no stored data in any log, at any level, nor in any error.
 
 use futures_util::future::join_all;
-use test_support::client::{Client, other};
+use test_support::client::{Client, other_error};
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -61,7 +61,7 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
         ];
         let mut clients = Vec::new();
         for link in &links {
-            clients.push(env.put_new(link).await);
+            clients.push(env.add_link(link).await);
         }
         for error in join_all(clients.iter().map(errors)).await.concat() {
             assert_discreet(&error);
@@ -90,7 +90,7 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
             env.host.delete(link.component(), link.name()).await;
         }
         env.host.shutdown().await.unwrap();
-        env.provider.end().await;
+        env.provider.wait().await;
         env.provider
             .log()
             .iter()
@@ -106,7 +106,7 @@ async fn keys_of_the_host_data_are_not_logged() {
         .await;
     let seed = env.host.data().provider_xkey_private_key;
     env.client.set("", "k", b"v").await.unwrap();
-    assert_eq!(env.provider.count_logged(&[&seed]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&[&seed]).await, 0);
 }
 
 #[tokio::test]
@@ -117,18 +117,18 @@ async fn stored_data_is_in_no_error_and_no_log() {
         .await;
     let data = "stored-data-of-somebody";
     env.client.set("", "text", data).await.unwrap();
-    let _: redis::Value = env.redis.ask(&["RPUSH", "list", data]).await;
+    let _: redis::Value = env.redis.command(&["RPUSH", "list", data]).await;
     env.client.get("", "text").await.unwrap();
     env.client.get_many("", &["text", "list"]).await.unwrap();
     for error in [
-        other(env.client.increment("", "text", 1).await),
-        other(env.client.increment("", "list", 1).await),
-        other(env.client.get("", "list").await),
+        other_error(env.client.increment("", "text", 1).await),
+        other_error(env.client.increment("", "list", 1).await),
+        other_error(env.client.get("", "list").await),
     ] {
         assert!(!error.contains(data), "{error}");
     }
     env.client.set_many("", &[("text", data)]).await.unwrap();
-    assert_eq!(env.provider.count_logged(&[data]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&[data]).await, 0);
 }
 
 /// What a few calls fail with.

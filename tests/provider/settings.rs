@@ -1,7 +1,7 @@
 //! Contract §2, Settings: whose value counts, and how names and values are read.
 
 use test_support::client::Error::AccessDenied;
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -19,7 +19,7 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
         .redis(redis)
         .start()
         .await;
-    let client = plain.put_new(&Link::new("c", "0")).await;
+    let client = plain.add_link(&Link::new("c", "0")).await;
     assert_eq!(client.database().await, "4", "the provider's configuration");
 
     let env = TestEnv::builder()
@@ -30,15 +30,15 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
         .start()
         .await;
     let link = Link::new("c", "1");
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     assert_eq!(client.database().await, "3", "the provider's secret");
     let link = Link::new("c", "2").config(&[("URL", &two)]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     assert_eq!(client.database().await, "2", "the link's configuration");
     let link = Link::new("c", "3")
         .config(&[("URL", &two)])
         .secrets(&[("URL", &one)]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     assert_eq!(client.database().await, "1", "the link's secret");
 }
 
@@ -59,8 +59,8 @@ async fn every_setting_follows_that_order_not_only_the_url() {
         .config(&url)
         .config(&[("PREFIX", "lc:")])
         .secrets(&[("PREFIX", "ls:")]);
-    env.put_new(&link).await.set("b", "k", b"v").await.unwrap();
-    let ttl: i64 = env.redis.ask(&["PTTL", "ls:b:k"]).await;
+    env.add_link(&link).await.set("b", "k", b"v").await.unwrap();
+    let ttl: i64 = env.redis.command(&["PTTL", "ls:b:k"]).await;
     assert!(ttl > 0, "three settings from three places: {ttl}");
 }
 
@@ -82,8 +82,12 @@ async fn names_match_in_any_case_and_up_to_a_dot() {
             "3:",
         ),
     ] {
-        env.put_new(&link).await.set("", "k", prefix).await.unwrap();
-        let stored: Option<String> = env.redis.ask(&["GET", &format!("{prefix}k")]).await;
+        env.add_link(&link)
+            .await
+            .set("", "k", prefix)
+            .await
+            .unwrap();
+        let stored: Option<String> = env.redis.command(&["GET", &format!("{prefix}k")]).await;
         assert_eq!(stored.as_deref(), Some(prefix));
     }
 }
@@ -92,10 +96,10 @@ async fn names_match_in_any_case_and_up_to_a_dot() {
 async fn secrets_may_be_text_or_bytes() {
     let env = TestEnv::builder().unlinked().start().await;
     let link = Link::new("c", "1").secret_bytes("URL", env.redis.url_of(1).as_bytes());
-    env.put_new(&link).await.set("", "k", b"v").await.unwrap();
-    assert_eq!(env.redis.ask_in::<String>(1, &["GET", "k"]).await, "v");
+    env.add_link(&link).await.set("", "k", b"v").await.unwrap();
+    assert_eq!(env.redis.command_in::<String>(1, &["GET", "k"]).await, "v");
     let link = Link::new("c", "2").secret_bytes("URL", b"redis://\xff\xfe");
-    let error = other(env.put_new(&link).await.get("", "k").await);
+    let error = other_error(env.add_link(&link).await.get("", "k").await);
     assert!(error.contains("URL"), "{error}");
 }
 
@@ -105,7 +109,7 @@ async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
     let link = Link::new("c", "default").secrets(&[("URL", &env.redis.url())]);
     // Sealed by a host that the provider does not know, and for another provider.
     let mut definition = env.host.definition(&link);
-    definition.target_secrets = env.host.twin().definition(&link).target_secrets;
+    definition.target_secrets = env.host.second_host().definition(&link).target_secrets;
     let client = env.client.component("c", "default");
     let unlinked = client.probe().await;
     env.host.put_definition(&definition).await;
@@ -113,17 +117,17 @@ async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
         client.probe().await != unlinked
     })
     .await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.to_lowercase().contains("secret"), "{error}");
 
     // What was meant is still unknown when there is another URL to take.
-    let follows = env.put_new(&Link::new("c", "follows")).await;
+    let follows = env.add_link(&Link::new("c", "follows")).await;
     env.host.update_config(&[("URL", &env.redis.url())]).await;
     eventually("the provider's configuration holds", async || {
         follows.get("", "k").await.is_ok()
     })
     .await;
-    assert_eq!(other(client.get("", "k").await), error);
+    assert_eq!(other_error(client.get("", "k").await), error);
 }
 
 #[tokio::test]
@@ -147,9 +151,9 @@ async fn the_default_connection_can_be_disabled() {
             .redis(redis)
             .start()
             .await;
-        let client = env.put_new(&Link::new("c", "default")).await;
+        let client = env.add_link(&Link::new("c", "default")).await;
         if disabled {
-            let error = other(client.set("", "k", b"v").await);
+            let error = other_error(client.set("", "k", b"v").await);
             assert!(error.contains("URL"), "{error}");
             assert!(error.contains("DISABLE_DEFAULT_CONNECTION"), "{error}");
             assert_eq!(env.redis.connections().await, 0);
@@ -157,7 +161,7 @@ async fn the_default_connection_can_be_disabled() {
             client.set("", "k", b"v").await.unwrap();
         }
         let own = Link::new("c", "own").config(&[("URL", &env.redis.url())]);
-        env.put_new(&own).await.set("", "k", b"v").await.unwrap();
+        env.add_link(&own).await.set("", "k", b"v").await.unwrap();
     }
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::json;
-use test_support::client::{Client, Error, other};
+use test_support::client::{Client, Error, other_error};
 use test_support::host::Link;
 use test_support::provider::Provider;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 async fn without_host_data_it_says_what_it_is_and_how_to_start_it() {
     for input in [&b""[..], b"\n", b"\r\n", b"   \r\n"] {
         let mut provider = Provider::with_input(input.to_vec());
-        assert_eq!(provider.end().await.code(), Some(2), "{input:?}");
+        assert_eq!(provider.wait().await.code(), Some(2), "{input:?}");
         let text = provider.log().join("\n").to_lowercase();
         for word in ["kvredis", "wasmcloud", "host"] {
             assert!(text.contains(word), "no {word:?} in: {text}");
@@ -38,7 +38,7 @@ async fn host_data_that_cannot_be_read_is_not_repeated() {
         json(r#"["hunter2"]"#),
     ] {
         let mut provider = Provider::with_input(format!("{input}\r\n").into());
-        let status = provider.end().await;
+        let status = provider.wait().await;
         let text = provider.log().join("\n");
         assert!(matches!(status.code(), Some(1..100)), "{status}: {text}");
         assert!(text.to_lowercase().contains("host data"), "{text}");
@@ -61,7 +61,7 @@ async fn host_data_with_keys_that_are_none_ends_in_words() {
     wrong[2].lattice_rpc_user_seed = "hunter2".to_owned();
     for data in wrong {
         let mut provider = Provider::start(&data);
-        let status = provider.end().await;
+        let status = provider.wait().await;
         let text = provider.log().join("\n");
         assert!(matches!(status.code(), Some(1..100)), "{status}: {text}");
         assert!(
@@ -122,9 +122,9 @@ async fn logs_are_structured_where_the_host_says_so() {
         .await;
     env.link(COMPONENT, "wrong", &[("SCAN_COUNT", "lots")])
         .await;
-    env.provider.logged(&["SCAN_COUNT"]).await;
+    env.provider.wait_for_log(&["SCAN_COUNT"]).await;
     env.provider.signal(Signal::TERM);
-    env.provider.end().await;
+    env.provider.wait().await;
     for line in env.provider.log() {
         let json: serde_json::Value = serde_json::from_str(&line).expect(&line);
         assert!(json["level"].is_string(), "{line}");
@@ -140,7 +140,7 @@ async fn nothing_is_logged_per_call() {
     for round in 0..50 {
         env.client.increment("named", "n", 1).await.unwrap();
         env.client.list_keys("", None).await.unwrap();
-        other(
+        other_error(
             env.client
                 .component("stranger", "default")
                 .get("", "k")
@@ -163,11 +163,14 @@ async fn links_follow_the_providers_configuration() {
         .redis(redis)
         .start()
         .await;
-    let client = env.put_new(&Link::new("c", "follows")).await;
+    let client = env.add_link(&Link::new("c", "follows")).await;
     let own = env.link("c", "has its own", &[("PREFIX", "own:")]).await;
     client.set("", "k", b"1").await.unwrap();
     own.set("", "k", b"own").await.unwrap();
-    assert_eq!(env.redis.ask_in::<String>(1, &["GET", "one:k"]).await, "1");
+    assert_eq!(
+        env.redis.command_in::<String>(1, &["GET", "one:k"]).await,
+        "1"
+    );
     let id = id_of(&env, "kvredis:c:has its own").await;
 
     env.host
@@ -178,7 +181,10 @@ async fn links_follow_the_providers_configuration() {
     })
     .await;
     client.set("", "k", b"2").await.unwrap();
-    assert_eq!(env.redis.ask_in::<String>(2, &["GET", "two:k"]).await, "2");
+    assert_eq!(
+        env.redis.command_in::<String>(2, &["GET", "two:k"]).await,
+        "2"
+    );
     assert_eq!(own.get("", "k").await, Ok(Some(b"own".to_vec())));
     eventually_eq("old connections are closed", 2, async || {
         env.redis.connections().await
@@ -270,10 +276,10 @@ async fn answer_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
 async fn ends_at_a_call(env: &mut TestEnv, missed: &Client) {
     eventually("it ends for the link that there is", async || {
         let _ = missed.get("", "k").await;
-        env.provider.ended().is_some()
+        env.provider.try_wait().is_some()
     })
     .await;
-    assert_eq!(env.provider.end().await.code(), Some(1));
+    assert_eq!(env.provider.wait().await.code(), Some(1));
 }
 
 /// A host puts a link once: a process that did not listen yet must get it another way.
@@ -281,16 +287,16 @@ async fn ends_at_a_call(env: &mut TestEnv, missed: &Client) {
 async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
     let mut env = TestEnv::builder().unlinked().start().await;
     let missed = env.client.component("early", "default");
-    assert!(other(missed.get("", "k").await).contains("early"));
+    assert!(other_error(missed.get("", "k").await).contains("early"));
     assert!(
-        env.provider.ended().is_none(),
+        env.provider.try_wait().is_none(),
         "nobody says that there is such a link"
     );
     let host = answer_that_early_is_linked(&env).await;
     let other_link = env.client.component("early", "other");
-    assert!(other(other_link.get("", "k").await).contains("other"));
+    assert!(other_error(other_link.get("", "k").await).contains("other"));
     ends_at_a_call(&mut env, &missed).await;
-    env.provider.logged(&["early", "start"]).await;
+    env.provider.wait_for_log(&["early", "start"]).await;
 
     // The host has the link in its data now.
     let mut data = env.host.data();
@@ -301,7 +307,7 @@ async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
         missed.set("", "k", b"v").await.is_ok()
     })
     .await;
-    assert_eq!(env.provider.count_logged(&["ERROR"]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&["ERROR"]).await, 0);
     host.abort();
 }
 
@@ -324,9 +330,11 @@ async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
         }
     })
     .await;
-    env.provider.logged(&["ERROR", "early", "pass on"]).await;
+    env.provider
+        .wait_for_log(&["ERROR", "early", "pass on"])
+        .await;
     works.set("", "k", b"v").await.unwrap();
-    assert!(env.provider.ended().is_none());
+    assert!(env.provider.try_wait().is_none());
 
     let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;
@@ -337,7 +345,7 @@ async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
 
     // Who stops it and starts it again has mended something.
     assert!(env.host.shutdown().await.is_some());
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
     env.provider = Provider::start(&env.host.data());
     env.host.ready().await;
     ends_at_a_call(&mut env, &missed).await;

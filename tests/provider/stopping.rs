@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use test_support::client::{Client, Error, Failure};
+use test_support::client::{CallFailure, Client, Error};
 use test_support::host::Link;
 use test_support::provider::Provider;
 use test_support::proxy::Proxy;
 use test_support::test_env::{COMPONENT, TestEnv};
-use test_support::wait::{eventually, eventually_eq, patience};
+use test_support::wait::{eventually, eventually_eq, test_timeout};
 use tokio::task::JoinHandle;
 
 #[tokio::test]
@@ -21,11 +21,11 @@ async fn the_host_stops_it() {
         .shutdown_as(env.host.host_id(), Duration::from_secs(1))
         .await;
     assert!(answer.is_some(), "the host gets an answer in time");
-    assert_eq!(env.provider.end().await.code(), Some(0));
-    env.no_connections().await;
+    assert_eq!(env.provider.wait().await.code(), Some(0));
+    env.wait_for_no_connections().await;
     assert_eq!(
         env.client.get("", "k").await,
-        Err(Error::Call(Failure::NoResponders)),
+        Err(Error::Call(CallFailure::NoResponders)),
         "nobody takes calls"
     );
 }
@@ -35,7 +35,9 @@ async fn another_host_does_not_stop_it() {
     let env = TestEnv::start().await;
     let limit = Duration::from_millis(300);
     assert_eq!(
-        env.host.shutdown_as(env.host.twin().host_id(), limit).await,
+        env.host
+            .shutdown_as(env.host.second_host().host_id(), limit)
+            .await,
         None
     );
     assert_eq!(env.host.shutdown_as("", limit).await, None);
@@ -49,8 +51,8 @@ async fn signals_stop_it() {
         let mut env = TestEnv::start().await;
         env.client.set("", "k", b"v").await.unwrap();
         env.provider.signal(signal);
-        assert_eq!(env.provider.end().await.code(), Some(0), "{signal:?}");
-        env.no_connections().await;
+        assert_eq!(env.provider.wait().await.code(), Some(0), "{signal:?}");
+        env.wait_for_no_connections().await;
     }
 }
 
@@ -67,7 +69,7 @@ async fn calls_in_flight_are_answered_before_the_host_is() {
         // New calls are not taken any more; that shows that stopping has begun.
         eventually("it takes no calls", async || {
             let client = env.client.timeout(Duration::from_millis(500));
-            client.probe().await == Err(Error::Call(Failure::NoResponders))
+            client.probe().await == Err(Error::Call(CallFailure::NoResponders))
         })
         .await;
         assert!(!call.is_finished());
@@ -76,7 +78,7 @@ async fn calls_in_flight_are_answered_before_the_host_is() {
     };
     let (answer, ()) = tokio::join!(shutdown, release);
     assert!(answer.is_some());
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -90,13 +92,13 @@ async fn a_signal_leaves_time_for_calls_in_flight() {
     env.provider.signal(Signal::TERM);
     eventually("it takes no calls", async || {
         let client = env.client.timeout(Duration::from_millis(500));
-        client.probe().await == Err(Error::Call(Failure::NoResponders))
+        client.probe().await == Err(Error::Call(CallFailure::NoResponders))
     })
     .await;
-    assert_eq!(env.provider.ended(), None);
+    assert_eq!(env.provider.try_wait(), None);
     proxy.release();
     assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -106,13 +108,13 @@ async fn no_call_is_lost_when_it_stops() {
         let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
         eventually("calls are made", async || count(&env).await > 100).await;
         assert!(env.host.shutdown().await.is_some());
-        assert_eq!(env.provider.end().await.code(), Some(0));
+        assert_eq!(env.provider.wait().await.code(), Some(0));
         let mut counted = 0;
         for caller in callers {
             let (served, end) = caller.await.unwrap();
             assert_eq!(
                 end,
-                Error::Call(Failure::NoResponders),
+                Error::Call(CallFailure::NoResponders),
                 "a call is taken or not"
             );
             counted += served;
@@ -124,7 +126,7 @@ async fn no_call_is_lost_when_it_stops() {
 #[tokio::test]
 async fn callers_do_not_notice_when_one_process_of_two_stops() {
     let env = TestEnv::builder().unlinked().start().await;
-    let host = env.host.twin();
+    let host = env.host.second_host();
     let mut second = Provider::start(&host.data());
     env.host.ready_processes(2).await;
     let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
@@ -134,7 +136,7 @@ async fn callers_do_not_notice_when_one_process_of_two_stops() {
     let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
     eventually("calls are made", async || count(&env).await > 100).await;
     assert!(host.shutdown().await.is_some());
-    assert_eq!(second.end().await.code(), Some(0));
+    assert_eq!(second.wait().await.code(), Some(0));
     let before = count(&env).await;
     eventually("the other one serves", async || {
         count(&env).await > before + 100
@@ -143,7 +145,10 @@ async fn callers_do_not_notice_when_one_process_of_two_stops() {
     assert!(callers.iter().all(|caller| !caller.is_finished()));
     env.host.shutdown().await.unwrap();
     for caller in callers {
-        assert_eq!(caller.await.unwrap().1, Error::Call(Failure::NoResponders));
+        assert_eq!(
+            caller.await.unwrap().1,
+            Error::Call(CallFailure::NoResponders)
+        );
     }
 }
 
@@ -158,11 +163,11 @@ async fn calls_that_never_end_do_not_keep_it() {
     // 5 s for the calls, says the contract.
     assert!(
         env.host
-            .shutdown_as(env.host.host_id(), patience())
+            .shutdown_as(env.host.host_id(), test_timeout())
             .await
             .is_some()
     );
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
     let answer = call.await.unwrap();
     assert!(
         !matches!(answer, Err(Error::Call(_))),
@@ -184,7 +189,7 @@ async fn it_stops_while_links_cannot_connect() {
             .await
             .is_some()
     );
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
 /// Increments until nobody takes calls; answers how often it was done and how it ended.
@@ -204,7 +209,7 @@ fn call_until_refused(client: &Client) -> JoinHandle<(u64, Error)> {
 /// What those calls have counted up to.
 async fn count(env: &TestEnv) -> u64 {
     env.redis
-        .ask::<Option<u64>>(&["GET", "n"])
+        .command::<Option<u64>>(&["GET", "n"])
         .await
         .unwrap_or(0)
 }
@@ -217,8 +222,11 @@ async fn held_call(env: &TestEnv, proxy: &Proxy) -> JoinHandle<Result<Option<Vec
     ];
     let client: Client = env.link(COMPONENT, "held", &config).await;
     client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let call = tokio::spawn(async move { client.get("", "k").await });
-    eventually("the call is with Redis", async || proxy.count("GET") == 1).await;
+    eventually("the call is with Redis", async || {
+        proxy.command_count("GET") == 1
+    })
+    .await;
     call
 }

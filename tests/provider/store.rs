@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::test_env::TestEnv;
 use test_support::values::{ODD_KEYS, bytes, long_key};
 use test_support::wait::eventually;
@@ -15,7 +15,7 @@ async fn a_value_is_stored_under_its_key_and_comes_back() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    let stored: String = env.redis.ask(&["GET", "k"]).await;
+    let stored: String = env.redis.command(&["GET", "k"]).await;
     assert_eq!(
         stored, "v",
         "Redis holds the value as it is, under the key as it is"
@@ -36,7 +36,7 @@ async fn values_are_any_bytes() {
     ] {
         env.client.set("", "k", value).await.unwrap();
         assert_eq!(env.client.get("", "k").await, Ok(Some(value.to_vec())));
-        let stored: Vec<u8> = env.redis.ask(&["GET", "k"]).await;
+        let stored: Vec<u8> = env.redis.command(&["GET", "k"]).await;
         assert_eq!(stored, value);
     }
 }
@@ -86,7 +86,7 @@ async fn sixteen_mebibytes_round_trip() {
         "get-many changed the value"
     );
     client.set_many("", &[("l", &value)]).await.unwrap();
-    let length: usize = env.redis.ask(&["STRLEN", "l"]).await;
+    let length: usize = env.redis.command(&["STRLEN", "l"]).await;
     assert_eq!(length, value.len());
 }
 
@@ -156,7 +156,7 @@ async fn keys_are_any_text_in_every_function() {
         assert_eq!(env.client.keys(bucket).await, Ok(vec![]));
     }
     assert_eq!(
-        env.redis.ask::<u64>(&["DBSIZE"]).await,
+        env.redis.command::<u64>(&["DBSIZE"]).await,
         0,
         "nothing is left under another name"
     );
@@ -194,7 +194,7 @@ async fn a_deleted_key_is_gone() {
     env.client.set("", "k", b"v").await.unwrap();
     env.client.delete("", "k").await.unwrap();
     assert_eq!(env.client.get("", "k").await, Ok(None));
-    assert_eq!(env.redis.ask::<u64>(&["EXISTS", "k"]).await, 0);
+    assert_eq!(env.redis.command::<u64>(&["EXISTS", "k"]).await, 0);
 }
 
 #[tokio::test]
@@ -207,11 +207,11 @@ async fn values_of_other_types_are_treated_as_redis_treats_them() {
         (&["ZADD", "k", "1", "x"], "zset"),
         (&["XADD", "k", "*", "f", "x"], "stream"),
     ] {
-        let make = async || env.redis.ask::<redis::Value>(create).await;
+        let make = async || env.redis.command::<redis::Value>(create).await;
         make().await;
-        let error = other(env.client.get("", "k").await);
+        let error = other_error(env.client.get("", "k").await);
         assert!(error.contains("WRONGTYPE"), "get of a {kind}: {error}");
-        let error = other(env.client.increment("", "k", 1).await);
+        let error = other_error(env.client.increment("", "k", 1).await);
         assert!(
             error.contains("WRONGTYPE"),
             "increment of a {kind}: {error}"
@@ -232,7 +232,7 @@ async fn values_of_other_types_are_treated_as_redis_treats_them() {
             "list-keys with a {kind}"
         );
         assert_eq!(
-            env.redis.ask::<String>(&["TYPE", "k"]).await,
+            env.redis.command::<String>(&["TYPE", "k"]).await,
             kind,
             "it is untouched"
         );

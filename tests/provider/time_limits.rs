@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use test_support::client::other;
-use test_support::proxy::{Cut, Proxy};
+use test_support::client::other_error;
+use test_support::proxy::{Disconnect, Proxy};
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually;
@@ -43,7 +43,12 @@ async fn a_call_is_answered_before_the_host_gives_up() {
                 client.set_many("", &pairs),
                 client.increment("", "n", 1),
             );
-            [other(get), other(list), other(set), other(increment)]
+            [
+                other_error(get),
+                other_error(list),
+                other_error(set),
+                other_error(increment),
+            ]
         });
         let errors: Vec<String> = join_all(calls).await.concat();
         for error in errors {
@@ -62,8 +67,8 @@ async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
         ("BACKEND_RECONNECT_NUM_RETRIES", "1000"),
     ];
     let client = env.link(COMPONENT, "broken", &config).await;
-    proxy.cut_at("GET", Cut::Before);
-    let error = other(
+    proxy.disconnect_on("GET", Disconnect::BeforeCommand);
+    let error = other_error(
         client
             .timeout(Duration::from_millis(1_000))
             .get("", "k")
@@ -91,15 +96,15 @@ async fn an_answer_of_redis_has_a_time_limit() {
         .await
         .timeout(Duration::from_secs(120));
     client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let begun = Instant::now();
-    let error = other(client.increment("", "n", 1).await);
+    let error = other_error(client.increment("", "n", 1).await);
     assert!(
         begun.elapsed() < Duration::from_secs(10),
         "{:?}: {error}",
         begun.elapsed()
     );
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(
         begun.elapsed() < Duration::from_secs(20),
         "{:?}: {error}",
@@ -116,7 +121,7 @@ async fn an_answer_of_redis_has_a_time_limit() {
 async fn connecting_has_a_time_limit() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_500)).start().await;
     let proxy = Proxy::start(env.redis.port()).await;
-    proxy.hold();
+    proxy.hold_replies();
     let config = [
         ("URL", &*proxy.url()),
         ("BACKEND_CONNECTION_TIMEOUT_MS", "100"),
@@ -125,12 +130,12 @@ async fn connecting_has_a_time_limit() {
     ];
     let client = env.link(COMPONENT, "slow", &config).await;
     // With 3 s, the default, there would be one attempt in the time of this call.
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains(&proxy.url()), "{error}");
     assert!(
-        proxy.connected().len() >= 3,
+        proxy.connect_times().len() >= 3,
         "{} attempts",
-        proxy.connected().len()
+        proxy.connect_times().len()
     );
     proxy.release();
     eventually("the link connects", async || {
@@ -151,10 +156,10 @@ async fn pauses_between_attempts_have_a_longest() {
     ];
     env.link(COMPONENT, "hasty", &config).await;
     eventually("there have been many attempts", async || {
-        proxy.connected().len() >= 60
+        proxy.connect_times().len() >= 60
     })
     .await;
-    let attempts = proxy.connected();
+    let attempts = proxy.connect_times();
     let took = attempts[59] - attempts[0];
     // Some 1.2 s at most with 20 ms; with the default of 300 ms more than 8 s.
     assert!(took < Duration::from_secs(5), "60 attempts took {took:?}");
@@ -174,7 +179,7 @@ async fn attempts_to_connect_are_spaced_out() {
     // Calls do not hurry them on.
     let patient = client.timeout(Duration::from_secs(3));
     join_all((0..50).map(|_| patient.get("", "k"))).await;
-    let attempts = proxy.connected().len();
+    let attempts = proxy.connect_times().len();
     assert!(
         attempts >= 3,
         "the provider keeps trying: {attempts} attempts"
@@ -206,10 +211,10 @@ async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
         let client = env
             .link(COMPONENT, &format!("retries{retries}"), &config)
             .await;
-        proxy.cut_at("GET", Cut::After);
-        other(client.get("", "k").await);
+        proxy.disconnect_on("GET", Disconnect::AfterCommand);
+        other_error(client.get("", "k").await);
         assert_eq!(
-            proxy.count("GET"),
+            proxy.command_count("GET"),
             attempts,
             "BACKEND_RECONNECT_NUM_RETRIES={retries:?}"
         );
@@ -233,8 +238,8 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
         let client = if function == 5 { &passing } else { &lasting }.clone();
         // Connected, and not just about to be: a connection being made is held up by the hold, too.
         client.exists("b", "k").await.unwrap();
-        proxy.hold();
-        let before = proxy.total();
+        proxy.hold_replies();
+        let before = proxy.total_commands();
         let call = tokio::spawn(async move {
             let pairs = [("k", b"v")];
             match function {
@@ -254,8 +259,11 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
                 _ => client.delete_many("b", &["k"]).await,
             }
         });
-        eventually("the command is sent", async || proxy.total() > before).await;
-        proxy.cut();
+        eventually("the command is sent", async || {
+            proxy.total_commands() > before
+        })
+        .await;
+        proxy.disconnect_all();
         proxy.release();
         assert_eq!(call.await.unwrap(), Ok(()), "function {function}");
     }
@@ -270,12 +278,12 @@ async fn an_increment_that_was_sent_is_never_repeated() {
     for command in [
         "INCRBY", "INCR", "EVAL", "EVALSHA", "FCALL", "EXEC", "MULTI",
     ] {
-        proxy.cut_at(command, Cut::After);
+        proxy.disconnect_on(command, Disconnect::AfterCommand);
     }
     for round in 2..7 {
-        let error = other(client.increment("", "n", 1).await);
+        let error = other_error(client.increment("", "n", 1).await);
         assert!(!error.is_empty());
-        let count: u64 = env.redis.ask(&["GET", "n"]).await;
+        let count: u64 = env.redis.command(&["GET", "n"]).await;
         assert!(count <= round, "counted twice: {count} after {round} calls");
     }
 }

@@ -21,22 +21,22 @@ pub async fn watching(config: &[(&str, &str)]) -> (TestEnv, Component) {
 /// Has Redis tell of all changes.
 pub async fn notify(redis: &Redis) {
     let () = redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "AKE"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "AKE"])
         .await;
 }
 
 /// Runs commands given in words.
 pub async fn run(redis: &Redis, commands: &[&[&str]]) {
     for words in commands {
-        let _: redis::Value = redis.ask(words).await;
+        let _: redis::Value = redis.command(words).await;
     }
 }
 
 /// Waits until the component has been told exactly this, in this order. A last change, of the key
 /// `end`, shows that nothing more comes: its lane may be another, but Redis tells of it last.
 async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &str)]) {
-    let () = env.redis.ask(&["SET", "end", "end"]).await;
-    component.told_of("end").await;
+    let () = env.redis.command(&["SET", "end", "end"]).await;
+    component.wait_for_call("end").await;
     let expected: Vec<_> = expected
         .iter()
         .map(|(function, key, value)| {
@@ -46,12 +46,12 @@ async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &st
         })
         .collect();
     eventually_eq("the component is told", expected, async || {
-        let mut told = component.told_in_short();
+        let mut told = component.call_summaries();
         told.retain(|(_, key, _)| key != "end");
         told
     })
     .await;
-    component.forget();
+    component.clear_calls();
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn every_command_that_sets_a_string_is_told() {
     let (env, component) = watching(&[("WATCH", "SET@k,SET@end")]).await;
     let dump = {
         run(&env.redis, &[&["SET", "source", "dumped"]]).await;
-        let dump: Vec<u8> = env.redis.ask(&["DUMP", "source"]).await;
+        let dump: Vec<u8> = env.redis.command(&["DUMP", "source"]).await;
         dump
     };
     for (before, command, value) in [
@@ -112,7 +112,7 @@ async fn every_command_that_sets_a_string_is_told() {
         .arg(dump)
         .arg("REPLACE")
         .take();
-    let () = env.redis.run(&restore).await;
+    let () = env.redis.query(&restore).await;
     told(&env, &component, &[("on-set", "k", "dumped")]).await;
 }
 
@@ -132,7 +132,7 @@ async fn whatever_makes_a_key_go_away_is_told() {
         run(&env.redis, &[&["SET", "k", "v"], command]).await;
         // Redis may take a while to notice what has expired; asking for it makes it notice.
         eventually("the key is gone", async || {
-            !env.redis.ask::<bool>(&["EXISTS", "k"]).await
+            !env.redis.command::<bool>(&["EXISTS", "k"]).await
         })
         .await;
         told(&env, &component, &[("on-delete", "k", "")]).await;
@@ -145,7 +145,7 @@ async fn whatever_makes_a_key_go_away_is_told() {
     .await;
     run(&env.redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
     eventually("the key is evicted", async || {
-        !env.redis.ask::<bool>(&["EXISTS", "k"]).await
+        !env.redis.command::<bool>(&["EXISTS", "k"]).await
     })
     .await;
     run(&env.redis, &[&["CONFIG", "SET", "maxmemory", "0"]]).await;
@@ -230,7 +230,7 @@ async fn a_change_is_told_once_however_many_patterns_match() {
     for command in commands {
         run(&env.redis, &[command]).await;
         eventually("the change is told, if it is one", async || {
-            component.count() >= 1 || command[1] == "a"
+            component.call_count() >= 1 || command[1] == "a"
         })
         .await;
         let expected = match command {
@@ -278,24 +278,32 @@ async fn the_bucket_is_that_of_the_link() {
         let key = format!("{prefix}k:1");
         for other in ["zzz", "bb:k:1", "p?\\b*:k", "[p]?\\bc:k"] {
             if !prefix.is_empty() {
-                let () = env.redis.ask_in(database, &["SET", other, "no"]).await;
+                let () = env.redis.command_in(database, &["SET", other, "no"]).await;
             }
-            let () = env.redis.ask_in(database + 1, &["SET", &key, "no"]).await;
+            let () = env
+                .redis
+                .command_in(database + 1, &["SET", &key, "no"])
+                .await;
         }
-        let () = env.redis.ask_in(database, &["SET", &key, "v"]).await;
-        let told = component.told_of("k:1").await;
+        let () = env.redis.command_in(database, &["SET", &key, "v"]).await;
+        let told = component.wait_for_call("k:1").await;
         assert_eq!(
             (told.bucket.as_str(), told.value.as_deref()),
             ("0", Some(&b"v"[..]))
         );
-        let _: u64 = env.redis.ask_in(database, &["DEL", &key]).await;
-        eventually("the deletion is told", async || component.count() >= 2).await;
-        let told = component.told_of("k:1").await;
+        let _: u64 = env.redis.command_in(database, &["DEL", &key]).await;
+        eventually("the deletion is told", async || component.call_count() >= 2).await;
+        let told = component.wait_for_call("k:1").await;
         assert_eq!(
             (told.bucket.as_str(), told.function.as_str()),
             ("0", "on-delete")
         );
-        assert_eq!(component.count(), 2, "{:?}", component.told_in_short());
+        assert_eq!(
+            component.call_count(),
+            2,
+            "{:?}",
+            component.call_summaries()
+        );
     }
 }
 
@@ -306,33 +314,33 @@ async fn values_are_any_bytes_of_any_size() {
         let key = format!("k{number}");
         let value: Vec<u8> = (0..size).map(|byte: u32| byte as u8).collect();
         let set = Cmd::new().arg("SET").arg(&key).arg(&value).take();
-        let () = env.redis.run(&set).await;
-        let told = component.told_of(&key).await;
+        let () = env.redis.query(&set).await;
+        let told = component.wait_for_call(&key).await;
         assert!(told.value.unwrap() == value, "{size} bytes");
     }
-    component.forget();
+    component.clear_calls();
     // A key that is no text has no name to tell; those after it have.
     let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
-    let () = env.redis.run(&set).await;
+    let () = env.redis.query(&set).await;
     told(&env, &component, &[]).await;
-    env.provider.logged(&["changes=1", "no UTF-8"]).await;
+    env.provider.wait_for_log(&["changes=1", "no UTF-8"]).await;
 }
 
 #[tokio::test]
 async fn a_component_of_this_provider_writes_and_another_is_told() {
     let (env, component) = watching(&ALL).await;
     let client = env.link("writer", "default", &[]).await;
-    component.forget();
+    component.clear_calls();
     client.set("", "k", b"v").await.unwrap();
     client.increment("", "n", 7).await.unwrap();
     client.delete("", "k").await.unwrap();
-    eventually("three calls", async || component.count() == 3).await;
-    let mut told = component.told_in_short();
+    eventually("three calls", async || component.call_count() == 3).await;
+    let mut told = component.call_summaries();
     told.sort();
     let gone_or_set = |told: &(String, String, String)| told.1 == "k";
     assert!(
         told.iter().filter(|t| gone_or_set(t)).count() == 2,
         "{told:?}"
     );
-    assert_eq!(component.told_of("n").await.value.unwrap(), b"7");
+    assert_eq!(component.wait_for_call("n").await.value.unwrap(), b"7");
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use test_support::component::Manner;
+use test_support::component::Behavior;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
-use test_support::wait::{eventually, patience};
+use test_support::wait::{eventually, test_timeout};
 use tokio::time::Instant;
 
 use crate::watching::{WATCHER, notify, watching};
@@ -17,7 +17,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sets a key.
 pub async fn set(redis: &Redis, key: &str, value: &str) {
-    let () = redis.ask(&["SET", key, value]).await;
+    let () = redis.command(&["SET", key, value]).await;
 }
 
 #[tokio::test]
@@ -32,9 +32,9 @@ async fn changes_of_a_key_arrive_in_order() {
         }
     }
     changes.cmd("SET").arg("a").arg("last").ignore();
-    env.redis.run_all(&changes).await;
+    env.redis.run_pipeline(&changes).await;
     eventually("all is told that can be", async || {
-        let told = component.told_in_short();
+        let told = component.call_summaries();
         let last = ("on-set".to_owned(), "a".to_owned(), "last".to_owned());
         let deletions = told.iter().filter(|(function, ..)| function == "on-delete");
         let counts = told.iter().filter(|(_, key, _)| key.starts_with("n:"));
@@ -42,7 +42,7 @@ async fn changes_of_a_key_arrive_in_order() {
     })
     .await;
     let mut latest: BTreeMap<String, u64> = BTreeMap::new();
-    for (_, key, value) in component.told_in_short() {
+    for (_, key, value) in component.call_summaries() {
         if key.starts_with("n:") {
             let value: u64 = value.parse().unwrap();
             let before = latest.insert(key.clone(), value).unwrap_or(0);
@@ -51,7 +51,7 @@ async fn changes_of_a_key_arrive_in_order() {
     }
     assert!(latest.values().all(|value| *value == 200), "{latest:?}");
     let of_a: Vec<_> = component
-        .told()
+        .calls()
         .into_iter()
         .filter(|told| told.key == "a")
         .collect();
@@ -70,15 +70,15 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
             .ignore();
     }
     let started = Instant::now();
-    env.redis.run_all(&changes).await;
+    env.redis.run_pipeline(&changes).await;
     // Calls one after another over NATS take their time on a busy machine.
-    let deadline = Instant::now() + 3 * patience();
-    while component.count() < 10_000 && Instant::now() < deadline {
+    let deadline = Instant::now() + 3 * test_timeout();
+    while component.call_count() < 10_000 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     eprintln!("10,000 changes of 10,000 keys: {:?}", started.elapsed());
-    let keys: BTreeSet<_> = component.told().into_iter().map(|told| told.key).collect();
-    assert_eq!((keys.len(), component.count()), (10_000, 10_000));
+    let keys: BTreeSet<_> = component.calls().into_iter().map(|told| told.key).collect();
+    assert_eq!((keys.len(), component.call_count()), (10_000, 10_000));
 }
 
 #[tokio::test]
@@ -91,8 +91,11 @@ async fn a_change_is_told_at_once() {
         let started = Instant::now();
         let set = redis::cmd("SET").arg("k").arg(number).take();
         let () = set.query_async(&mut connection).await.unwrap();
-        eventually("the change is told", async || component.count() == number).await;
-        latencies.push(component.told()[number - 1].at - started);
+        eventually("the change is told", async || {
+            component.call_count() == number
+        })
+        .await;
+        latencies.push(component.calls()[number - 1].at - started);
     }
     latencies.sort();
     let (median, slow) = (latencies[250], latencies[495]);
@@ -104,34 +107,40 @@ async fn a_change_is_told_at_once() {
 #[tokio::test]
 async fn a_slow_component_delays_only_itself() {
     let (env, slow) = watching(&[("WATCH", "SET@*")]).await;
-    slow.behave(Manner::Slow(Duration::from_secs(3)));
+    slow.set_behavior(Behavior::Slow(Duration::from_secs(3)));
     let fast = env.component("fast").await;
     env.watch("fast", "default", &[("WATCH", "SET@*")]).await;
     let other_link = env.component("deaf").await;
-    other_link.behave(Manner::Deaf);
+    other_link.set_behavior(Behavior::Unresponsive);
     env.watch("deaf", "default", &[("WATCH", "SET@*")]).await;
     for number in 0..100 {
         set(&env.redis, &format!("k{number}"), "v").await;
     }
-    eventually("the fast one is told all", async || fast.count() == 100).await;
-    assert!(slow.count() < 100 && other_link.count() == 0);
+    eventually("the fast one is told all", async || {
+        fast.call_count() == 100
+    })
+    .await;
+    assert!(slow.call_count() < 100 && other_link.call_count() == 0);
     // Once it is fast, it gets all the others, too.
-    slow.behave(Manner::Prompt);
-    eventually("the slow one is told all", async || slow.count() == 100).await;
+    slow.set_behavior(Behavior::Prompt);
+    eventually("the slow one is told all", async || {
+        slow.call_count() == 100
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_call_that_no_host_accepts_is_given_up() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
-    component.behave(Manner::Deaf);
+    component.set_behavior(Behavior::Unresponsive);
     set(&env.redis, "k", "1").await;
     env.provider
-        .logged(&["WARN", WATCHER, "changes=1", "no host has taken the call"])
+        .wait_for_log(&["WARN", WATCHER, "changes=1", "no host has taken the call"])
         .await;
-    component.behave(Manner::Prompt);
+    component.set_behavior(Behavior::Prompt);
     set(&env.redis, "k", "2").await;
-    assert_eq!(component.told_of("k").await.value.unwrap(), b"2");
-    assert_eq!(component.count(), 1);
+    assert_eq!(component.wait_for_call("k").await.value.unwrap(), b"2");
+    assert_eq!(component.call_count(), 1);
 }
 
 #[tokio::test]
@@ -145,7 +154,7 @@ async fn an_absent_component_is_told_when_it_comes() {
         set(&env.redis, &format!("k{number}"), "late").await;
     }
     env.provider
-        .logged(&[
+        .wait_for_log(&[
             "WARN",
             WATCHER,
             "changes wait",
@@ -153,15 +162,15 @@ async fn an_absent_component_is_told_when_it_comes() {
         ])
         .await;
     let component = env.component(WATCHER).await;
-    eventually("all is told", async || component.count() == 100).await;
+    eventually("all is told", async || component.call_count() == 100).await;
     // Each call has the value that is stored at its time.
     assert!(
         component
-            .told()
+            .calls()
             .iter()
             .all(|told| told.value.as_deref() == Some(b"late"))
     );
-    let late = component.told_of("k7").await;
+    let late = component.wait_for_call("k7").await;
     assert_eq!(late.function, "on-set");
 }
 
@@ -169,18 +178,20 @@ async fn an_absent_component_is_told_when_it_comes() {
 async fn changes_wait_for_nats() {
     let (mut env, component) = watching(&[("WATCH", "SET@*")]).await;
     set(&env.redis, "before", "v").await;
-    component.told_of("before").await;
+    component.wait_for_call("before").await;
     env.nats.stop();
-    env.provider.logged(&["lost the connection to NATS"]).await;
+    env.provider
+        .wait_for_log(&["lost the connection to NATS"])
+        .await;
     for number in 0..20 {
         set(&env.redis, &format!("k{number}"), "v").await;
     }
     env.provider
-        .logged(&["WARN", WATCHER, "no connection to NATS"])
+        .wait_for_log(&["WARN", WATCHER, "no connection to NATS"])
         .await;
     env.nats.restart().await;
     eventually("all is told", async || {
-        let keys: BTreeSet<_> = component.told().into_iter().map(|told| told.key).collect();
+        let keys: BTreeSet<_> = component.calls().into_iter().map(|told| told.key).collect();
         keys.len() == 21
     })
     .await;
@@ -196,17 +207,17 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
         sets.cmd("SET").arg(number).arg("v").ignore();
         deletions.cmd("DEL").arg(number).ignore();
     }
-    env.redis.run_all(&sets).await;
+    env.redis.run_pipeline(&sets).await;
     notify(&env.redis).await;
     env.watch(WATCHER, "default", &[("WATCH", "DEL@*")]).await;
-    env.redis.run_all(&deletions).await;
+    env.redis.run_pipeline(&deletions).await;
     env.provider
-        .logged(&["WARN", WATCHER, "changes=", "too many wait"])
+        .wait_for_log(&["WARN", WATCHER, "changes=", "too many wait"])
         .await;
     // The subscription is asked something every few seconds; being busy it is not taken for dead.
     let component = env.component(WATCHER).await;
-    eventually("it is told", async || component.count() >= 1_000).await;
-    let told = component.told_in_short();
+    eventually("it is told", async || component.call_count() >= 1_000).await;
+    let told = component.call_summaries();
     let dropped = CHANGES - KEPT;
     let older = told
         .iter()
@@ -227,12 +238,15 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
 async fn watching_goes_on_after_the_connection_was_lost() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     for round in 0..3 {
-        let _: u64 = env.redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let _: u64 = env
+            .redis
+            .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+            .await;
         let lost = Instant::now();
         back(&env, &component, &format!("after kill {round}"), lost).await;
     }
     env.provider
-        .logged(&["WARN", WATCHER, "may have been missed"])
+        .wait_for_log(&["WARN", WATCHER, "may have been missed"])
         .await;
 }
 
@@ -243,15 +257,15 @@ async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
     eventually("it has broken many times", async || {
         kills += env
             .redis
-            .ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
+            .command::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
             .await;
         kills > 10
     })
     .await;
-    let lines = env.provider.count_logged(&[]).await;
+    let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 15, "{lines} lines");
     // One, unless a subscription lasted a second because the machine stood still.
-    let breaks = env.provider.count_logged(&["cannot watch"]).await;
+    let breaks = env.provider.stop_and_count_log(&["cannot watch"]).await;
     assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
@@ -270,7 +284,7 @@ async fn watching_goes_on_after_redis_has_restarted() {
         .await;
     }
     env.provider
-        .logged(&["WARN", WATCHER, "may have been missed"])
+        .wait_for_log(&["WARN", WATCHER, "may have been missed"])
         .await;
 }
 
@@ -283,7 +297,7 @@ async fn back(
 ) {
     eventually("watching goes on", async || {
         set(&env.redis, "k", value).await;
-        let told = component.told();
+        let told = component.calls();
         told.iter()
             .any(|told| told.value.as_deref() == Some(value.as_bytes()))
     })
@@ -317,7 +331,9 @@ async fn a_redis_that_comes_up_late_is_watched() {
     // Before the first time nothing can have been missed.
     let mut env = env;
     assert_eq!(
-        env.provider.count_logged(&["may have been missed"]).await,
+        env.provider
+            .stop_and_count_log(&["may have been missed"])
+            .await,
         0
     );
 }

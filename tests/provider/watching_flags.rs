@@ -14,7 +14,7 @@ async fn missing_flags_are_named_until_somebody_sets_them() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "Elg"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "Elg"])
         .await;
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@k,DEL@k")])
@@ -30,19 +30,19 @@ async fn missing_flags_are_named_until_somebody_sets_them() {
         .expect("the command in backquotes")
         .to_owned();
     assert!(message.contains(WATCHER), "{message}");
-    env.provider.logged(&["ERROR", &command]).await;
+    env.provider.wait_for_log(&["ERROR", &command]).await;
     set(&env.redis, "k", "unheard").await;
     // The operator does as told; delivery starts, and in time the health is good again.
     let words: Vec<&str> = command.split(' ').collect();
-    let () = env.redis.ask(&words).await;
+    let () = env.redis.command(&words).await;
     let flags = flags(&env.redis).await;
     assert!(
         "ElgK$xe".chars().all(|flag| flags.contains(flag)),
         "{flags}"
     );
     set(&env.redis, "k", "heard").await;
-    assert_eq!(component.told_of("k").await.value.unwrap(), b"heard");
-    assert_eq!(component.count(), 1);
+    assert_eq!(component.wait_for_call("k").await.value.unwrap(), b"heard");
+    assert_eq!(component.call_count(), 1);
     eventually("the health is good", async || {
         env.host.health().await.is_some_and(|health| health.healthy)
     })
@@ -54,7 +54,7 @@ async fn flags_are_added_where_that_is_allowed_and_none_is_removed() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "El"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "El"])
         .await;
     let component = env.component(WATCHER).await;
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
@@ -69,7 +69,7 @@ async fn flags_are_added_where_that_is_allowed_and_none_is_removed() {
         "only what is needed"
     );
     set(&env.redis, "k", "v").await;
-    component.told_of("k").await;
+    component.wait_for_call("k").await;
     assert!(env.host.health().await.unwrap().healthy);
 }
 
@@ -80,7 +80,7 @@ async fn without_config_it_watches_all_the_same() {
     let user = [
         "ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-config",
     ];
-    let () = env.redis.ask(&user).await;
+    let () = env.redis.command(&user).await;
     let component = env.component(WATCHER).await;
     for (name, configure) in [("default", "false"), ("configuring", "true")] {
         let config = [
@@ -92,9 +92,9 @@ async fn without_config_it_watches_all_the_same() {
         env.watch(WATCHER, name, &config).await;
     }
     set(&env.redis, "k", "v").await;
-    eventually("both links tell", async || component.count() == 2).await;
+    eventually("both links tell", async || component.call_count() == 2).await;
     env.provider
-        .logged(&["INFO", "cannot be seen", "NOPERM"])
+        .wait_for_log(&["INFO", "cannot be seen", "NOPERM"])
         .await;
     assert!(env.host.health().await.unwrap().healthy);
 }
@@ -112,7 +112,7 @@ async fn a_link_that_may_not_subscribe_says_so() {
         "resetchannels",
         "+@all",
     ];
-    let () = env.redis.ask(&user).await;
+    let () = env.redis.command(&user).await;
     let link = Link::new(WATCHER, "default").config(&[
         ("URL", &env.redis.url()),
         ("WATCH", "SET@k"),
@@ -121,14 +121,14 @@ async fn a_link_that_may_not_subscribe_says_so() {
     ]);
     env.host.put_watch(&link).await;
     env.provider
-        .logged(&["WARN", WATCHER, "the subscription is refused", "NOPERM"])
+        .wait_for_log(&["WARN", WATCHER, "the subscription is refused", "NOPERM"])
         .await;
 }
 
 /// The flags that are set.
 async fn flags(redis: &Redis) -> String {
     let answer: Vec<Value> = redis
-        .ask(&["CONFIG", "GET", "notify-keyspace-events"])
+        .command(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;
     redis::from_redis_value(answer[1].clone()).unwrap()
 }

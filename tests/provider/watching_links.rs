@@ -22,14 +22,14 @@ async fn each_link_gets_its_own_and_ends_alone() {
         .await;
     run(&env.redis, &[&["SET", "a", "1"], &["SET", "b", "2"]]).await;
     // What is gone again before its turn comes is not told of.
-    one.told_of("a").await;
+    one.wait_for_call("a").await;
     run(&env.redis, &[&["DEL", "a"]]).await;
     eventually("all are told", async || {
-        one.count() == 2 && two.count() == 2
+        one.call_count() == 2 && two.call_count() == 2
     })
     .await;
     let links: Vec<_> = one
-        .told()
+        .calls()
         .iter()
         .map(|told| {
             let link = told.headers.get("link-name").unwrap().to_string();
@@ -45,21 +45,21 @@ async fn each_link_gets_its_own_and_ends_alone() {
         "{links:?}"
     );
     assert_eq!(
-        one.told()[0].headers.get("source-id").unwrap().as_str(),
+        one.calls()[0].headers.get("source-id").unwrap().as_str(),
         env.host.provider_id()
     );
 
     env.host.delete_watch("one", "more").await;
-    env.watching("one", "more", 0).await;
+    env.wait_for_watchers("one", "more", 0).await;
     run(&env.redis, &[&["SET", "b", "3"], &["SET", "a", "4"]]).await;
     eventually("the others are told", async || {
-        one.count() == 3 && two.count() == 3
+        one.call_count() == 3 && two.call_count() == 3
     })
     .await;
-    assert_eq!(one.told_of("a").await.value.unwrap(), b"4");
+    assert_eq!(one.wait_for_call("a").await.value.unwrap(), b"4");
     env.host.delete_watch("one", "default").await;
     env.host.delete_watch("two", "default").await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
 }
 
 #[tokio::test]
@@ -70,20 +70,20 @@ async fn a_link_put_again_watches_what_it_says_now() {
     run(&env.redis, &[&["SET", "end", "now"]]).await;
     eventually("the new settings are in force", async || {
         run(&env.redis, &[&["SET", "b", "1"]]).await;
-        component.count() > 0
+        component.call_count() > 0
     })
     .await;
-    env.watching(WATCHER, "default", 1).await;
-    component.forget();
+    env.wait_for_watchers(WATCHER, "default", 1).await;
+    component.clear_calls();
     run(&env.redis, &[&["SET", "a", "2"], &["SET", "b", "3"]]).await;
     eventually("the change is told", async || {
         component
-            .told_in_short()
+            .call_summaries()
             .iter()
             .any(|(_, _, value)| value == "3")
     })
     .await;
-    assert!(component.told().iter().all(|told| told.key != "a"));
+    assert!(component.calls().iter().all(|told| told.key != "a"));
 }
 
 #[tokio::test]
@@ -97,11 +97,11 @@ async fn the_providers_configuration_counts_too() {
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "default", &[]).await;
     run(&env.redis, &[&["SET", "a", "1"]]).await;
-    component.told_of("a").await;
+    component.wait_for_call("a").await;
     env.host.update_config(&[("WATCH", "SET@b")]).await;
     eventually("the new configuration is in force", async || {
         run(&env.redis, &[&["SET", "b", "2"]]).await;
-        component.told().iter().any(|told| told.key == "b")
+        component.calls().iter().any(|told| told.key == "b")
     })
     .await;
 }
@@ -129,14 +129,14 @@ async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
         ("flag", "maybe"),
     ] {
         env.provider
-            .logged(&["ERROR", link, "wrong setting", setting])
+            .wait_for_log(&["ERROR", link, "wrong setting", setting])
             .await;
     }
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "good", &[("WATCH", "SET@k")]).await;
     run(&env.redis, &[&["SET", "k", "v"]]).await;
-    component.told_of("k").await;
-    assert_eq!(component.count(), 1);
+    component.wait_for_call("k").await;
+    assert_eq!(component.call_count(), 1);
     assert!(env.host.health().await.unwrap().healthy);
 }
 
@@ -155,7 +155,7 @@ async fn traces_go_on_in_the_component() {
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@k")]).await;
     run(&env.redis, &[&["SET", "k", "v"]]).await;
-    let told = component.told_of("k").await;
+    let told = component.wait_for_call("k").await;
     let parent = told
         .headers
         .get("traceparent")
@@ -202,7 +202,7 @@ async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() 
     assert!(env.host.health().await.unwrap().healthy);
     let missed = env
         .provider
-        .count_logged(&["without kvredis hearing of it"]);
+        .stop_and_count_log(&["without kvredis hearing of it"]);
     assert_eq!(missed.await, 0);
 
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -213,7 +213,9 @@ async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() 
     // It is worth one new start: the host may be unable to pass it on.
     env.provider = Provider::start(&env.host.data());
     answer_twice(&env, &["early"]).await;
-    env.provider.logged(&["ERROR", "early", "pass on"]).await;
+    env.provider
+        .wait_for_log(&["ERROR", "early", "pass on"])
+        .await;
     assert!(env.host.health().await.is_some());
     assert!(env.host.shutdown().await.is_some());
 }
@@ -232,8 +234,8 @@ async fn a_watching_link_that_was_put_while_nats_was_away_is_got_by_a_new_start(
 }
 
 async fn ends_for(env: &mut TestEnv, component: &str) {
-    assert_eq!(env.provider.end().await.code(), Some(1));
+    assert_eq!(env.provider.wait().await.code(), Some(1));
     env.provider
-        .logged(&[component, "without kvredis hearing of it"])
+        .wait_for_log(&[component, "without kvredis hearing of it"])
         .await;
 }

@@ -24,20 +24,20 @@ async fn two(config: &[(&str, &str)]) -> Two {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let component = env.component(WATCHER).await;
-    let twin = env.host.twin();
+    let twin = env.host.second_host();
     let second = Provider::start(&twin.data());
     env.host.ready_processes(2).await;
     let link = Link::new(WATCHER, "default")
         .config(&[("URL", &env.redis.url())])
         .config(config);
     env.host.put_watch(&link).await;
-    env.watching(WATCHER, "default", 1).await;
+    env.wait_for_watchers(WATCHER, "default", 1).await;
     if config.contains(&("WATCH_ONCE", "true")) {
         // So that it is known who delivers.
-        env.provider.logged(&["this process delivers"]).await;
+        env.provider.wait_for_log(&["this process delivers"]).await;
     }
     twin.put_watch(&link).await;
-    env.watching(WATCHER, "default", 2).await;
+    env.wait_for_watchers(WATCHER, "default", 2).await;
     Two {
         env,
         component,
@@ -47,11 +47,11 @@ async fn two(config: &[(&str, &str)]) -> Two {
 }
 
 async fn set(env: &TestEnv, value: &str) {
-    let () = env.redis.ask(&["SET", "k", value]).await;
+    let () = env.redis.command(&["SET", "k", value]).await;
 }
 
 async fn leases(env: &TestEnv) -> Vec<String> {
-    env.redis.ask(&["KEYS", "*watch-lease*"]).await
+    env.redis.command(&["KEYS", "*watch-lease*"]).await
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn without_watch_once_each_process_delivers() {
         ..
     } = two(&[("WATCH", "SET@k")]).await;
     set(&env, "v").await;
-    eventually("both deliver", async || component.count() == 2).await;
+    eventually("both deliver", async || component.call_count() == 2).await;
     assert_eq!(leases(&env).await, Vec::<String>::new());
 }
 
@@ -81,23 +81,23 @@ async fn with_watch_once_one_delivers_and_another_takes_over() {
         ..
     } = two(&config).await;
     for round in 0..20 {
-        let () = env.redis.ask(&["SET", "p:k", &round.to_string()]).await;
+        let () = env.redis.command(&["SET", "p:k", &round.to_string()]).await;
     }
-    eventually("all is told", async || component.count() >= 20).await;
+    eventually("all is told", async || component.call_count() >= 20).await;
     let keys = leases(&env).await;
     let [key] = &keys[..] else {
         panic!("one key: {keys:?}")
     };
     assert!(key.starts_with("p:kvredis:watch-lease:"), "{key}");
-    let left: i64 = env.redis.ask(&["PTTL", key]).await;
+    let left: i64 = env.redis.command(&["PTTL", key]).await;
     assert!((1..=3_000).contains(&left), "it expires: {left}");
 
     env.provider.kill();
     let killed = Instant::now();
     eventually("the other one delivers", async || {
-        let () = env.redis.ask(&["SET", "p:k", "over"]).await;
+        let () = env.redis.command(&["SET", "p:k", "over"]).await;
         component
-            .told_in_short()
+            .call_summaries()
             .iter()
             .any(|(_, _, value)| value == "over")
     })
@@ -106,9 +106,9 @@ async fn with_watch_once_one_delivers_and_another_takes_over() {
     eprintln!("the other process delivers after {after:?}");
     // Five seconds by the contract; as many again for machines under load.
     assert!(after < Duration::from_secs(10), "{after:?}");
-    second.logged(&["this process delivers"]).await;
+    second.wait_for_log(&["this process delivers"]).await;
     // Nothing was told twice, and nothing of the lease, though the patterns match its key.
-    let told = component.told_in_short();
+    let told = component.call_summaries();
     assert_eq!(
         told.iter().filter(|(_, _, value)| value != "over").count(),
         20
@@ -126,13 +126,13 @@ async fn who_stops_gives_the_lease_up() {
         ..
     } = two(&config).await;
     env.provider.signal(rustix::process::Signal::TERM);
-    assert!(env.provider.end().await.success());
-    second.logged(&["this process delivers"]).await;
+    assert!(env.provider.wait().await.success());
+    second.wait_for_log(&["this process delivers"]).await;
     set(&env, "v").await;
-    component.told_of("k").await;
-    assert_eq!(component.count(), 1);
+    component.wait_for_call("k").await;
+    assert_eq!(component.call_count(), 1);
     second.signal(rustix::process::Signal::TERM);
-    assert!(second.end().await.success());
+    assert!(second.wait().await.success());
     assert_eq!(leases(&env).await, Vec::<String>::new());
 }
 
@@ -150,7 +150,7 @@ async fn a_deleted_link_gives_the_lease_up() {
         leases(&env).await
     })
     .await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
 }
 
 /// A world with one process that delivers, and its lease's key.
@@ -159,7 +159,7 @@ async fn one(watch: &str) -> (TestEnv, String) {
     notify(&env.redis).await;
     let config = [("WATCH", watch), ("WATCH_ONCE", "true")];
     env.watch(WATCHER, "default", &config).await;
-    env.provider.logged(&["this process delivers"]).await;
+    env.provider.wait_for_log(&["this process delivers"]).await;
     let mut keys = leases(&env).await;
     (env, keys.pop().expect("a lease"))
 }
@@ -169,16 +169,23 @@ async fn what_waits_when_the_lease_is_lost_is_counted() {
     // No host runs the component, so that changes wait.
     let (env, key) = one("SET@k*").await;
     for number in 0..20 {
-        let () = env.redis.ask(&["SET", &format!("k{number}"), "v"]).await;
+        let () = env
+            .redis
+            .command(&["SET", &format!("k{number}"), "v"])
+            .await;
     }
-    env.provider.logged(&["WARN", "changes wait for"]).await;
+    env.provider
+        .wait_for_log(&["WARN", "changes wait for"])
+        .await;
     let () = env
         .redis
-        .ask(&["SET", &key, "another", "PX", "60000"])
+        .command(&["SET", &key, "another", "PX", "60000"])
         .await;
-    env.provider.logged(&["WARN", "has lost the lease"]).await;
     env.provider
-        .logged(&["WARN", WATCHER, "not told of", "changes=", "lost the lease"])
+        .wait_for_log(&["WARN", "has lost the lease"])
+        .await;
+    env.provider
+        .wait_for_log(&["WARN", WATCHER, "not told of", "changes=", "lost the lease"])
         .await;
 }
 
@@ -187,21 +194,25 @@ async fn a_lease_that_expired_and_was_taken_again_is_no_secret() {
     let (mut env, key) = one("SET@k").await;
     env.provider.signal(rustix::process::Signal::STOP);
     eventually("the lease expires", async || {
-        let left: i64 = env.redis.ask(&["PTTL", &key]).await;
+        let left: i64 = env.redis.command(&["PTTL", &key]).await;
         left == -2
     })
     .await;
     env.provider.signal(rustix::process::Signal::CONT);
-    env.provider.logged(&["WARN", "has lost the lease"]).await;
+    env.provider
+        .wait_for_log(&["WARN", "has lost the lease"])
+        .await;
     eventually("it is taken again", async || !leases(&env).await.is_empty()).await;
     let component = env.component(WATCHER).await;
     eventually("it delivers again", async || {
         set(&env, "v").await;
-        component.count() > 0
+        component.call_count() > 0
     })
     .await;
     assert_eq!(
-        env.provider.count_logged(&["this process delivers"]).await,
+        env.provider
+            .stop_and_count_log(&["this process delivers"])
+            .await,
         2
     );
 }
@@ -213,7 +224,7 @@ async fn a_lease_that_cannot_be_taken_is_no_secret() {
     let user = [
         "ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-eval",
     ];
-    let () = env.redis.ask(&user).await;
+    let () = env.redis.command(&user).await;
     let config = [
         ("WATCH", "SET@k"),
         ("WATCH_ONCE", "true"),
@@ -222,7 +233,7 @@ async fn a_lease_that_cannot_be_taken_is_no_secret() {
     ];
     env.watch(WATCHER, "default", &config).await;
     env.provider
-        .logged(&["WARN", "cannot take the lease", "access denied"])
+        .wait_for_log(&["WARN", "cannot take the lease", "access denied"])
         .await;
     eventually("the health says so", async || {
         let health = env.host.health().await;

@@ -1,7 +1,7 @@
 //! What travels: the messages of a call, and headers that are missing.
 
 use async_nats::HeaderMap;
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::codec::{bucket_and_key, decode_all};
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::values::bytes;
@@ -27,7 +27,7 @@ async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
             .await
             .unwrap();
         assert!(answer.handshake.is_empty(), "the handshake carries nothing");
-        let (end, pieces) = answer.pieces.split_last().unwrap();
+        let (end, pieces) = answer.frames.split_last().unwrap();
         assert!(end.is_empty());
         assert!(
             pieces
@@ -55,7 +55,7 @@ async fn parameters_may_come_in_pieces_of_any_size() {
         let client = if piece == 0 {
             env.client.clone()
         } else {
-            env.client.pieces(piece)
+            env.client.max_frame(piece)
         };
         client.set("bücket", "kéy", b"value").await.unwrap();
         assert_eq!(
@@ -71,7 +71,11 @@ async fn parameters_may_come_in_pieces_of_any_size() {
         client.delete_many("b", &["n", "x", "y"]).await.unwrap();
     }
     let value = bytes(300_000);
-    env.client.pieces(1_000).set("", "k", &value).await.unwrap();
+    env.client
+        .max_frame(1_000)
+        .set("", "k", &value)
+        .await
+        .unwrap();
     assert!(env.client.get("", "k").await == Ok(Some(value)));
 }
 
@@ -95,7 +99,7 @@ async fn a_call_without_a_component_is_refused_in_words() {
     headers.insert("link-name", "default");
     for headers in [headers, HeaderMap::new()] {
         let client = env.client.headers(headers);
-        let error = other(client.get("", "k").await);
+        let error = other_error(client.get("", "k").await);
         assert!(error.contains("component"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Contract §2: what is said of settings that are wrong, unknown or careless.
 
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -67,15 +67,15 @@ async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation
             .link(COMPONENT, &format!("wrong{i}"), &[(setting, value)])
             .await;
         for error in [
-            other(client.get("", "k").await),
-            other(client.set("", "k", b"v").await),
-            other(client.delete("", "k").await),
-            other(client.exists("", "k").await),
-            other(client.list_keys("", None).await),
-            other(client.increment("", "k", 1).await),
-            other(client.get_many("", &["k"]).await),
-            other(client.set_many("", &[("k", b"v")]).await),
-            other(client.delete_many("", &["k"]).await),
+            other_error(client.get("", "k").await),
+            other_error(client.set("", "k", b"v").await),
+            other_error(client.delete("", "k").await),
+            other_error(client.exists("", "k").await),
+            other_error(client.list_keys("", None).await),
+            other_error(client.increment("", "k", 1).await),
+            other_error(client.get_many("", &["k"]).await),
+            other_error(client.set_many("", &[("k", b"v")]).await),
+            other_error(client.delete_many("", &["k"]).await),
         ] {
             let words = [&[*setting, *value][..], expected].concat();
             for word in words {
@@ -91,7 +91,7 @@ async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation
     for (i, (setting, value, _)) in WRONG_VALUES.iter().enumerate() {
         let parts = ["ERROR", setting, value, &format!("wrong{i}")];
         assert_eq!(
-            env.provider.count_logged(&parts).await,
+            env.provider.stop_and_count_log(&parts).await,
             1,
             "{setting}={value:?} in the log"
         );
@@ -112,11 +112,11 @@ async fn a_wrong_value_that_is_secret_is_not_shown() {
         let link = Link::new("c", &format!("{setting} {value:?}").replace("hunter2", "x"))
             .config(&[("URL", &env.redis.url())])
             .secrets(&[(setting, value)]);
-        let error = other(env.put_new(&link).await.get("", "k").await);
+        let error = other_error(env.add_link(&link).await.get("", "k").await);
         assert!(error.contains(setting), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
-    assert_eq!(env.provider.count_logged(&["hunter2"]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&["hunter2"]).await, 0);
 }
 
 #[tokio::test]
@@ -127,8 +127,8 @@ async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
         .start()
         .await;
     let url = [("URL", &*env.redis.url())];
-    let client = env.put_new(&Link::new("c", "takes")).await;
-    let error = other(client.get("", "k").await);
+    let client = env.add_link(&Link::new("c", "takes")).await;
+    let error = other_error(client.get("", "k").await);
     assert!(
         error.contains("SCAN_COUNT") && error.contains("lots"),
         "{error}"
@@ -136,9 +136,9 @@ async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
     let own = Link::new("c", "has")
         .config(&url)
         .config(&[("SCAN_COUNT", "10")]);
-    env.put_new(&own).await.set("", "k", b"v").await.unwrap();
+    env.add_link(&own).await.set("", "k", b"v").await.unwrap();
     let parts = ["ERROR", "MAX_BYTES_IN_FLIGHT", "plenty"];
-    assert_eq!(env.provider.count_logged(&parts).await, 1);
+    assert_eq!(env.provider.stop_and_count_log(&parts).await, 1);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_wrong_link_that_is_put_again_right_works() {
     let client = env
         .link(COMPONENT, "mended", &[("SCAN_COUNT", "lots")])
         .await;
-    other(client.get("", "k").await);
+    other_error(client.get("", "k").await);
     let link = Link::new(COMPONENT, "mended").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;
     eventually("it works", async || client.get("", "k").await.is_ok()).await;
@@ -165,7 +165,7 @@ async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
         .config(&[("URL", &env.redis.url())])
         .config(&config)
         .secrets(&[("PASWORD", "hunter2")]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     for _ in 0..10 {
         client.set("", "k", b"v").await.unwrap();
     }
@@ -180,10 +180,13 @@ async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
         ("REDONLY", "READ_ONLY"),
         ("MAX_BYTES_INFLIGHT", "MAX_BYTES_IN_FLIGHT"),
     ] {
-        let count = env.provider.count_logged(&["WARN", unknown, nearest]).await;
+        let count = env
+            .provider
+            .stop_and_count_log(&["WARN", unknown, nearest])
+            .await;
         assert_eq!(count, 1, "{unknown}");
     }
-    assert_eq!(env.provider.count_logged(&["hunter2"]).await, 0);
+    assert_eq!(env.provider.stop_and_count_log(&["hunter2"]).await, 0);
 }
 
 /// Nothing is kept of a deleted link, so that links which come and go do not fill the memory.
@@ -197,10 +200,13 @@ async fn a_link_that_comes_back_is_warned_of_again() {
         env.watch("c", "default", &watches).await;
         env.unlink("c", "default").await;
         env.host.delete_watch("c", "default").await;
-        env.watching("c", "default", 0).await;
+        env.wait_for_watchers("c", "default", 0).await;
     }
     for (way, unknown) in [("of", "REDONLY"), ("to", "WATCHONCE")] {
-        let count = env.provider.count_logged(&["WARN", way, unknown]).await;
+        let count = env
+            .provider
+            .stop_and_count_log(&["WARN", way, unknown])
+            .await;
         assert_eq!(count, 2, "{unknown}");
     }
 }
@@ -223,7 +229,7 @@ async fn names_that_the_sdk_reads_are_not_unknown() {
     env.client.set("", "k", b"v").await.unwrap();
     for name in names {
         assert_eq!(
-            env.provider.count_logged(&["WARN", name]).await,
+            env.provider.stop_and_count_log(&["WARN", name]).await,
             0,
             "{name}"
         );
@@ -252,18 +258,21 @@ async fn a_password_in_plain_configuration_is_warned_of_once() {
             .secrets(&plain),
         Link::new("c", "by-secret-url").secrets(&[("URL", &url)]),
     ] {
-        let client = env.put_new(&link).await;
+        let client = env.add_link(&link).await;
         for _ in 0..5 {
             client.set("", "k", b"v").await.unwrap();
         }
     }
     let warnings = env
         .provider
-        .count_logged(&["WARN", "holds a password"])
+        .stop_and_count_log(&["WARN", "holds a password"])
         .await;
     assert_eq!(
         warnings, 2,
         "one for PASSWORD, one for URL, none for secrets"
     );
-    assert_eq!(env.provider.count_logged(&["plain-password"]).await, 0);
+    assert_eq!(
+        env.provider.stop_and_count_log(&["plain-password"]).await,
+        0
+    );
 }

@@ -263,7 +263,7 @@ impl Caller {
             self.counter_key(),
         ];
         let words = ["MGET", &keys[0], &keys[1], &keys[2]];
-        let [first, second, counter]: [Option<Vec<u8>>; 3] = redis.ask(&words).await;
+        let [first, second, counter]: [Option<Vec<u8>>; 3] = redis.command(&words).await;
         let checks = [
             self.registers[0].read(first.map(text)),
             self.registers[1].read(second.map(text)),
@@ -299,7 +299,7 @@ async fn check_shared(index: usize, callers: &[Caller], redis: &Redis) -> Result
     disjoint(&mut sums).map_err(|error| shown(&key, error))?;
     let acknowledged: u64 = sums.iter().map(|(_, delta)| delta).sum();
     let unknown: u64 = shares().map(|share| share.unknown).sum();
-    let total = number(redis.ask(&["GET", &key]).await);
+    let total = number(redis.command(&["GET", &key]).await);
     let highest = sums.last().map_or(0, |(sum, _)| *sum);
     if total < highest || !(acknowledged..=acknowledged + unknown).contains(&total) {
         return Err(format!(

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use test_support::client::{Client, Error, Failure};
+use test_support::client::{CallFailure, Client, Error};
 use test_support::proxy::Proxy;
 use test_support::test_env::{COMPONENT, TestEnv};
-use test_support::wait::{eventually, patience};
+use test_support::wait::{eventually, test_timeout};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -117,17 +117,17 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
     for call in &mut { held } {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(env.provider.end().await.code(), Some(0), "{ending:?}");
+    assert_eq!(env.provider.wait().await.code(), Some(0), "{ending:?}");
     let ended_after = begun.elapsed();
     assert!(ended_after < DRAINED, "it took {ended_after:?}");
     let mut answered = 0;
     for caller in busy {
         let (served, end) = caller.await.unwrap();
-        assert_eq!(end, Error::Call(Failure::NoResponders), "{ending:?}");
+        assert_eq!(end, Error::Call(CallFailure::NoResponders), "{ending:?}");
         answered += served;
     }
     assert_eq!(count(&env).await, answered, "each answer is one increment");
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
     Tally {
         answered,
         held: callers,
@@ -153,10 +153,10 @@ async fn a_second_signal_ends_it_at_once() {
         let held = hold(&slow, &proxy, 8).await;
         env.provider.signal(first);
         takes_no_calls(&env.client).await;
-        assert_eq!(env.provider.ended(), None, "calls are under way");
+        assert_eq!(env.provider.try_wait(), None, "calls are under way");
         let begun = Instant::now();
         env.provider.signal(second);
-        assert_eq!(env.provider.end().await.code(), Some(code));
+        assert_eq!(env.provider.wait().await.code(), Some(code));
         let took = begun.elapsed();
         assert!(took < AT_ONCE, "it took {took:?}");
         slowest = slowest.max(took);
@@ -181,13 +181,15 @@ async fn a_signal_ends_it_without_nats() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     env.nats.stop();
-    env.provider.logged(&["lost the connection to NATS"]).await;
+    env.provider
+        .wait_for_log(&["lost the connection to NATS"])
+        .await;
     let begun = Instant::now();
     env.provider.signal(Signal::TERM);
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
     let took = begun.elapsed();
     assert!(took < DRAINED, "it took {took:?}");
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
     record(&Row {
         fault: "SIGTERM while NATS is away",
         load: "none",
@@ -225,7 +227,7 @@ async fn a_signal_ends_it_after_nats_has_restarted() {
     for call in held {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
     for caller in busy {
         caller.abort();
     }
@@ -246,7 +248,7 @@ async fn hold(
     proxy: &Proxy,
     calls: usize,
 ) -> Vec<JoinHandle<Result<Option<Vec<u8>>, Error>>> {
-    proxy.hold();
+    proxy.hold_replies();
     let held = (0..calls)
         .map(|_| {
             let client = client.clone();
@@ -254,7 +256,7 @@ async fn hold(
         })
         .collect();
     eventually("the calls are with Redis", async || {
-        proxy.count("GET") == calls
+        proxy.command_count("GET") == calls
     })
     .await;
     held
@@ -263,14 +265,14 @@ async fn hold(
 async fn takes_no_calls(client: &Client) {
     eventually("it takes no calls", async || {
         let client = client.timeout(Duration::from_millis(500));
-        client.probe().await == Err(Error::Call(Failure::NoResponders))
+        client.probe().await == Err(Error::Call(CallFailure::NoResponders))
     })
     .await;
 }
 
 /// Increments until nobody takes calls; answers how often it was done and how it ended.
 fn increment_on(client: &Client) -> JoinHandle<(u64, Error)> {
-    let client = client.timeout(patience());
+    let client = client.timeout(test_timeout());
     tokio::spawn(async move {
         let mut served = 0;
         loop {
@@ -284,7 +286,7 @@ fn increment_on(client: &Client) -> JoinHandle<(u64, Error)> {
 
 async fn count(env: &TestEnv) -> u64 {
     env.redis
-        .ask::<Option<u64>>(&["GET", "n"])
+        .command::<Option<u64>>(&["GET", "n"])
         .await
         .unwrap_or(0)
 }

@@ -41,12 +41,12 @@ pub fn forget_peak(env: &TestEnv) {
 }
 
 /// What the provider holds when it is left alone: the least memory seen until it is no more than
-/// `enough`, or for `patience`.
+/// `enough`, or for `test_timeout`.
 ///
 /// After large values, `stir` it with one: the allocator returns large blocks when it is asked for
 /// others, not when it is left alone.
-pub async fn settled(env: &TestEnv, enough: u64, patience: Duration, stir: bool) -> Holdings {
-    let deadline = Instant::now() + patience;
+pub async fn settled(env: &TestEnv, enough: u64, test_timeout: Duration, stir: bool) -> Holdings {
+    let deadline = Instant::now() + test_timeout;
     let mut least = resident(env);
     let value = vec![b'x'; if stir { LARGE } else { 1 }];
     while least > enough && Instant::now() < deadline {

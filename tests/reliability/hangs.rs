@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use test_support::client::{Client, Error};
-use test_support::proxy::{Cut, Fault, Proxy};
+use test_support::proxy::{Disconnect, Fault, Proxy};
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
-use test_support::wait::patience;
+use test_support::wait::test_timeout;
 use tokio::time::{Instant, timeout};
 
 use crate::scale::{Row, pick, record};
@@ -85,17 +85,17 @@ async fn a_frozen_redis() {
 #[tokio::test]
 async fn a_network_that_drops_everything() {
     let trouble = hanging("network drops everything, both ways");
-    behind_a_proxy(&trouble, Fault::HoldAll).await;
+    behind_a_proxy(&trouble, Fault::Stall).await;
 }
 
 #[tokio::test]
 async fn a_network_that_forgets_connections() {
-    behind_a_proxy(&hanging("network forgets connections"), Fault::Forget).await;
+    behind_a_proxy(&hanging("network forgets connections"), Fault::StallForever).await;
 }
 
 #[tokio::test]
 async fn a_server_that_answers_half() {
-    behind_a_proxy(&hanging("half an answer, and silence"), Fault::Half).await;
+    behind_a_proxy(&hanging("half an answer, and silence"), Fault::Truncate).await;
 }
 
 #[tokio::test]
@@ -118,10 +118,10 @@ async fn a_server_that_hangs_up_at_every_command() {
     works(&link).await;
     let commands = ["GET", "SET", "DEL", "SCAN", "EVALSHA"];
     for command in commands {
-        proxy.cut_at(command, Cut::Before);
+        proxy.disconnect_on(command, Disconnect::BeforeCommand);
     }
     let trouble = disconnected("log-in works, every command hung up on");
-    let end = || proxy.cut_nothing();
+    let end = || proxy.clear_disconnects();
     scene.observe(&trouble, &link, end).await;
 }
 
@@ -129,7 +129,7 @@ async fn a_server_that_hangs_up_at_every_command() {
 async fn a_listener_that_never_answers() {
     let scene = Scene::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
-    proxy.misbehave(Fault::HoldAnswers);
+    proxy.inject(Fault::HoldReplies);
     let link = scene.link(&proxy.url()).await;
     let trouble = disconnected("connections accepted, never an answer");
     scene.observe(&trouble, &link, || proxy.release()).await;
@@ -141,7 +141,7 @@ async fn behind_a_proxy(trouble: &Trouble<'_>, fault: Fault) {
     let proxy = Proxy::start(scene.redis.port()).await;
     let link = scene.link(&proxy.url()).await;
     works(&link).await;
-    proxy.misbehave(fault);
+    proxy.inject(fault);
     scene.observe(trouble, &link, || proxy.release()).await;
 }
 
@@ -186,7 +186,7 @@ impl Scene {
         let lines = self.env.provider.log().len() - lines_before;
         assert!(lines <= LINES, "{lines} lines in the log");
         let (recovered, uncertain) = recovery(link).await;
-        let total: u64 = self.redis.ask(&["GET", COUNTER]).await;
+        let total: u64 = self.redis.command(&["GET", COUNTER]).await;
         let least = suffered.counted + 1;
         let most = least + suffered.uncertain + uncertain;
         assert!(
@@ -300,6 +300,8 @@ async fn recovery(link: &Client) -> (Duration, u64) {
         }
         uncertain
     };
-    let uncertain = timeout(patience(), calls).await.expect("the link is back");
+    let uncertain = timeout(test_timeout(), calls)
+        .await
+        .expect("the link is back");
     (begun.elapsed(), uncertain)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use test_support::client::other;
+use test_support::client::other_error;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -27,7 +27,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     let begun = Instant::now();
     frozen.pause();
     // A call finds it out at once, the question to an idle connection within seconds.
-    other(on_frozen.get("", "k").await);
+    other_error(on_frozen.get("", "k").await);
     env.link("down", "orders", &[("URL", &down.url())]).await;
     let exempt = [("URL", &*down.url()), ("HEALTH", "process")];
     env.link("exempt", "default", &exempt).await;
@@ -38,7 +38,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     let refused = Link::new("refused", "default")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "nobody"), ("PASSWORD", "hunter2")]);
-    env.put_new(&refused).await;
+    env.add_link(&refused).await;
 
     // Half of the time down, and then down again: never 10 s at a stretch.
     sleep_until(begun + TOLERATED / 2).await;
@@ -84,7 +84,9 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     for part in [COMPONENT, "flickering", "exempt", "wrong", "hunter2", "\n"] {
         assert!(!message.contains(part), "{part:?} in {message}");
     }
-    env.provider.logged(&["ERROR", "unhealthy", "orders"]).await;
+    env.provider
+        .wait_for_log(&["ERROR", "unhealthy", "orders"])
+        .await;
 
     // What is over, or no longer there, is no longer said.
     frozen.resume();
@@ -92,7 +94,10 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     env.unlink("refused", "default").await;
     env.unlink("down", "orders").await;
     healthy(&env).await;
-    let lines = env.provider.count_logged(&["ERROR", "unhealthy"]).await;
+    let lines = env
+        .provider
+        .stop_and_count_log(&["ERROR", "unhealthy"])
+        .await;
     assert_eq!(lines, 1, "it is said once a minute, not at every question");
     record(&Row {
         fault: "links without their Redis: refused, frozen, WRONGPASS",

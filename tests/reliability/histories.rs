@@ -35,7 +35,7 @@ const RPC_TIMEOUT_MS: u64 = 1_500;
 /// What is done, one after the other and then from the beginning; to each link in turn, since the
 /// number is odd.
 const FAULTS: [Fault; 5] = [
-    Fault::Cut,
+    Fault::Disconnect,
     Fault::CutUnanswered,
     Fault::Kill,
     Fault::CutUnanswered,
@@ -45,7 +45,7 @@ const FAULTS: [Fault; 5] = [
 #[derive(Clone, Copy)]
 enum Fault {
     /// A connection is closed.
-    Cut,
+    Disconnect,
     /// Redis carries out what is under way, nobody hears of it, and the connection is closed; until
     /// there is another one, the other link writes on.
     CutUnanswered,
@@ -107,7 +107,7 @@ async fn registers_and_counters_are_linearizable_under_faults() {
         let from = board.clock.now();
         let connected: Vec<_> = sides
             .iter()
-            .map(|side| side.proxy.connected().len())
+            .map(|side| side.proxy.connect_times().len())
             .collect();
         let harmed = match FAULTS[fault % FAULTS.len()] {
             Fault::Kill => {
@@ -123,7 +123,7 @@ async fn registers_and_counters_are_linearizable_under_faults() {
         for side in harmed {
             // Before it connects again it may still answer over the old connection.
             eventually("it connects again", async || {
-                side.proxy.connected().len() > connected[side.number]
+                side.proxy.connect_times().len() > connected[side.number]
             })
             .await;
             eventually("its calls succeed", async || {
@@ -153,19 +153,19 @@ async fn registers_and_counters_are_linearizable_under_faults() {
 /// Does this to one connection.
 async fn harm(proxy: &Proxy, fault: Fault, progress: &Progress) {
     match fault {
-        Fault::Cut => proxy.cut(),
+        Fault::Disconnect => proxy.disconnect_all(),
         Fault::CutUnanswered => {
-            proxy.hold();
-            eventually("an answer is held back", async || proxy.is_holding()).await;
-            proxy.cut();
+            proxy.hold_replies();
+            eventually("an answer is held back", async || proxy.has_held_replies()).await;
+            proxy.disconnect_all();
             progress.more_succeed(CALLS_MEANWHILE).await;
             proxy.release();
         }
         Fault::Hang => {
-            let connected = proxy.connected().len();
-            proxy.hold();
+            let connected = proxy.connect_times().len();
+            proxy.hold_replies();
             eventually("kvredis tries another connection", async || {
-                proxy.connected().len() > connected
+                proxy.connect_times().len() > connected
             })
             .await;
             proxy.release();

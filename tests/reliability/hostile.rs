@@ -57,10 +57,10 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
     assert!(after.files <= before.files, "{before:?}, then {after:?}");
     assert_eq!(after.connections, before.connections);
     assert!(peak < before.resident + PEAK, "peak {peak} KiB");
-    assert_eq!(env.provider.ended(), None);
+    assert_eq!(env.provider.try_wait(), None);
     assert!(env.host.health().await.unwrap().healthy);
-    let lines = env.provider.count_logged(&[]).await;
-    let warnings = env.provider.count_logged(&["no proper calls"]).await;
+    let lines = env.provider.stop_and_count_log(&[]).await;
+    let warnings = env.provider.stop_and_count_log(&["no proper calls"]).await;
     assert!(lines < 100, "{lines} lines of log");
     assert!(warnings > 0, "it is told of");
     record(&Row {
@@ -255,7 +255,7 @@ impl<'a> Attacker<'a> {
             .env
             .client
             .timeout(Duration::from_millis(2))
-            .pieces(piece);
+            .max_frame(piece);
         let _ = impatient.call::<()>(interface, function, params).await;
     }
 

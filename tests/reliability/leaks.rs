@@ -52,11 +52,11 @@ async fn nothing_secret_is_said_at_any_level() {
             assert_discreet(error);
         }
         let log = stopped(env).await;
-        assert!(collector.holds("wrpc:keyvalue/store/get") && collector.holds("SCAN"));
+        assert!(collector.contains("wrpc:keyvalue/store/get") && collector.contains("SCAN"));
         for line in &log {
             assert_discreet(line);
         }
-        let sent = collector.exported();
+        let sent = collector.received_bytes();
         assert_discreet(&String::from_utf8_lossy(&sent));
         errors += own_errors.len();
         lines += log.len();
@@ -101,7 +101,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     let rules =
         format!("ACL SETUSER app on >{PASSWORD} ~* +@all -del -unlink -mset -eval -evalsha");
     let rules: Vec<&str> = rules.split(' ').collect();
-    let () = env.redis.ask(&rules).await;
+    let () = env.redis.command(&rules).await;
     let proxy = Proxy::start(env.redis.port()).await;
     let down = Redis::stopped();
     let with = |url: &str, user: &str, password: &str| {
@@ -124,7 +124,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     let mut errors = Vec::new();
     let mut clients = Vec::new();
     for link in &links {
-        clients.push(env.put_new(link).await);
+        clients.push(env.add_link(link).await);
     }
     let works = &clients[0];
     works.set("", KEY, VALUE).await.unwrap();
@@ -132,18 +132,20 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     let (list, text) = (format!("{KEY}-list"), VALUE.to_owned());
     let mut push = ::redis::cmd("EVAL");
     push.arg("redis.call('RPUSH', KEYS[1], ARGV[1])").arg(1);
-    let _: ::redis::Value = env.redis.run(push.arg(&list).arg(&text)).await;
+    let _: ::redis::Value = env.redis.query(push.arg(&list).arg(&text)).await;
     for client in &clients {
         errors.extend(all_functions(client, KEY).await);
         errors.extend(all_functions(client, &list).await);
     }
     junk(&env).await;
     let proxied = clients.last().expect("the last of the links");
-    proxy.hold();
+    proxy.hold_replies();
     errors.extend(all_functions(proxied, KEY).await);
     proxy.release();
     for _ in 0..3 {
-        let (more, ()) = tokio::join!(all_functions(proxied, KEY), async { proxy.cut() });
+        let (more, ()) = tokio::join!(all_functions(proxied, KEY), async {
+            proxy.disconnect_all()
+        });
         errors.extend(more);
     }
     env.redis.pause();
@@ -159,7 +161,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
 /// Stops the provider; answers what it printed.
 async fn stopped(mut env: TestEnv) -> Vec<String> {
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
     env.provider.log()
 }
 

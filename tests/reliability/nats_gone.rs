@@ -12,7 +12,7 @@ use test_support::provider::Provider;
 use test_support::proxy::{Fault, Proxy};
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
-use test_support::wait::{eventually, patience};
+use test_support::wait::{eventually, test_timeout};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::scale::{Row, pick, record};
@@ -69,7 +69,7 @@ async fn nats_cannot_be_reached_for_a_while() {
     let mut env = world_of(nats, redis, proxy.address("nats")).await;
     let mut linked = Linked::new(&env).await;
     let outage = Duration::from_secs(pick(10, 60));
-    proxy.misbehave(Fault::HoldAll);
+    proxy.inject(Fault::Stall);
     sleep(outage).await;
     proxy.release();
     let took = linked.serve_again().await;
@@ -84,7 +84,7 @@ async fn a_network_forgets_the_connection_to_nats() {
     let proxy = Proxy::opaque(nats.port()).await;
     let mut env = world_of(nats, redis, proxy.address("nats")).await;
     let mut linked = Linked::new(&env).await;
-    proxy.misbehave(Fault::Forget);
+    proxy.inject(Fault::StallForever);
     let lost = env.client.timeout(Duration::from_millis(200));
     assert!(lost.get("", "k").await.is_err());
     proxy.release();
@@ -106,24 +106,26 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
     let mut env = world_of(nats, redis, proxy.address("nats")).await;
-    let before = proxy.connected().len();
-    proxy.misbehave(Fault::Forget);
-    proxy.cut();
+    let before = proxy.connect_times().len();
+    proxy.inject(Fault::StallForever);
+    proxy.disconnect_all();
     eventually("the provider tries to connect", async || {
-        proxy.connected().len() > before
+        proxy.connect_times().len() > before
     })
     .await;
     // Of that attempt nothing will ever be heard: after 15 s the process ends, and the host starts
     // it anew.
     let begun = Instant::now();
-    assert_eq!(env.provider.end().await.code(), Some(1));
+    assert_eq!(env.provider.wait().await.code(), Some(1));
     let took = begun.elapsed();
     assert_eq!(
-        env.provider.count_logged(&["does not end", "anew"]).await,
+        env.provider
+            .stop_and_count_log(&["does not end", "anew"])
+            .await,
         1
     );
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
     record(&Row {
         fault: "NATS takes a connection again and never greets",
         load: "none",
@@ -140,12 +142,12 @@ async fn a_provider_is_stopped_while_nats_is_away() {
         env.nats.stop();
         env.provider.signal(signal);
         let begun = Instant::now();
-        let status = env.provider.end().await;
+        let status = env.provider.wait().await;
         assert_eq!(status.code(), Some(0), "{signal:?}");
         // 5 s for calls under way, which there are none of, and what a busy machine adds.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(10), "{signal:?}: {took:?}");
-        env.no_connections().await;
+        env.wait_for_no_connections().await;
     }
 }
 
@@ -156,7 +158,7 @@ async fn a_provider_waits_for_a_nats_that_starts_after_it() {
     let host = Host::new(nats.connect().await, nats.url());
     nats.stop();
     let provider = Provider::start(&host.data());
-    provider.logged(&["cannot connect to NATS yet"]).await;
+    provider.wait_for_log(&["cannot connect to NATS yet"]).await;
     nats.restart().await;
     host.ready().await;
     let client = client(&host).await;
@@ -204,7 +206,7 @@ async fn client(host: &Host) -> Client {
 impl Linked {
     async fn new(env: &TestEnv) -> Self {
         let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
-        let () = env.redis.ask(&rules).await;
+        let () = env.redis.command(&rules).await;
         let sealed = Link::new("sealed", "default")
             .config(&[("URL", &env.redis.url())])
             .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
@@ -212,7 +214,7 @@ impl Linked {
             clients: vec![
                 env.client.clone(),
                 env.link("put", "named", &[("PREFIX", "p:")]).await,
-                env.put_new(&sealed).await,
+                env.add_link(&sealed).await,
             ],
             rounds: 0,
             connections: BTreeMap::new(),
@@ -233,11 +235,11 @@ impl Linked {
                 let key = format!("rounds{i}");
                 let round = self.rounds.to_string();
                 while client.set("", &key, &round).await.is_err() {}
-                let value = client.timeout(patience()).get("", &key).await;
+                let value = client.timeout(test_timeout()).get("", &key).await;
                 assert_eq!(value, Ok(Some(round.into_bytes())), "link {i}");
             }
         };
-        timeout(patience(), all).await.expect("all links serve");
+        timeout(test_timeout(), all).await.expect("all links serve");
         self.rounds += 1;
         begun.elapsed()
     }
@@ -266,9 +268,11 @@ async fn hears_its_host(env: &mut TestEnv) {
     late.set("", "k", b"v").await.unwrap();
     env.unlink("late", "default").await;
     env.host.update_config(&[("SCAN_COUNT", "10")]).await;
-    env.provider.logged(&["configuration has changed"]).await;
+    env.provider
+        .wait_for_log(&["configuration has changed"])
+        .await;
     assert!(env.host.shutdown().await.is_some());
-    assert_eq!(env.provider.end().await.code(), Some(0));
+    assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
 fn report(fault: &str, took: Duration) {

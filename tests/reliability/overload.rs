@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::proxy::Proxy;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::values::bytes;
-use test_support::wait::{eventually, eventually_eq, patience};
+use test_support::wait::{eventually, eventually_eq, test_timeout};
 use tokio::time::Instant;
 
 use crate::gauge;
@@ -42,7 +42,7 @@ async fn calls_beyond_the_places_are_refused_at_once() {
     let client = env.link(COMPONENT, "narrow", &config).await;
     let client = client.timeout(Duration::from_millis(LONG_MS));
     client.set("", "k", b"v").await.unwrap();
-    proxy.hold();
+    proxy.hold_replies();
     let before = gauge::resident(&env);
     gauge::forget_peak(&env);
     let places = in_flight + waiting;
@@ -53,7 +53,7 @@ async fn calls_beyond_the_places_are_refused_at_once() {
         })
         .collect();
     eventually_eq("all turns are taken", in_flight, async || {
-        proxy.count("GET")
+        proxy.command_count("GET")
     })
     .await;
     // Behind these in the same queue: once it is answered, all places are taken.
@@ -72,7 +72,11 @@ async fn calls_beyond_the_places_are_refused_at_once() {
     took.sort();
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
     assert!(longest < AT_ONCE, "a refusal took {longest:?}");
-    assert_eq!(proxy.count("GET"), in_flight, "MAX_IN_FLIGHT is held");
+    assert_eq!(
+        proxy.command_count("GET"),
+        in_flight,
+        "MAX_IN_FLIGHT is held"
+    );
     assert!(held.iter().all(|call| !call.is_finished()));
     let grown = gauge::peak(&env).saturating_sub(before);
     // 3 KiB are what a call costs in the debug build; four times that, and 16 MiB for the rest.
@@ -114,9 +118,9 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
     let refused = stream::iter(0..calls)
         .map(async |i| {
             let error = if i % 2 == 0 {
-                other(client.set("", "k", &large).await)
+                other_error(client.set("", "k", &large).await)
             } else {
-                other(client.set_many("", &[("l", &fits), ("k", &large)]).await)
+                other_error(client.set_many("", &[("l", &fits), ("k", &large)]).await)
             };
             assert!(error.contains("MAX_VALUE_BYTES"), "{error}");
         })
@@ -163,12 +167,12 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
     let mut counted = Vec::new();
     // Values that come in one message each, and such as are announced and fetched.
     for size in [900_000, 3 << 20] {
-        proxy.hold();
+        proxy.hold_replies();
         let before = gauge::resident(&env);
         gauge::forget_peak(&env);
         let count = limit * TIMES / size;
         let value = bytes(size);
-        let sets = proxy.count("SET");
+        let sets = proxy.command_count("SET");
         let mut calls = Vec::new();
         for i in 0..count {
             let (client, value) = (client.clone(), value.clone());
@@ -182,7 +186,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
         }
         let fit = limit / size;
         eventually("as many are with Redis as fit", async || {
-            proxy.count("SET") - sets >= fit
+            proxy.command_count("SET") - sets >= fit
         })
         .await;
         if size < 1 << 20 {
@@ -247,7 +251,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
 /// The health is asked in the midst of it, ten times.
 async fn assert_health(env: &TestEnv) {
     for _ in 0..10 {
-        let health = tokio::time::timeout(patience(), env.host.health()).await;
+        let health = tokio::time::timeout(test_timeout(), env.host.health()).await;
         assert!(health.unwrap().unwrap().healthy);
     }
 }
@@ -261,6 +265,6 @@ fn bounded(grown: u64, limit: usize) {
 }
 
 fn too_many(answer: Result<Option<Vec<u8>>, Error>) {
-    let error = other(answer);
+    let error = other_error(answer);
     assert!(error.contains("too many calls waiting"), "{error}");
 }

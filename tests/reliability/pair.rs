@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use test_support::client::{Error, other};
+use test_support::client::{Error, other_error};
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
-use test_support::wait::patience;
+use test_support::wait::test_timeout;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::scale::{Row, record};
@@ -51,7 +51,7 @@ impl Pair {
         let (patient, hasty) = tokio::join!(world(LONG), world(SHORT));
         for env in [&patient, &hasty] {
             for link in links(&redis) {
-                env.put_new(&link).await;
+                env.add_link(&link).await;
             }
         }
         Self {
@@ -89,7 +89,7 @@ impl Pair {
                 assert_eq!(answer, Ok(()), "{function}");
                 continue;
             }
-            let error = other(answer);
+            let error = other_error(answer);
             // A replica refuses writes because it is one, before anything else. And when the time
             // is up just while Redis is asked again, it may yet count.
             let expected = error.starts_with(code)
@@ -104,7 +104,7 @@ impl Pair {
         assert!(took >= TROUBLE, "{code} had passed after {took:?}");
         // Each increment was counted once.
         for key in ["lasting", "passing"] {
-            let sum: u64 = self.redis.ask(&["GET", key]).await;
+            let sum: u64 = self.redis.command(&["GET", key]).await;
             assert_eq!(sum, 1, "{key}");
         }
         report(
@@ -129,7 +129,7 @@ pub fn links(redis: &Redis) -> [Link; 2] {
 /// Every function at once, over each of the links.
 async fn calls(env: &TestEnv) -> Vec<(&'static str, Result<(), Error>)> {
     let of_link = ["lasting", "passing"].map(async |name| {
-        let client = &env.client.component(name, "default").timeout(patience());
+        let client = &env.client.component(name, "default").timeout(test_timeout());
         let pairs = [("k", b"v")];
         let (get, exists, get_many, list, set, delete, set_many, delete_many, increment) = tokio::join!(
             client.get("", "k"),

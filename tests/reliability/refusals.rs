@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use test_support::client::{Client, Error, other};
+use test_support::client::{Client, Error, other_error};
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -28,8 +28,8 @@ async fn loading() {
     for key in &keys {
         fill.set(key, key).ignore();
     }
-    pair.redis.run_all(&fill).await;
-    pair.redis.ask::<()>(&["SAVE"]).await;
+    pair.redis.run_pipeline(&fill).await;
+    pair.redis.command::<()>(&["SAVE"]).await;
     // As Redis's own tests do: 4,000 keys take 4 s, and every few keys it looks at its clients.
     let slow = ["--key-load-delay", "1000"];
     let looking = ["--loading-process-events-interval-bytes", "1024"];
@@ -43,13 +43,13 @@ async fn a_replica_that_becomes_the_primary() {
     let pair = Pair::new(Redis::start().await).await;
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
-    pair.redis.ask::<()>(&follow).await;
+    pair.redis.command::<()>(&follow).await;
     eventually("the replica follows", async || {
-        let info: String = pair.redis.ask(&["INFO", "replication"]).await;
+        let info: String = pair.redis.command(&["INFO", "replication"]).await;
         info.contains("master_link_status:up")
     })
     .await;
-    let promote = async |redis: &Redis| redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    let promote = async |redis: &Redis| redis.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     pair.refuses("READONLY", Refused::Writes, promote).await;
 }
 
@@ -58,21 +58,21 @@ async fn a_replica_without_its_primary() {
     let pair = Pair::new(Redis::start().await).await;
     let mut primary = Redis::stopped();
     let stale = ["CONFIG", "SET", "replica-serve-stale-data", "no"];
-    pair.redis.ask::<()>(&stale).await;
+    pair.redis.command::<()>(&stale).await;
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
-    pair.redis.ask::<()>(&follow).await;
+    pair.redis.command::<()>(&follow).await;
     let come_back = async |redis: &Redis| {
         primary.restart().await;
         let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
-        primary.ask::<()>(&at_once).await;
+        primary.command::<()>(&at_once).await;
         eventually("the replica follows", async || {
-            let info: String = redis.ask(&["INFO", "replication"]).await;
+            let info: String = redis.command(&["INFO", "replication"]).await;
             info.contains("master_link_status:up")
         })
         .await;
         // Writes go on when it is a primary itself.
-        redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+        redis.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     };
     pair.refuses("MASTERDOWN", Refused::All, come_back).await;
 }
@@ -81,7 +81,7 @@ async fn a_replica_without_its_primary() {
 async fn a_cluster_without_its_slots() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
     let pair = Pair::new(redis).await;
-    let give_slots = async |redis: &Redis| redis.run(&slots()).await;
+    let give_slots = async |redis: &Redis| redis.query(&slots()).await;
     pair.refuses("CLUSTERDOWN", Refused::Keys, give_slots).await;
 }
 
@@ -92,15 +92,15 @@ async fn a_slot_that_moves() {
         Redis::with_arguments(&cluster),
         Redis::with_arguments(&cluster)
     );
-    redis.run::<()>(&slots()).await;
+    redis.query::<()>(&slots()).await;
     let port = other_node.port().to_string();
     redis
-        .ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port])
+        .command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port])
         .await;
-    let id: String = other_node.ask(&["CLUSTER", "MYID"]).await;
+    let id: String = other_node.command(&["CLUSTER", "MYID"]).await;
     eventually("the nodes know each other", async || {
-        let nodes: String = redis.ask(&["CLUSTER", "NODES"]).await;
-        let info: String = redis.ask(&["CLUSTER", "INFO"]).await;
+        let nodes: String = redis.command(&["CLUSTER", "NODES"]).await;
+        let info: String = redis.command(&["CLUSTER", "INFO"]).await;
         nodes.contains(&id) && !nodes.contains("handshake") && info.contains("cluster_state:ok")
     })
     .await;
@@ -110,12 +110,12 @@ async fn a_slot_that_moves() {
         .start()
         .await;
     let link = Link::new("c", "default").config(&[("URL", &redis.url())]);
-    let client = env.put_new(&link).await;
+    let client = env.add_link(&link).await;
     client.set("", "{a}1", b"1").await.unwrap();
-    let slot: u64 = redis.ask(&["CLUSTER", "KEYSLOT", "{a}"]).await;
+    let slot: u64 = redis.command(&["CLUSTER", "KEYSLOT", "{a}"]).await;
     let slot = slot.to_string();
     redis
-        .ask::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id])
+        .command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id])
         .await;
     // Half of these keys are not here, and may be there: Redis cannot tell.
     let answer = async {
@@ -125,14 +125,14 @@ async fn a_slot_that_moves() {
     let ending = async {
         sleep(TROUBLE).await;
         redis
-            .ask::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"])
+            .command::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"])
             .await;
     };
     let begun = Instant::now();
     tokio::join!(answer, ending);
     let took = begun.elapsed();
     assert!(took >= TROUBLE, "it was refused until then: {took:?}");
-    let stats: String = redis.ask(&["INFO", "commandstats"]).await;
+    let stats: String = redis.command(&["INFO", "commandstats"]).await;
     let asked = stats
         .lines()
         .find_map(|line| line.strip_prefix("cmdstat_mget:"))
@@ -148,7 +148,7 @@ async fn a_slot_that_moves() {
 async fn a_script_that_does_not_end() {
     let pair = Pair::new(Redis::start().await).await;
     let limit = ["CONFIG", "SET", "lua-time-limit", "50"];
-    pair.redis.ask::<()>(&limit).await;
+    pair.redis.command::<()>(&limit).await;
     // New connections of ours would be refused, too.
     let mut killer = pair.redis.connect(0).await.unwrap();
     let mut busy = pair.redis.connect(0).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_script_that_does_not_end() {
     let mut kill = redis::cmd("SCRIPT");
     kill.arg("KILL");
     let end = async |_: &Redis| {
-        let late = pair.patient.put_new(&late).await;
+        let late = pair.patient.add_link(&late).await;
         let call = late.set("", "k", b"v");
         let killed = async {
             sleep(TROUBLE).await;
@@ -200,14 +200,14 @@ async fn a_disk_that_takes_no_snapshot() {
     std::fs::create_dir(&file).unwrap();
     std::fs::write(file.join("in the way"), b"").unwrap();
     env.redis
-        .ask::<()>(&["CONFIG", "SET", "save", "3600 1000000"])
+        .command::<()>(&["CONFIG", "SET", "save", "3600 1000000"])
         .await;
     let status = async |wanted: &str| {
         let wanted = format!("rdb_last_bgsave_status:{wanted}");
-        let info: String = env.redis.ask(&["INFO", "persistence"]).await;
+        let info: String = env.redis.command(&["INFO", "persistence"]).await;
         info.contains(&wanted) && info.contains("rdb_bgsave_in_progress:0")
     };
-    let _: String = env.redis.ask(&["BGSAVE"]).await;
+    let _: String = env.redis.command(&["BGSAVE"]).await;
     eventually("the snapshot has failed", async || status("err").await).await;
     let begun = Instant::now();
     for answer in [
@@ -218,14 +218,14 @@ async fn a_disk_that_takes_no_snapshot() {
         passing.set("", "k", b"v").await,
         passing.set_many("", &[("k", b"v")]).await,
     ] {
-        let error = other(answer);
+        let error = other_error(answer);
         assert!(error.starts_with("MISCONF "), "{error}");
     }
     let took = begun.elapsed();
     assert!(took < AT_ONCE, "{took:?}");
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
     std::fs::remove_dir_all(&file).unwrap();
-    let _: String = env.redis.ask(&["BGSAVE"]).await;
+    let _: String = env.redis.command(&["BGSAVE"]).await;
     eventually("the snapshot is there", async || status("ok").await).await;
     assert_eq!(env.client.increment("", "k", 1).await, Ok(2));
     lasting("MISCONF: a snapshot that fails", 6, took);
@@ -238,24 +238,24 @@ async fn credentials_that_are_withdrawn_and_given_back() {
         .start()
         .await;
     let allow = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
-    env.redis.ask::<()>(&allow).await;
+    env.redis.command::<()>(&allow).await;
     let link = Link::new("app", "default")
         .config(&[("URL", &env.redis.url())])
         .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-    let app = env.put_new(&link).await;
+    let app = env.add_link(&link).await;
     app.set("", "k", b"v").await.unwrap();
 
     env.redis
-        .ask::<()>(&["ACL", "SETUSER", "app", "-@all"])
+        .command::<()>(&["ACL", "SETUSER", "app", "-@all"])
         .await;
     assert_eq!(app.get("", "k").await, Err(Error::AccessDenied));
     // Redis closes the user's connections.
-    env.redis.ask::<()>(&["ACL", "DELUSER", "app"]).await;
+    env.redis.command::<()>(&["ACL", "DELUSER", "app"]).await;
     let begun = Instant::now();
-    let error = other(app.set("", "k", b"w").await);
+    let error = other_error(app.set("", "k", b"w").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     let mut took = begun.elapsed();
-    env.redis.ask::<()>(&allow).await;
+    env.redis.command::<()>(&allow).await;
     works_again(&app).await;
 
     // A password is wanted of those who came without, and who have to come again.
@@ -267,7 +267,7 @@ async fn credentials_that_are_withdrawn_and_given_back() {
     order(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
     order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let begun = Instant::now();
-    let error = other(env.client.set("", "k", b"w").await);
+    let error = other_error(env.client.set("", "k", b"w").await);
     assert!(error.contains("NOAUTH"), "{error}");
     took = took.max(begun.elapsed());
     assert!(took < AT_ONCE, "{took:?}");

@@ -22,7 +22,7 @@ async fn the_last_spans_metrics_and_logs_are_exported_before_the_process_ends() 
     let trace = Trace::new();
     trace.of(&env).set("", "k", "v").await.unwrap();
     assert!(env.host.shutdown().await.is_some());
-    assert!(env.provider.end().await.success());
+    assert!(env.provider.wait().await.success());
     assert_eq!(collector.trace(&trace.id).len(), 2);
     let sets = [("db.operation.name", "SET")];
     assert_eq!(collector.sum("db.client.operation.duration", &sets), 1.0);
@@ -49,7 +49,7 @@ async fn a_collector_that_says_nothing_does_not_hold_up_the_end() {
     env.client.set("", "k", "v").await.unwrap();
     assert!(env.host.shutdown().await.is_some());
     let answered = Instant::now();
-    assert!(env.provider.end().await.success());
+    assert!(env.provider.wait().await.success());
     // The exports' own time limit is 10 s.
     assert!(answered.elapsed() < Duration::from_secs(8));
 }
@@ -74,9 +74,9 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
             .await;
         Trace::new().of(&env).set("", "k", "v").await.unwrap();
         assert!(env.host.shutdown().await.is_some());
-        env.provider.end().await;
+        env.provider.wait().await;
     }
-    assert!(collector.exported().is_empty());
+    assert!(collector.received_bytes().is_empty());
 }
 
 #[tokio::test]
@@ -94,8 +94,8 @@ async fn one_signal_alone_can_be_wanted() {
             .await;
         Trace::new().of(&env).set("", "k", "v").await.unwrap();
         assert!(env.host.shutdown().await.is_some());
-        env.provider.end().await;
-        let taken = std::mem::take(&mut *collector.taken());
+        env.provider.wait().await;
+        let taken = std::mem::take(&mut *collector.received());
         assert_eq!(!taken.traces.is_empty(), signal == "traces", "{signal}");
         assert_eq!(!taken.metrics.is_empty(), signal == "metrics", "{signal}");
         assert_eq!(!taken.logs.is_empty(), signal == "logs", "{signal}");

@@ -12,7 +12,7 @@ use crate::observed::{Trace, observed};
 async fn an_error_of_redis_is_on_both_spans_with_its_code() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
-    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
+    let () = env.redis.command(&["RPUSH", "list", "v"]).await;
     let trace = Trace::new();
     trace.of(&env).get("", "list").await.unwrap_err();
     let spans = trace.spans(&collector, 2).await;
@@ -41,7 +41,7 @@ async fn what_the_acl_forbids_is_noperm_for_the_command() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let rules = ["ACL", "SETUSER", "default", "-del"];
-    let () = env.redis.ask(&rules).await;
+    let () = env.redis.command(&rules).await;
     let trace = Trace::new();
     trace.of(&env).delete("", "k").await.unwrap_err();
     let spans = trace.spans(&collector, 2).await;
@@ -87,7 +87,7 @@ async fn calls_that_ask_redis_nothing_are_a_failed_span_alone() {
         ("READ_ONLY", "true"),
         ("BUCKET_LAYOUT", "prefix-all"),
     ]);
-    env.put_new(&read_only).await;
+    env.add_link(&read_only).await;
     let [nobody, denied, no_bucket, junk] = std::array::from_fn(|_| Trace::new());
     let client = nobody.client(&env.client, "nobody", "none");
     client.get("", "k").await.unwrap_err();
@@ -96,7 +96,7 @@ async fn calls_that_ask_redis_nothing_are_a_failed_span_alone() {
     let client = no_bucket.client(&env.client, "c", "reads");
     client.get("a:b", "k").await.unwrap_err();
     let client = junk.of(&env);
-    let answer: Result<(), _> = client.ask("store", "get", vec![0, 1, b'k', b'k']).await;
+    let answer: Result<(), _> = client.invoke("store", "get", vec![0, 1, b'k', b'k']).await;
     answer.unwrap_err();
     for (trace, kind) in [
         (nobody, "no_link"),

@@ -20,7 +20,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use test_support::collector::{Collector, Taken};
+use test_support::collector::{Collector, ReceivedExports};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -31,7 +31,7 @@ use crate::observed::{Trace, observed};
 
 /// Takes exports as a collector does.
 #[derive(Clone)]
-struct Receiver(Arc<Mutex<Taken>>);
+struct Receiver(Arc<Mutex<ReceivedExports>>);
 
 #[tonic::async_trait]
 impl TraceService for Receiver {
@@ -82,14 +82,14 @@ macro_rules! serve {
 
 #[tokio::test]
 async fn all_signals_are_exported_over_grpc_to_the_last() {
-    let taken = Arc::<Mutex<Taken>>::default();
+    let taken = Arc::<Mutex<ReceivedExports>>::default();
     let receiver = Receiver(Arc::clone(&taken));
     let traces = serve!(TraceServiceServer::new(receiver.clone()));
     let metrics = serve!(MetricsServiceServer::new(receiver.clone()));
     let logs = serve!(LogsServiceServer::new(receiver));
     let collector = Collector {
         url: String::new(),
-        taken,
+        received: taken,
     };
     let mut env = observed(&collector)
         .data(move |data| {
@@ -105,7 +105,7 @@ async fn all_signals_are_exported_over_grpc_to_the_last() {
     soon.spans(&collector, 2).await;
     last.of(&env).get("", "k").await.unwrap();
     assert!(env.host.shutdown().await.is_some());
-    assert!(env.provider.end().await.success());
+    assert!(env.provider.wait().await.success());
     assert_eq!(collector.trace(&last.id).len(), 2);
     let gets = [("db.operation.name", "GET")];
     assert_eq!(collector.sum("db.client.operation.duration", &gets), 1.0);

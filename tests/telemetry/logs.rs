@@ -22,9 +22,9 @@ async fn structured_logs_are_one_json_object_a_line() {
         .start()
         .await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    env.put_new(&wrong).await;
+    env.add_link(&wrong).await;
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
     let log = env.provider.log();
     let lines: Vec<Value> = log
         .iter()
@@ -49,9 +49,9 @@ async fn lines_have_no_colours_where_nobody_watches_and_the_level_holds() {
     let down = Redis::stopped();
     env.link("c", "down", &[("URL", &down.url())]).await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    env.put_new(&wrong).await;
+    env.add_link(&wrong).await;
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
     let log = env.provider.log();
     assert_eq!(log.len(), 1, "{log:#?}");
     assert!(log[0].contains("ERROR") && !log[0].contains('\u{1b}'));
@@ -62,14 +62,14 @@ async fn exported_logs_have_the_fields_of_the_lines() {
     let collector = collector::start();
     let mut env = observed(&collector).start().await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
-    env.put_new(&wrong).await;
+    env.add_link(&wrong).await;
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
     let texts = collector.log_texts();
     assert!(texts.iter().any(|text| text == "the link cannot work"));
     // The fields are attributes.
     for part in ["component", "link", "reason", "SCAN_COUNT"] {
-        assert!(collector.holds(part), "{part}");
+        assert!(collector.contains(part), "{part}");
     }
 }
 
@@ -80,7 +80,7 @@ async fn a_line_about_a_call_belongs_to_its_trace() {
     let trace = Trace::new();
     trace.of(&env).set("named", "k", "v").await.unwrap();
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
     let logs = collector.logs();
     let about_bucket = logs.iter().find(|(text, _)| text.contains("BUCKET_LAYOUT"));
     assert_eq!(about_bucket.expect("it is exported").1, trace.id);
@@ -110,10 +110,12 @@ async fn a_collector_that_fails_is_told_of_and_not_again_and_again() {
         attempts.load(Ordering::Relaxed) >= 10
     })
     .await;
-    env.provider.logged(&["Failed to export metrics"]).await;
+    env.provider
+        .wait_for_log(&["Failed to export metrics"])
+        .await;
     assert_eq!(
         env.provider
-            .count_logged(&["Failed to export metrics"])
+            .stop_and_count_log(&["Failed to export metrics"])
             .await,
         1
     );

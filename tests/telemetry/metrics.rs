@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 use test_support::collector::{self, Collector};
-use test_support::component::Manner;
+use test_support::component::Behavior;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::wait::{eventually, eventually_eq};
@@ -166,7 +166,7 @@ async fn connections_are_up_until_the_last_link_is_gone() {
 
     let () = env
         .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     let notifications = of("notifications");
@@ -177,7 +177,7 @@ async fn connections_are_up_until_the_last_link_is_gone() {
 
     env.host.delete_watch("watcher", "default").await;
     env.host.delete("counter", "default").await;
-    env.no_connections().await;
+    env.wait_for_no_connections().await;
     eventually_eq("none is up", (0.0, 0.0), async || {
         (commands("up"), notifications("up"))
     })
@@ -217,7 +217,7 @@ async fn deliveries_and_losses_are_counted() {
     let collector = collector::start();
     let mut env = observed(&collector).start().await;
     let notify = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
-    let () = env.redis.ask(&notify).await;
+    let () = env.redis.command(&notify).await;
     let component = env.component("watcher").await;
     env.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
         .await;
@@ -243,7 +243,7 @@ async fn deliveries_and_losses_are_counted() {
     env.client.delete("", "k0").await.unwrap();
     let delivered = async || collector.sum("kvredis.watch.deliveries", &[]);
     eventually_eq("all changes are delivered", 5.0, delivered).await;
-    assert_eq!(component.count(), 5);
+    assert_eq!(component.call_count(), 5);
     let calls = |function: &str| {
         let method = format!("wrpc:keyvalue/watcher/{function}");
         collector.sum("rpc.client.call.duration", &[("rpc.method", &method)])
@@ -263,12 +263,12 @@ async fn deliveries_and_losses_are_counted() {
     assert_eq!(collector.sum("kvredis.watch.losses", &[]), 0.0);
 
     let not_utf8 = ::redis::cmd("SET").arg(b"k\xff").arg("v").take();
-    let () = env.redis.run(&not_utf8).await;
+    let () = env.redis.query(&not_utf8).await;
     eventually_eq("a key without a name is lost", 1.0, async || {
         lost("unnameable")
     })
     .await;
-    component.behave(Manner::Deaf);
+    component.set_behavior(Behavior::Unresponsive);
     env.client.set("", "k9", "v").await.unwrap();
     eventually_eq("a call that nobody takes is lost", 1.0, async || {
         lost("failed")

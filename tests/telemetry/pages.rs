@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use test_support::collector::{self, Collector};
-use test_support::component::{Component, Manner};
+use test_support::component::{Behavior, Component};
 use test_support::test_env::TestEnv;
 use test_support::wait::{eventually, eventually_eq};
 
@@ -51,7 +51,7 @@ async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (TestEnv, Co
     let env = observed(collector).config(config).start().await;
     let () = env
         .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     let component = env.component("watcher").await;
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
@@ -64,10 +64,10 @@ async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
     let config = [("BACKEND_RESPONSE_TIMEOUT_MS", "500")];
     let (mut env, component) = watched(&collector, &config).await;
     env.client.set("", "k", "v").await.unwrap();
-    component.told_of("k").await;
-    component.behave(Manner::Deaf);
+    component.wait_for_call("k").await;
+    component.set_behavior(Behavior::Unresponsive);
     env.client.set("", "k", "env").await.unwrap();
-    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
+    let () = env.redis.command(&["RPUSH", "list", "v"]).await;
     env.client.get("", "list").await.unwrap_err();
     eventually("a loss is exported", async || {
         collector.sum("kvredis.watch.losses", &[]) > 0.0
@@ -106,10 +106,10 @@ async fn the_page_lists_the_attributes_of_spans() {
         .set_many("", &[("k", "1"), ("l", "2")])
         .await
         .unwrap();
-    component.told_of("k").await;
-    let () = env.redis.ask(&["RPUSH", "list", "v"]).await;
+    component.wait_for_call("k").await;
+    let () = env.redis.command(&["RPUSH", "list", "v"]).await;
     env.client.get("", "list").await.unwrap_err();
-    component.behave(Manner::Deaf);
+    component.set_behavior(Behavior::Unresponsive);
     env.client.set("", "k", "3").await.unwrap();
     let mut listed = BTreeMap::new();
     for row in rows("docs/telemetry.md", "Spans") {

@@ -32,8 +32,8 @@ async fn names_and_data_stay_here() {
     let wrong = Link::new("c", "wrong")
         .config(&[("URL", &url)])
         .secrets(&[("PASSWORD", "hunter2-the-other-one")]);
-    let c = env.put_new(&works).await;
-    let refused = env.put_new(&wrong).await;
+    let c = env.add_link(&works).await;
+    let refused = env.add_link(&wrong).await;
     let list = format!("{KEY}-list");
     for bucket in ["", BUCKET] {
         c.set(bucket, KEY, VALUE).await.unwrap();
@@ -49,26 +49,26 @@ async fn names_and_data_stay_here() {
     }
     let () = env
         .redis
-        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
         .await;
     let component = env.component("watcher").await;
     let watch = Link::new("watcher", "default")
         .config(&[("WATCH", &format!("SET@{KEY}"))])
         .secrets(&[("URL", &with_password)]);
     env.host.put_watch(&watch).await;
-    env.watching("watcher", "default", 1).await;
+    env.wait_for_watchers("watcher", "default", 1).await;
     c.set("", KEY, VALUE).await.unwrap();
-    component.told_of(KEY).await;
-    let () = env.redis.ask(&["RPUSH", &list, VALUE]).await;
+    component.wait_for_call(KEY).await;
+    let () = env.redis.command(&["RPUSH", &list, VALUE]).await;
     c.get("", &list).await.unwrap_err();
     assert!(env.host.shutdown().await.is_some());
-    env.provider.end().await;
+    env.provider.wait().await;
 
-    assert!(collector.holds("wrpc:keyvalue/store/list-keys"));
-    assert!(collector.holds("db.client.operation.duration"));
-    assert!(collector.holds("kvredis has stopped"));
+    assert!(collector.contains("wrpc:keyvalue/store/list-keys"));
+    assert!(collector.contains("db.client.operation.duration"));
+    assert!(collector.contains("kvredis has stopped"));
     for secret in ["hunter2", KEY, BUCKET, VALUE] {
-        assert!(!collector.holds(secret), "{secret} was exported");
+        assert!(!collector.contains(secret), "{secret} was exported");
     }
     let decoded = format!("{:?}{:?}", collector.spans(), collector.points());
     for secret in ["hunter2", "some-secret"] {

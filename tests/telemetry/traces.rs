@@ -167,11 +167,11 @@ async fn a_component_that_watches_is_called_within_a_trace() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let arguments = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
-    let () = env.redis.ask(&arguments).await;
+    let () = env.redis.command(&arguments).await;
     let component = env.component("watcher").await;
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     env.client.set("", "k", "v").await.unwrap();
-    let told = component.told_of("k").await;
+    let told = component.wait_for_call("k").await;
     let header = told.headers.get("traceparent").expect("a trace goes along");
     let fields: Vec<&str> = header.as_str().split('-').collect();
     let trace = Trace {

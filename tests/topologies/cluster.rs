@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use test_support::client::{Client, Error, other};
-use test_support::cluster_servers::ClusterServers;
+use test_support::client::{Client, Error, other_error};
+use test_support::cluster::RedisCluster;
 use test_support::host::Link;
 use test_support::ports;
-use test_support::server::Server;
+use test_support::redis_node::RedisNode;
 use test_support::test_env::TestEnv;
 use test_support::wait::{eventually, eventually_some};
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ use crate::load::Load;
 use crate::whole_suite::whole_suite;
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
-    env.put_new(&Link::new("c", "default").config(config)).await
+    env.add_link(&Link::new("c", "default").config(config))
+        .await
 }
 
 async fn world() -> TestEnv {
@@ -26,14 +27,14 @@ async fn world() -> TestEnv {
 
 #[tokio::test]
 async fn every_function_works() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
     whole_suite(&client).await;
     env.unlink("c", "default").await;
     for node in &cluster.nodes {
         eventually("no connection is left", async || {
-            let clients: String = node.ask(&["CLIENT", "LIST"]).await.unwrap();
+            let clients: String = node.command(&["CLIENT", "LIST"]).await.unwrap();
             !clients.contains("kvredis")
         })
         .await;
@@ -42,7 +43,7 @@ async fn every_function_works() {
 
 #[tokio::test]
 async fn batches_with_a_time_to_live_work_too() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url()), ("TTL_MS", "600000")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
@@ -56,8 +57,8 @@ async fn batches_with_a_time_to_live_work_too() {
     }
     let mut with_ttl = 0;
     for node in &cluster.nodes {
-        for key in node.ask::<Vec<String>>(&["KEYS", "*"]).await.unwrap() {
-            let ttl: i64 = node.ask(&["PTTL", &key]).await.unwrap();
+        for key in node.command::<Vec<String>>(&["KEYS", "*"]).await.unwrap() {
+            let ttl: i64 = node.command(&["PTTL", &key]).await.unwrap();
             assert!(ttl > 0, "{key} does not expire");
             with_ttl += 1;
         }
@@ -67,7 +68,7 @@ async fn batches_with_a_time_to_live_work_too() {
 
 #[tokio::test]
 async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     let url = cluster.url();
     let limits = [("MAX_IN_FLIGHT", "4"), ("MAX_WAITING", "0")];
@@ -75,7 +76,7 @@ async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
     eventually("every node is connected to", async || {
         let mut connected = 0;
         for node in &cluster.nodes {
-            let clients: String = node.ask(&["CLIENT", "LIST"]).await.unwrap();
+            let clients: String = node.command(&["CLIENT", "LIST"]).await.unwrap();
             connected += u32::from(clients.contains("name=kvredis"));
         }
         connected == 3 && client.get("", "k").await.is_ok()
@@ -98,7 +99,7 @@ async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
 
 #[tokio::test]
 async fn a_listing_is_complete_over_all_nodes() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url()), ("SCAN_COUNT", "20")]).await;
     let keys: BTreeSet<String> = (0..500).map(|n| format!("key-{n}")).collect();
@@ -118,32 +119,32 @@ async fn a_listing_is_complete_over_all_nodes() {
 
 #[tokio::test]
 async fn slots_move_under_load_without_an_error() {
-    let mut cluster = ClusterServers::start(0, &[]).await;
+    let mut cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     // A node writes down each slot that moves, and answers nobody until the disk has it.
     let slow_disk = ("BACKEND_RESPONSE_TIMEOUT_MS", "8000");
     let client = link(&env, &[("URL", &cluster.url()), slow_disk]).await;
     let load = Load::start(&client, 16);
     eventually("calls are made", async || load.calls() > 500).await;
-    let new = cluster.meet().await;
+    let new = cluster.add_empty_node().await;
     cluster.move_slots(0, new, 700).await;
     cluster.move_slots(1, 2, 700).await;
     let before = load.calls();
     eventually("calls go on", async || load.calls() > before + 500).await;
-    let outcome = load.end().await;
+    let outcome = load.finish().await;
     println!(
         "slots moved under load: {} calls, {} errors",
         outcome.calls,
         outcome.errors.len()
     );
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors.first());
-    let on_new: u64 = cluster.nodes[new].ask(&["DBSIZE"]).await.unwrap();
+    let on_new: u64 = cluster.nodes[new].command(&["DBSIZE"]).await.unwrap();
     assert!(on_new > 0, "the new node has no key");
 }
 
 #[tokio::test]
 async fn a_primary_killed_under_load_is_followed_by_its_replica() {
-    let mut cluster = ClusterServers::start(1, &[]).await;
+    let mut cluster = RedisCluster::start(1, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
     client.set("", "foo", b"before").await.unwrap();
@@ -151,11 +152,11 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
     eventually("calls are made", async || load.calls() > 500).await;
     const SLOT_OF_FOO: u16 = 12_182;
     let witness = 0;
-    let victim = cluster.owner(SLOT_OF_FOO, witness).await.unwrap();
+    let victim = cluster.slot_owner(SLOT_OF_FOO, witness).await.unwrap();
     assert_ne!(victim, witness, "slots are given out in order");
     cluster.nodes[victim].kill();
     let heir = eventually_some("a replica is promoted", async || {
-        let owner = cluster.owner(SLOT_OF_FOO, witness).await?;
+        let owner = cluster.slot_owner(SLOT_OF_FOO, witness).await?;
         (owner != victim).then_some(owner)
     })
     .await;
@@ -166,7 +167,7 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
     })
     .await;
     let back = promoted.elapsed();
-    let outcome = load.end().await;
+    let outcome = load.finish().await;
     println!(
         "primary killed under load: {} calls, {} errors, back {} ms after the promotion",
         outcome.calls,
@@ -183,15 +184,15 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
 
 #[tokio::test]
 async fn reads_go_to_replicas_where_that_is_wanted() {
-    let cluster = ClusterServers::start(1, &[]).await;
+    let cluster = RedisCluster::start(1, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     client.set("", "foo", b"v").await.unwrap();
     let reads_on_replicas = async || {
         let mut reads = 0;
         for node in &cluster.nodes {
-            let role: redis::Value = node.ask(&["ROLE"]).await.unwrap();
-            let stats: String = node.ask(&["INFO", "commandstats"]).await.unwrap();
+            let role: redis::Value = node.command(&["ROLE"]).await.unwrap();
+            let stats: String = node.command(&["INFO", "commandstats"]).await.unwrap();
             if format!("{role:?}").contains("slave") && stats.contains("cmdstat_get:") {
                 reads += 1;
             }
@@ -209,7 +210,7 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 
 #[tokio::test]
 async fn replicas_that_cannot_answer_fail_no_read() {
-    let cluster = ClusterServers::start(1, &["--replica-serve-stale-data", "no"]).await;
+    let cluster = RedisCluster::start(1, &["--replica-serve-stale-data", "no"]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
@@ -219,7 +220,7 @@ async fn replicas_that_cannot_answer_fail_no_read() {
     let told = async |what: &str, section: &str| {
         let mut replicas = 0;
         for (at, node) in cluster.nodes.iter().enumerate() {
-            let stats: String = node.ask(&["INFO", section]).await.unwrap();
+            let stats: String = node.command(&["INFO", section]).await.unwrap();
             let is_replica = cluster.primary_of(at).await.is_some();
             replicas += u32::from(is_replica && stats.contains(what));
         }
@@ -248,10 +249,10 @@ async fn replicas_that_cannot_answer_fail_no_read() {
 
 #[tokio::test]
 async fn credentials_that_the_nodes_do_not_take_are_said_so() {
-    let mut cluster = ClusterServers::start(0, &[]).await;
+    let mut cluster = RedisCluster::start(0, &[]).await;
     for node in &mut cluster.nodes {
         let _: String = node
-            .ask(&["ACL", "SETUSER", "app", "on", ">right", "+@all", "~*"])
+            .command(&["ACL", "SETUSER", "app", "on", ">right", "+@all", "~*"])
             .await
             .unwrap();
     }
@@ -259,7 +260,7 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
     let url = |password: &str| cluster.url().replace("//", &format!("//app:{password}@"));
     let client = link(&env, &[("URL", &url("wrong"))]).await;
     let asked = Instant::now();
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     // Far less than the call's time: nobody waits for a password to become right.
     assert!(asked.elapsed() < Duration::from_secs(5));
@@ -270,7 +271,7 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
 
 #[tokio::test]
 async fn a_server_that_is_no_cluster_is_said_so_at_once() {
-    let single = Server::start(&[]).await;
+    let single = RedisNode::start(&[]).await;
     let mut env = world().await;
     let url = single.url().replace("redis:", "redis-cluster:");
     let put = Instant::now();
@@ -279,7 +280,7 @@ async fn a_server_that_is_no_cluster_is_said_so_at_once() {
     // The first ones may come before the server has been asked.
     eventually("calls answer at once", async || {
         let asked = Instant::now();
-        let error = other(client.get("", "k").await);
+        let error = other_error(client.get("", "k").await);
         assert!(
             error.contains(refusal) && error.contains("redis://)"),
             "{error}"
@@ -297,23 +298,23 @@ async fn a_server_that_is_no_cluster_is_said_so_at_once() {
         after >= Duration::from_secs(10),
         "unhealthy after {after:?} already"
     );
-    let lines = env.provider.count_logged(&["WARN", refusal]).await;
+    let lines = env.provider.stop_and_count_log(&["WARN", refusal]).await;
     assert_eq!(lines, 1, "it is not said at each attempt");
 }
 
 #[tokio::test]
 async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     for node in &cluster.nodes {
         let rules = ["on", ">pw", "~*", "+@all", "-cluster"];
         let words = [&["ACL", "SETUSER", "app"], &rules[..]].concat();
-        let _: String = node.ask(&words).await.unwrap();
+        let _: String = node.command(&words).await.unwrap();
     }
     let env = world().await;
     let url = cluster.url().replace("//", "//app:pw@");
     let client = link(&env, &[("URL", &url)]).await;
     let asked = Instant::now();
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(
         error.contains("NOPERM") && error.contains("+cluster|slots"),
         "{error}"
@@ -322,7 +323,7 @@ async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
     // As soon as it may, the link works.
     for node in &cluster.nodes {
         let words = ["ACL", "SETUSER", "app", "+cluster|slots"];
-        let _: String = node.ask(&words).await.unwrap();
+        let _: String = node.command(&words).await.unwrap();
     }
     eventually("calls are served", async || {
         client.set("", "k", b"v").await.is_ok()
@@ -344,18 +345,18 @@ async fn calls_that_wait_for_the_first_map_are_limited() {
 
 #[tokio::test]
 async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
-    let cluster = ClusterServers::start(0, &[]).await;
+    let cluster = RedisCluster::start(0, &[]).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.nodes[0].url())]).await;
     // `foo` is on the third node.
-    let error = other(client.get("", "foo").await);
+    let error = other_error(client.get("", "foo").await);
     assert!(error.contains("redis-cluster://"), "{error}");
 }
 
 #[tokio::test]
 async fn a_batch_of_which_a_part_fails_is_an_error() {
     let part = &["--cluster-require-full-coverage", "no"];
-    let mut cluster = ClusterServers::start(0, part).await;
+    let mut cluster = RedisCluster::start(0, part).await;
     let env = world().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
     // `foo` is on the third node, `bar` on the first.
@@ -365,11 +366,11 @@ async fn a_batch_of_which_a_part_fails_is_an_error() {
         .unwrap();
     cluster.nodes[2].kill();
     let client = client.timeout(Duration::from_secs(20));
-    let error = other(client.get_many("", &["foo", "bar"]).await);
+    let error = other_error(client.get_many("", &["foo", "bar"]).await);
     assert!(error.contains("cannot reach"), "{error}");
-    let error = other(client.set_many("", &[("foo", "3"), ("bar", "4")]).await);
+    let error = other_error(client.set_many("", &[("foo", "3"), ("bar", "4")]).await);
     assert!(error.contains("cannot reach"), "{error}");
-    other(client.delete_many("", &["foo", "bar"]).await);
+    other_error(client.delete_many("", &["foo", "bar"]).await);
     // What is on other nodes goes on.
     client.set("", "bar", b"5").await.unwrap();
     assert_eq!(

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use tempfile::TempDir;
-use test_support::client::{Client, other};
+use test_support::client::{Client, other_error};
 use test_support::host::Link;
-use test_support::server::Server;
+use test_support::redis_node::RedisNode;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 
@@ -50,18 +50,19 @@ const COMMANDS: &[&str] = &[
 ];
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
-    env.put_new(&Link::new("u", "default").config(config)).await
+    env.add_link(&Link::new("u", "default").config(config))
+        .await
 }
 
-async fn set_user(server: &Server, rules: &str) {
+async fn set_user(server: &RedisNode, rules: &str) {
     let mut words = vec!["ACL", "SETUSER", "app"];
     words.extend(rules.split_whitespace());
-    let _: String = server.ask(&words).await.unwrap();
+    let _: String = server.command(&words).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_rights_that_the_documentation_names_are_enough() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     set_user(&redis, &format!("on >pw {RIGHTS}")).await;
     let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app:pw@");
@@ -74,7 +75,7 @@ async fn the_rights_that_the_documentation_names_are_enough() {
     )
     .await;
     whole_suite(&client).await;
-    let mut denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]).await.unwrap();
+    let mut denied: Vec<redis::Value> = redis.command(&["ACL", "LOG"]).await.unwrap();
     // CLIENT SETINFO may be refused. Redis 7.0 does not know it, others write it down: 6.2 without
     // the subcommand.
     denied.retain(|entry| {
@@ -95,23 +96,23 @@ async fn the_rights_that_the_documentation_names_are_enough() {
 
 #[tokio::test]
 async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >pw ~* +ping +eval +evalsha +incrby").await;
-    let _: String = redis.ask(&["SET", "debt", "-10"]).await.unwrap();
+    let _: String = redis.command(&["SET", "debt", "-10"]).await.unwrap();
     let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app:pw@");
     let client = link(&env, &[("URL", &url)]).await;
     for delta in [0, 3] {
-        let error = other(client.increment("", "debt", delta).await);
+        let error = other_error(client.increment("", "debt", delta).await);
         assert!(error.contains("negative"), "{error}");
     }
-    let stored: String = redis.ask(&["GET", "debt"]).await.unwrap();
+    let stored: String = redis.command(&["GET", "debt"]).await.unwrap();
     assert_eq!(stored, "-10");
 }
 
 #[tokio::test]
 async fn only_commands_of_the_list_are_sent() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     let before = commands(&redis).await;
     let env = TestEnv::builder().unlinked().start().await;
     for config in [&[][..], &[("TTL_MS", "60000"), ("PREFIX", "ttl/")]] {
@@ -129,8 +130,8 @@ async fn only_commands_of_the_list_are_sent() {
     }
 }
 
-async fn commands(redis: &Server) -> BTreeSet<String> {
-    let stats: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+async fn commands(redis: &RedisNode) -> BTreeSet<String> {
+    let stats: String = redis.command(&["INFO", "commandstats"]).await.unwrap();
     stats
         .lines()
         .filter_map(|line| line.strip_prefix("cmdstat_"))
@@ -141,7 +142,7 @@ async fn commands(redis: &Server) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >one +@all ~*").await;
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("password");
@@ -153,7 +154,7 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
     client.set("", "k", b"v").await.unwrap();
     let load = Load::start(&client, 8);
     let logins = async || {
-        let stats: String = redis.ask(&["INFO", "commandstats"]).await.unwrap();
+        let stats: String = redis.command(&["INFO", "commandstats"]).await.unwrap();
         let line = stats
             .lines()
             .find(|line| line.starts_with("cmdstat_auth:calls="));
@@ -170,10 +171,10 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
     set_user(&redis, "<one").await;
     let calls = load.calls();
     eventually("calls go on", async || load.calls() > calls + 200).await;
-    let outcome = load.end().await;
+    let outcome = load.finish().await;
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors.first());
     env.provider
-        .logged(&["logged in with a new password"])
+        .wait_for_log(&["logged in with a new password"])
         .await;
     let log = env.provider.log().join("\n");
     assert!(
@@ -184,7 +185,7 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
 
 #[tokio::test]
 async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >one +@all ~*").await;
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("password");
@@ -198,7 +199,10 @@ async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() 
     .await;
     client.set("", "k", b"v").await.unwrap();
     set_user(&redis, "resetpass >two").await;
-    let _: i64 = redis.ask(&["CLIENT", "KILL", "USER", "app"]).await.unwrap();
+    let _: i64 = redis
+        .command(&["CLIENT", "KILL", "USER", "app"])
+        .await
+        .unwrap();
     eventually("the old password is refused", async || {
         let refused = client.get("", "k").await;
         refused.is_err_and(|error| error.to_string().contains("WRONGPASS"))
@@ -213,7 +217,7 @@ async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() 
 
 #[tokio::test]
 async fn a_password_file_that_is_not_there_or_empty_is_named() {
-    let redis = Server::start(&[]).await;
+    let redis = RedisNode::start(&[]).await;
     let folder = TempDir::new().unwrap();
     let env = TestEnv::builder().unlinked().start().await;
     let missing = folder.path().join("missing");
@@ -222,7 +226,7 @@ async fn a_password_file_that_is_not_there_or_empty_is_named() {
     for (path, reason) in [(&missing, "no such file"), (&empty, "it is empty")] {
         let path = path.to_str().unwrap();
         let client = link(&env, &[("URL", &redis.url()), ("PASSWORD_FILE", path)]).await;
-        let error = other(client.get("", "k").await).to_lowercase();
+        let error = other_error(client.get("", "k").await).to_lowercase();
         assert!(
             error.contains("password_file") && error.contains(reason),
             "{error}"
@@ -235,7 +239,7 @@ async fn a_password_file_that_is_not_there_or_empty_is_named() {
         &[("URL", &redis.url()), ("PASSWORD_FILE", "relative")],
     )
     .await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(
         error.contains("PASSWORD_FILE") && error.contains("an absolute path"),
         "{error}"

@@ -56,7 +56,7 @@ impl Load {
     }
 
     /// Ends it.
-    pub async fn end(self) -> Outcome {
+    pub async fn finish(self) -> Outcome {
         self.shared.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
             caller.await.expect("a caller found a wrong answer");

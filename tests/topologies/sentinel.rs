@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use test_support::client::{Client, other};
+use test_support::client::{Client, other_error};
 use test_support::host::Link;
-use test_support::sentinel_servers::SentinelServers;
+use test_support::sentinel::SentinelDeployment;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::Instant;
@@ -13,7 +13,8 @@ use crate::load::Load;
 use crate::whole_suite::whole_suite;
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
-    env.put_new(&Link::new("s", "default").config(config)).await
+    env.add_link(&Link::new("s", "default").config(config))
+        .await
 }
 
 async fn world() -> TestEnv {
@@ -22,7 +23,7 @@ async fn world() -> TestEnv {
 
 #[tokio::test]
 async fn the_primary_is_found_and_followed() {
-    let mut redis = SentinelServers::start().await;
+    let mut redis = SentinelDeployment::start().await;
     let env = world().await;
     let client = link(&env, &[("URL", &redis.url(""))]).await;
     whole_suite(&client).await;
@@ -44,7 +45,7 @@ async fn the_primary_is_found_and_followed() {
     })
     .await;
     let back = promoted.elapsed();
-    let outcome = load.end().await;
+    let outcome = load.finish().await;
     println!(
         "failover by sentinels under load: {} calls, {} errors, promoted after {} ms, back {} ms \
          later, no success for {} ms",
@@ -58,24 +59,23 @@ async fn the_primary_is_found_and_followed() {
     let writes: i64 = {
         let now = redis.primary().await;
         client.set("", "after", b"v").await.unwrap();
-        redis.servers[now].ask(&["EXISTS", "after"]).await.unwrap()
+        redis.servers[now]
+            .command(&["EXISTS", "after"])
+            .await
+            .unwrap()
     };
     assert_eq!(writes, 1);
 }
 
 #[tokio::test]
 async fn a_demoted_primary_is_left_and_calls_go_on() {
-    let redis = SentinelServers::start().await;
+    let redis = SentinelDeployment::start().await;
     let env = world().await;
     let client = link(&env, &[("URL", &redis.url(""))]).await;
     client.set("", "k", b"1").await.unwrap();
-    let words = [
-        "SENTINEL",
-        "FAILOVER",
-        test_support::sentinel_servers::SERVICE,
-    ];
+    let words = ["SENTINEL", "FAILOVER", test_support::sentinel::SERVICE];
     eventually("a failover begins", async || {
-        redis.sentinels[0].ask::<String>(&words).await.is_ok()
+        redis.sentinels[0].command::<String>(&words).await.is_ok()
     })
     .await;
     let mut round = 0_u32;
@@ -91,7 +91,7 @@ async fn a_demoted_primary_is_left_and_calls_go_on() {
             return false;
         }
         let new = redis.primary().await;
-        let stored: Option<String> = redis.servers[new].ask(&["GET", "k"]).await.unwrap();
+        let stored: Option<String> = redis.servers[new].command(&["GET", "k"]).await.unwrap();
         stored == Some(value)
     })
     .await;
@@ -102,7 +102,7 @@ async fn a_demoted_primary_is_left_and_calls_go_on() {
 async fn sentinels_and_servers_have_their_own_credentials() {
     let sentinel_lines = "requirepass watcher\nsentinel sentinel-pass watcher\n\
                           sentinel auth-pass main secret";
-    let redis = SentinelServers::with(
+    let redis = SentinelDeployment::with(
         &["--requirepass", "secret", "--masterauth", "secret"],
         sentinel_lines,
         Some("watcher"),
@@ -117,7 +117,7 @@ async fn sentinels_and_servers_have_their_own_credentials() {
     client.set("", "k", b"v").await.unwrap();
     env.unlink("s", "default").await;
     let client = link(&env, &[("URL", &url("secret", "wrong"))]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(
         error.contains("sentinel at 127.0.0.1") && error.contains("WRONGPASS"),
         "{error}"
@@ -128,18 +128,18 @@ async fn sentinels_and_servers_have_their_own_credentials() {
     );
     env.unlink("s", "default").await;
     let client = link(&env, &[("URL", &url("wrong", "watcher"))]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     env.unlink("s", "default").await;
     let unknown = url("secret", "watcher").replace("=main", "=nobody");
     let client = link(&env, &[("URL", &unknown)]).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     assert!(error.contains("know no service \"nobody\""), "{error}");
 }
 
 #[tokio::test]
 async fn reads_go_to_replicas_where_that_is_wanted() {
-    let redis = SentinelServers::start().await;
+    let redis = SentinelDeployment::start().await;
     let env = world().await;
     let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
@@ -148,7 +148,7 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
         assert!(value.is_none() || value.as_deref() == Some(&b"v"[..]));
         let mut reads = 0;
         for replica in &redis.servers[1..] {
-            let stats: String = replica.ask(&["INFO", "commandstats"]).await.unwrap();
+            let stats: String = replica.command(&["INFO", "commandstats"]).await.unwrap();
             reads += u32::from(stats.contains("cmdstat_get:"));
         }
         reads > 0
@@ -159,14 +159,14 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 
 #[tokio::test]
 async fn replicas_that_cannot_answer_fail_no_read() {
-    let redis = SentinelServers::with(&["--replica-serve-stale-data", "no"], "", None).await;
+    let redis = SentinelDeployment::with(&["--replica-serve-stale-data", "no"], "", None).await;
     let env = world().await;
     let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
     let reads = async || {
         let mut refused = 0;
         for replica in &redis.servers[1..] {
-            let stats: String = replica.ask(&["INFO", "commandstats"]).await.unwrap();
+            let stats: String = replica.command(&["INFO", "commandstats"]).await.unwrap();
             refused += u32::from(stats.contains("cmdstat_get:"));
         }
         refused

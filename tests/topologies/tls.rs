@@ -3,17 +3,17 @@
 use std::fs;
 
 use test_support::certificates::{Certificate, CertificateAuthority};
-use test_support::client::{Client, other};
+use test_support::client::{Client, other_error};
 use test_support::host::Link;
 use test_support::ports;
-use test_support::server::Server;
+use test_support::redis_node::RedisNode;
 use test_support::test_env::TestEnv;
 
 use crate::whole_suite::whole_suite;
 
 struct Tls {
     port: u16,
-    server: Server,
+    server: RedisNode,
 }
 
 impl Tls {
@@ -37,7 +37,7 @@ impl Tls {
         arguments.extend(more);
         Self {
             port,
-            server: Server::start(&arguments).await,
+            server: RedisNode::start(&arguments).await,
         }
     }
 
@@ -47,13 +47,13 @@ impl Tls {
 }
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
-    env.put_new(&Link::new("tls", "default").config(config))
+    env.add_link(&Link::new("tls", "default").config(config))
         .await
 }
 
 async fn refusal(env: &TestEnv, config: &[(&str, &str)]) -> String {
     let client = link(env, config).await;
-    let error = other(client.get("", "k").await);
+    let error = other_error(client.get("", "k").await);
     env.unlink("tls", "default").await;
     error
 }
@@ -123,7 +123,7 @@ async fn who_is_not_trusted_is_refused_with_the_reason() {
     .await;
     assert!(error.contains("has expired"), "{error}");
 
-    let plain = Server::start(&[]).await;
+    let plain = RedisNode::start(&[]).await;
     let url = plain.url().replace("redis://", "rediss://");
     let error = refusal(&env, &[("URL", &url), ("TLS_CA", &trusted)]).await;
     assert!(
@@ -195,7 +195,7 @@ async fn clusters_speak_tls() {
     .await;
     // A cluster of one node.
     let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
-    let _: String = redis.server.ask(&all).await.unwrap();
+    let _: String = redis.server.command(&all).await.unwrap();
     let env = world().await;
     let url = redis.url("127.0.0.1").replace("rediss", "rediss-cluster");
     let client = link(&env, &[("URL", &url), ("TLS_CA", &authority.pem())]).await;
@@ -225,7 +225,7 @@ async fn sentinels_and_the_primary_speak_tls() {
         own.cert, own.key, redis.port
     );
     fs::write(&file, text).unwrap();
-    let _sentinel = Server::start_at(port, &[file.to_str().unwrap(), "--sentinel"]).await;
+    let _sentinel = RedisNode::start_at(port, &[file.to_str().unwrap(), "--sentinel"]).await;
     let env = world().await;
     let url = format!("rediss-sentinel://127.0.0.1:{tls_port}?sentinelServiceName=main");
     let client = link(&env, &[("URL", &url), ("TLS_CA", &ca)]).await;

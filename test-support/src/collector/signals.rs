@@ -48,7 +48,7 @@ impl Span {
 impl Collector {
     /// All spans, in the order in which they ended.
     pub fn spans(&self) -> Vec<Span> {
-        let taken = self.taken();
+        let taken = self.received();
         let resources = taken.traces.iter().flat_map(|all| &all.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
         scopes
@@ -102,7 +102,7 @@ impl Collector {
 
     /// The attributes of who exports, which are the same for all signals.
     pub fn resource(&self) -> Attributes {
-        let taken = self.taken();
+        let taken = self.received();
         let spans = taken.traces.iter().flat_map(|all| &all.resource_spans);
         let metrics = taken.metrics.iter().flat_map(|all| &all.resource_metrics);
         let mut all = spans
@@ -120,7 +120,7 @@ impl Collector {
 
     /// The texts of all logs, each with the trace that it belongs to.
     pub fn logs(&self) -> Vec<(String, String)> {
-        let taken = self.taken();
+        let taken = self.received();
         let resources = taken.logs.iter().flat_map(|all| &all.resource_logs);
         let scopes = resources.flat_map(|resource| &resource.scope_logs);
         scopes
@@ -136,7 +136,7 @@ impl Collector {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        let taken = self.taken();
+        let taken = self.received();
         let resources = taken.metrics.iter().flat_map(|all| &all.resource_metrics);
         let scopes = resources.flat_map(|resource| &resource.scope_metrics);
         scopes.flat_map(|scope| scope.metrics.clone()).collect()

@@ -5,22 +5,22 @@ use std::fs;
 use tempfile::TempDir;
 
 use crate::ports;
-use crate::server::Server;
+use crate::redis_node::RedisNode;
 use crate::wait::eventually;
 
 /// What the sentinels call it.
 pub const SERVICE: &str = "main";
 
 /// The servers. The first one begins as the primary.
-pub struct SentinelServers {
+pub struct SentinelDeployment {
     /// The Redis servers.
-    pub servers: Vec<Server>,
+    pub servers: Vec<RedisNode>,
     /// The sentinels.
-    pub sentinels: Vec<Server>,
+    pub sentinels: Vec<RedisNode>,
     _folder: TempDir,
 }
 
-impl SentinelServers {
+impl SentinelDeployment {
     /// Starts them without passwords.
     pub async fn start() -> Self {
         Self::with(&[], "", None).await
@@ -29,20 +29,20 @@ impl SentinelServers {
     /// Starts them with more arguments for the servers and more lines for the sentinels, which
     /// may want a password themselves.
     pub async fn with(arguments: &[&str], lines: &str, password: Option<&str>) -> Self {
-        let known = |server: Server, password: Option<&str>| match password {
-            Some(password) => server.known_password(password),
+        let known = |server: RedisNode, password: Option<&str>| match password {
+            Some(password) => server.with_password(password),
             None => server,
         };
         let own = arguments
             .iter()
             .position(|a| *a == "--requirepass")
             .map(|at| arguments[at + 1]);
-        let mut servers = vec![known(Server::start(arguments).await, own)];
+        let mut servers = vec![known(RedisNode::start(arguments).await, own)];
         let port = servers[0].port.to_string();
         for _ in 0..2 {
             let mut replica = arguments.to_vec();
             replica.extend(["--replicaof", "127.0.0.1", &port]);
-            servers.push(known(Server::start(&replica).await, own));
+            servers.push(known(RedisNode::start(&replica).await, own));
         }
         let folder = TempDir::new().expect("a temporary folder");
         let mut sentinels = Vec::new();
@@ -58,7 +58,7 @@ impl SentinelServers {
             );
             fs::write(&path, text).expect("a file");
             let path = path.to_str().expect("a path in UTF-8");
-            let sentinel = Server::start_at(own_port, &[path, "--sentinel"]).await;
+            let sentinel = RedisNode::start_at(own_port, &[path, "--sentinel"]).await;
             sentinels.push(known(sentinel, password));
         }
         let all = Self {
@@ -68,7 +68,8 @@ impl SentinelServers {
         };
         eventually("the sentinels know all", async || {
             for sentinel in &all.sentinels {
-                let known: redis::RedisResult<String> = sentinel.ask(&["INFO", "sentinel"]).await;
+                let known: redis::RedisResult<String> =
+                    sentinel.command(&["INFO", "sentinel"]).await;
                 if !known.is_ok_and(|k| k.contains("slaves=2,sentinels=3")) {
                     return false;
                 }
@@ -103,7 +104,7 @@ impl SentinelServers {
     pub async fn primary(&self) -> usize {
         let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
         let sentinel = self.sentinels.last().expect("there are sentinels");
-        let (_, port): (String, u16) = sentinel.ask(&words).await.unwrap();
+        let (_, port): (String, u16) = sentinel.command(&words).await.unwrap();
         let mut servers = self.servers.iter();
         servers.position(|server| server.port == port).unwrap()
     }

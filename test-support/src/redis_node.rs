@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use crate::ports;
 use crate::process::Process;
-use crate::wait::{eventually, eventually_some, patience};
+use crate::wait::{eventually, eventually_some, test_timeout};
 
 /// A server that listens on a port of 127.0.0.1, and perhaps with TLS on another.
-pub struct Server {
+pub struct RedisNode {
     /// The port without TLS.
     pub port: u16,
     arguments: Vec<String>,
@@ -24,7 +24,7 @@ pub struct Server {
     process: Option<Process>,
 }
 
-impl Server {
+impl RedisNode {
     /// Starts a server on a free port with more arguments.
     pub async fn start(arguments: &[&str]) -> Self {
         Self::start_at(ports::free(), arguments).await
@@ -44,7 +44,7 @@ impl Server {
     }
 
     /// Gives the password that the test itself asks with.
-    pub fn known_password(mut self, password: &str) -> Self {
+    pub fn with_password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
     }
@@ -104,7 +104,7 @@ impl Server {
 
     /// Whether it is a primary, or a replica that has what its primary has.
     pub async fn is_in_sync(&self) -> bool {
-        let info: redis::RedisResult<String> = self.ask(&["INFO", "replication"]).await;
+        let info: redis::RedisResult<String> = self.command(&["INFO", "replication"]).await;
         info.is_ok_and(|i| i.contains("role:master") || i.contains("master_link_status:up"))
     }
 
@@ -113,21 +113,21 @@ impl Server {
         // Redis 6.2 sets one at a time.
         for setting in [["masteruser", "nobody"], ["masterauth", "wrong"]] {
             let words = [&["CONFIG", "SET"], &setting[..]].concat();
-            let _: String = self.ask(&words).await.unwrap();
+            let _: String = self.command(&words).await.unwrap();
         }
         let _: i64 = primary
-            .ask(&["CLIENT", "KILL", "TYPE", "replica"])
+            .command(&["CLIENT", "KILL", "TYPE", "replica"])
             .await
             .unwrap();
         eventually("the replica is without its primary", async || {
-            let link: redis::RedisResult<String> = self.ask(&["INFO", "replication"]).await;
+            let link: redis::RedisResult<String> = self.command(&["INFO", "replication"]).await;
             link.is_ok_and(|i| i.contains("master_link_status:down"))
         })
         .await;
     }
 
     /// Runs a command given in words.
-    pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = self.connect().await?;
         let mut command = Cmd::new();
         command.arg(words);
@@ -142,7 +142,7 @@ impl Server {
         let url = format!("redis://{password}127.0.0.1:{}", self.port);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(patience()));
+            .set_response_timeout(Some(test_timeout()));
         Client::open(url)?
             .get_multiplexed_async_connection_with_config(&config)
             .await

@@ -6,17 +6,17 @@ use std::process::Command;
 use redis::Value;
 
 use crate::ports;
-use crate::server::Server;
+use crate::redis_node::RedisNode;
 use crate::wait::eventually;
 
 /// A cluster. The first three nodes begin as primaries.
-pub struct ClusterServers {
+pub struct RedisCluster {
     /// The nodes.
-    pub nodes: Vec<Server>,
+    pub nodes: Vec<RedisNode>,
     arguments: Vec<String>,
 }
 
-impl ClusterServers {
+impl RedisCluster {
     /// Starts three primaries with this number of replicas each.
     pub async fn start(replicas: usize, arguments: &[&str]) -> Self {
         let mut cluster = Self {
@@ -32,15 +32,15 @@ impl ClusterServers {
         let replicas = replicas.to_string();
         create.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
         redis_cli(&create);
-        cluster.agreed().await;
+        cluster.wait_until_consistent().await;
         cluster
     }
 
     /// Starts a node that belongs to nobody yet.
-    pub async fn add_node(&mut self) -> &Server {
+    pub async fn add_node(&mut self) -> &RedisNode {
         let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         arguments.extend(self.arguments.iter().map(String::as_str));
-        let node = Server::start_at(port(), &arguments).await;
+        let node = RedisNode::start_at(port(), &arguments).await;
         self.nodes.push(node);
         self.nodes.last().expect("it was added")
     }
@@ -52,10 +52,10 @@ impl ClusterServers {
     }
 
     /// Waits until all nodes know one another and every slot has its node.
-    pub async fn agreed(&self) {
+    pub async fn wait_until_consistent(&self) {
         eventually("the nodes of the cluster agree", async || {
             for node in &self.nodes {
-                let info: redis::RedisResult<String> = node.ask(&["CLUSTER", "INFO"]).await;
+                let info: redis::RedisResult<String> = node.command(&["CLUSTER", "INFO"]).await;
                 let known = format!("cluster_known_nodes:{}", self.nodes.len());
                 let agrees =
                     info.is_ok_and(|i| i.contains("cluster_state:ok") && i.contains(&known));
@@ -69,8 +69,8 @@ impl ClusterServers {
     }
 
     /// The node that has this slot now, as `ask` sees it.
-    pub async fn owner(&self, slot: u16, ask: usize) -> Option<usize> {
-        let slots: Value = self.nodes[ask].ask(&["CLUSTER", "SLOTS"]).await.ok()?;
+    pub async fn slot_owner(&self, slot: u16, ask: usize) -> Option<usize> {
+        let slots: Value = self.nodes[ask].command(&["CLUSTER", "SLOTS"]).await.ok()?;
         let Value::Array(ranges) = slots else {
             return None;
         };
@@ -96,7 +96,10 @@ impl ClusterServers {
 
     /// The primary of a node that is a replica.
     pub async fn primary_of(&self, node: usize) -> Option<usize> {
-        let info: String = self.nodes[node].ask(&["INFO", "replication"]).await.ok()?;
+        let info: String = self.nodes[node]
+            .command(&["INFO", "replication"])
+            .await
+            .ok()?;
         let port = info.lines().find_map(|l| l.strip_prefix("master_port:"))?;
         let port: u16 = port.trim().parse().ok()?;
         self.nodes.iter().position(|node| node.port == port)
@@ -105,7 +108,10 @@ impl ClusterServers {
     /// Moves slots from one node to another with `redis-cli`, keys and all.
     pub async fn move_slots(&self, from: usize, to: usize, count: u16) {
         let id = async |node: usize| {
-            let id: String = self.nodes[node].ask(&["CLUSTER", "MYID"]).await.unwrap();
+            let id: String = self.nodes[node]
+                .command(&["CLUSTER", "MYID"])
+                .await
+                .unwrap();
             id
         };
         let (from_id, to_id) = (id(from).await, id(to).await);
@@ -137,38 +143,41 @@ impl ClusterServers {
     /// Moves the slot of a key, with this key alone in it, as `redis-cli` does.
     pub async fn migrate(&self, key: &str, to: usize) {
         let slot: u16 = self.nodes[0]
-            .ask(&["CLUSTER", "KEYSLOT", key])
+            .command(&["CLUSTER", "KEYSLOT", key])
             .await
             .unwrap();
-        let from = self.owner(slot, 0).await.unwrap();
+        let from = self.slot_owner(slot, 0).await.unwrap();
         let slot = slot.to_string();
         let id = async |node: usize| -> String {
-            self.nodes[node].ask(&["CLUSTER", "MYID"]).await.unwrap()
+            self.nodes[node]
+                .command(&["CLUSTER", "MYID"])
+                .await
+                .unwrap()
         };
         let (from_id, to_id) = (id(from).await, id(to).await);
         let set_slot = async |node: usize, state: &str, id: &str| {
             let words = ["CLUSTER", "SETSLOT", &slot, state, id];
-            let () = self.nodes[node].ask(&words).await.unwrap();
+            let () = self.nodes[node].command(&words).await.unwrap();
         };
         set_slot(to, "IMPORTING", &from_id).await;
         set_slot(from, "MIGRATING", &to_id).await;
         let port = self.nodes[to].port.to_string();
         let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
-        let () = self.nodes[from].ask(&words).await.unwrap();
+        let () = self.nodes[from].command(&words).await.unwrap();
         for node in [to, from] {
             set_slot(node, "NODE", &to_id).await;
         }
     }
 
     /// Adds an empty node to the cluster.
-    pub async fn meet(&mut self) -> usize {
+    pub async fn add_empty_node(&mut self) -> usize {
         let first = self.nodes[0].port.to_string();
         let node = self.add_node().await;
         let _: String = node
-            .ask(&["CLUSTER", "MEET", "127.0.0.1", &first])
+            .command(&["CLUSTER", "MEET", "127.0.0.1", &first])
             .await
             .unwrap();
-        self.agreed().await;
+        self.wait_until_consistent().await;
         self.nodes.len() - 1
     }
 }
@@ -184,7 +193,7 @@ fn port() -> u16 {
     }
 }
 
-fn address(node: &Server) -> String {
+fn address(node: &RedisNode) -> String {
     format!("127.0.0.1:{}", node.port)
 }
 

@@ -1,5 +1,5 @@
 //! The wire under [`crate::client`]: one subscription for all calls of a test, and the messages of
-//! one call as they arrive.
+//! one call as they route.
 //!
 //! Messages are told apart by the token in their subject, `{inbox}.{token}` for the handshake and
 //! `{inbox}.{token}.results` for the result. A call registers its token before it publishes, so
@@ -15,44 +15,44 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::client::Failure;
-use crate::codec::{Decode, Reader, Stop, decode_all};
+use crate::client::CallFailure;
+use crate::codec::{Decode, DecodeError, Reader, decode_all};
 
 /// The subscription that all calls share.
-pub struct Wire {
+pub struct ReplyInbox {
     /// The connection.
     pub nats: async_nats::Client,
     /// What reply subjects begin with.
     pub inbox: String,
-    calls: Arc<Calls>,
+    calls: Arc<PendingCalls>,
     demultiplexer: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Calls {
+struct PendingCalls {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Arrival>>>,
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Frame>>>,
 }
 
 /// A message for one call.
-enum Arrival {
+enum Frame {
     Handshake(Message),
     Result(Bytes),
 }
 
 /// One call under way; forgotten when dropped.
-pub struct Call {
-    calls: Arc<Calls>,
+pub struct PendingCall {
+    calls: Arc<PendingCalls>,
     /// What tells its messages from those of others.
     pub token: u64,
-    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    frames: mpsc::UnboundedReceiver<Frame>,
     /// The payload of the handshake, when that has come.
     pub handshake: Option<Bytes>,
     /// The payloads of the result that have come.
     pub results: Vec<Bytes>,
 }
 
-impl Wire {
+impl ReplyInbox {
     /// Subscribes to an inbox.
     pub async fn new(nats: async_nats::Client) -> Self {
         let inbox = nats.new_inbox();
@@ -60,13 +60,13 @@ impl Wire {
             .subscribe(format!("{inbox}.>"))
             .await
             .expect("NATS takes subscriptions");
-        let calls = Arc::new(Calls::default());
+        let calls = Arc::new(PendingCalls::default());
         let demultiplexer = tokio::spawn({
             let calls = Arc::clone(&calls);
             let skip = inbox.len() + 1;
             async move {
                 while let Some(message) = messages.next().await {
-                    calls.arrive(skip, message);
+                    calls.route(skip, message);
                 }
             }
         });
@@ -79,32 +79,32 @@ impl Wire {
     }
 
     /// Begins a call.
-    pub fn open(&self) -> Call {
+    pub fn open(&self) -> PendingCall {
         let token = self.calls.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, arrivals) = mpsc::unbounded_channel();
+        let (sender, frames) = mpsc::unbounded_channel();
         self.calls
             .waiting
             .lock()
             .expect("nobody panics with the lock")
             .insert(token, sender);
-        Call {
+        PendingCall {
             calls: Arc::clone(&self.calls),
             token,
-            arrivals,
+            frames,
             handshake: None,
             results: Vec::new(),
         }
     }
 }
 
-impl Drop for Wire {
+impl Drop for ReplyInbox {
     fn drop(&mut self) {
         self.demultiplexer.abort();
     }
 }
 
-impl Calls {
-    fn arrive(&self, skip: usize, message: Message) {
+impl PendingCalls {
+    fn route(&self, skip: usize, message: Message) {
         let name = &message.subject[skip..];
         let (token, is_result) = match name.strip_suffix(".results") {
             Some(token) => (token, true),
@@ -122,37 +122,37 @@ impl Calls {
         };
         // An error says that the call is over.
         let _ = call.send(if is_result {
-            Arrival::Result(message.payload)
+            Frame::Result(message.payload)
         } else {
-            Arrival::Handshake(message)
+            Frame::Handshake(message)
         });
     }
 }
 
-impl Call {
+impl PendingCall {
     /// Takes the next message for this call.
-    pub async fn receive(&mut self) -> Result<Option<Subject>, Failure> {
+    pub async fn receive(&mut self) -> Result<Option<Subject>, CallFailure> {
         match self
-            .arrivals
+            .frames
             .recv()
             .await
             .expect("the sender is kept while the call is")
         {
-            Arrival::Result(piece) => {
-                self.results.push(piece);
+            Frame::Result(frame) => {
+                self.results.push(frame);
                 Ok(None)
             }
-            Arrival::Handshake(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                Err(Failure::NoResponders)
+            Frame::Handshake(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(CallFailure::NoResponders)
             }
-            Arrival::Handshake(message) => {
+            Frame::Handshake(message) => {
                 if self.handshake.replace(message.payload).is_some() {
-                    return Err(Failure::Wrong("a second handshake".to_owned()));
+                    return Err(CallFailure::Invalid("a second handshake".to_owned()));
                 }
                 message
                     .reply
                     .map(|reply| Some(Subject::from(format!("{reply}.params"))))
-                    .ok_or(Failure::Wrong(
+                    .ok_or(CallFailure::Invalid(
                         "a handshake without a reply subject".to_owned(),
                     ))
             }
@@ -160,7 +160,7 @@ impl Call {
     }
 
     /// Waits for the handshake, which says where to send the rest of the parameters.
-    pub async fn handshake(&mut self) -> Result<Subject, Failure> {
+    pub async fn handshake(&mut self) -> Result<Subject, CallFailure> {
         loop {
             if let Some(subject) = self.receive().await? {
                 return Ok(subject);
@@ -169,18 +169,18 @@ impl Call {
     }
 
     /// Waits for as many bytes as the type needs.
-    pub async fn result<T: Decode>(&mut self) -> Result<T, Failure> {
+    pub async fn result<T: Decode>(&mut self) -> Result<T, CallFailure> {
         let mut gathered = Vec::new();
         let mut taken = 0;
         loop {
-            while let Some(piece) = self.results.get(taken) {
-                let ended = piece.is_empty();
-                gathered.extend_from_slice(piece);
+            while let Some(frame) = self.results.get(taken) {
+                let ended = frame.is_empty();
+                gathered.extend_from_slice(frame);
                 taken += 1;
                 match T::decode(&mut Reader(&gathered)) {
-                    Err(Stop::Incomplete) if !ended => {}
+                    Err(DecodeError::Incomplete) if !ended => {}
                     // Reads again for what may follow the value.
-                    _ => return decode_all(&gathered).map_err(|stop| wrong(&stop, &gathered)),
+                    _ => return decode_all(&gathered).map_err(|stop| invalid(&stop, &gathered)),
                 }
             }
             self.receive().await?;
@@ -188,8 +188,8 @@ impl Call {
     }
 
     /// What is missing when time is over.
-    pub fn overdue(&self) -> Failure {
-        Failure::Timeout(match (&self.handshake, self.results.is_empty()) {
+    pub fn overdue(&self) -> CallFailure {
+        CallFailure::Timeout(match (&self.handshake, self.results.is_empty()) {
             (None, _) => "no handshake",
             (_, true) => "no result",
             (_, false) => "no end of the result",
@@ -197,7 +197,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         self.calls
             .waiting
@@ -207,8 +207,8 @@ impl Drop for Call {
     }
 }
 
-fn wrong(stop: &Stop, bytes: &[u8]) -> Failure {
-    Failure::Wrong(format!(
+fn invalid(stop: &DecodeError, bytes: &[u8]) -> CallFailure {
+    CallFailure::Invalid(format!(
         "{stop:?} in {:02x?}",
         &bytes[..bytes.len().min(64)]
     ))
