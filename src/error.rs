@@ -1,124 +1,135 @@
-//! What a call can fail with, as the interface words it, and how Redis's own errors become that.
+//! The error of a call: its kind, a message for the component's author, and its source.
 //!
-//! Every text made here may reach a component: one line, no secret, no stored data. Which errors
-//! are worth another attempt is for `connection` to know; how errors travel is for `serve`.
+//! Every message may reach a component: one line, without secrets and stored data. The encoding on
+//! the wire is in `wrpc::functions`, the classification of Redis's errors in `redis::server_error`,
+//! the `error.type` of traces and metrics in `telemetry::error_type`.
 
-use std::{fmt, io};
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
 
-/// The `error` variant of `wrpc:keyvalue/store`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The bucket does not exist for this link.
-    NoSuchStore,
-    /// The link, or Redis's ACL, does not allow the operation.
-    AccessDenied,
-    /// Anything else.
-    Other(Failure),
-}
-
-/// What went wrong: in words that a component's author can act on, and of which kind it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+/// The error of a call, as the `error` variant of `wrpc:keyvalue/store` carries it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
     kind: ErrorKind,
-    text: String,
+    message: Cow<'static, str>,
+    /// Shared: one failed connection is the source of the errors of all calls that wait for it.
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The kinds of failures.
+/// The kinds of errors. Components receive the first two as variants of their own, any other as
+/// `other` with the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Redis refused the command, with this code.
-    Redis(String),
+    /// The bucket does not exist on this link.
+    NoSuchStore,
+    /// The link's settings or Redis's ACL forbid the operation.
+    AccessDenied,
+    /// Redis replied with an error that has this code.
+    ServerError(String),
     /// There is no connection to Redis.
     Unreachable,
-    /// Redis refused the connection.
-    Refused,
-    /// The connection broke before the answer came.
+    /// Redis rejected the connection.
+    ConnectionRejected,
+    /// The connection broke before the reply arrived.
     ConnectionLost,
-    /// The answer did not come in time.
+    /// The reply did not arrive in time.
     Timeout,
-    /// The component has no such link.
+    /// The component does not have this link.
     NoLink,
-    /// Too many calls or bytes are here already.
+    /// A limit on concurrent calls or bytes is exhausted.
     Overloaded,
-    /// The parameters are not those of the function, too large, or did not come.
-    BadParameters,
-    /// None of these.
+    /// The parameters are malformed, too large, or did not arrive.
+    InvalidParameters,
+    /// Any other error.
     Other,
 }
 
 impl Error {
-    /// A failure of none of the kinds.
-    pub fn other(text: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Other, text)
+    /// An error of this kind. Line breaks and other control characters of the message become spaces.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: Cow::Owned(one_line(message.into())),
+            source: None,
+        }
     }
 
-    /// A failure of this kind, as [`Failure::new`] has it.
-    pub fn of(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self::Other(Failure::new(kind, text))
+    /// An error of the kind [`ErrorKind::Other`].
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Other, message)
     }
 
-    /// An answer of Redis that no version of it gives to `command`.
-    pub fn unexpected_answer(command: &str) -> Self {
+    /// The bucket does not exist on this link.
+    pub const fn no_such_store() -> Self {
+        Self::fixed(ErrorKind::NoSuchStore, "no such store")
+    }
+
+    /// The link's settings or Redis's ACL forbid the operation.
+    pub const fn access_denied() -> Self {
+        Self::fixed(ErrorKind::AccessDenied, "access denied")
+    }
+
+    /// A reply to `command` that no version of Redis or Valkey sends.
+    pub fn unexpected_reply(command: &str) -> Self {
         Self::other(format!(
-            "the server's answer to {command} is not one that Redis or Valkey gives"
+            "unexpected reply to {command}: the server does not follow the protocol of Redis"
         ))
     }
 
-    /// The code of the error that Redis answered a command with, if it was Redis that refused.
-    pub fn redis_code(&self) -> Option<&str> {
-        match self {
-            Self::NoSuchStore => None,
-            // A command can be denied by Redis alone.
-            Self::AccessDenied => Some("NOPERM"),
-            Self::Other(failure) => match &failure.kind {
-                ErrorKind::Redis(code) => Some(code),
-                _ => None,
-            },
+    const fn fixed(kind: ErrorKind, message: &'static str) -> Self {
+        Self {
+            kind,
+            message: Cow::Borrowed(message),
+            source: None,
         }
     }
-}
 
-impl Failure {
-    /// A failure in words; line breaks and other control characters become spaces.
-    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        let text = one_line(text.into());
-        Self { kind, text }
+    /// The same error with its source. The message says already all that the source does: the source
+    /// serves code that needs the type.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
     }
 
-    /// Of which kind it is.
+    /// The kind.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
-    /// In words, on one line.
-    pub fn text(&self) -> &str {
-        &self.text
+    /// The message, on one line.
+    pub fn message(&self) -> &str {
+        &self.message
     }
-}
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchStore => f.write_str("no such store"),
-            Self::AccessDenied => f.write_str("access denied"),
-            Self::Other(failure) => failure.fmt(f),
+    /// The code of the error that Redis replied with, if it was Redis that refused the command.
+    pub fn server_code(&self) -> Option<&str> {
+        match &self.kind {
+            // A command can be denied by Redis alone: the link's own settings are checked before.
+            ErrorKind::AccessDenied => Some("NOPERM"),
+            ErrorKind::ServerError(code) => Some(code),
+            _ => None,
         }
     }
 }
 
-impl std::error::Error for Error {}
+/// Sources are not compared: equal errors are those that look equal to a component and in telemetry.
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.kind, &self.message) == (&other.kind, &other.message)
+    }
+}
 
-/// The operating system's words, without its error number.
-pub fn os_words(error: &io::Error) -> String {
-    let words = error.to_string();
-    let words = words.split(" (os error").next().unwrap_or_default();
-    words.to_owned()
+impl Eq for Error {}
+
+/// The operating system's message, without the number of the error.
+pub fn os_message(error: &io::Error) -> String {
+    let message = error.to_string();
+    let message = message.split(" (os error").next().unwrap_or_default();
+    message.to_owned()
 }
 
 fn one_line(text: String) -> String {
@@ -134,11 +145,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_one_line() {
-        assert_eq!(
-            Error::other("a\r\nb\tc").to_string(),
-            "a  b c",
-            "control characters become spaces"
-        );
+    fn control_characters_of_messages_become_spaces() {
+        assert_eq!(Error::other("a\r\nb\tc").message(), "a  b c");
+    }
+
+    #[test]
+    fn errors_with_a_source_expose_it_and_compare_without_it() {
+        let plain = Error::new(ErrorKind::Unreachable, "cannot reach h: refused");
+        let caused = plain
+            .clone()
+            .with_source(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(plain, caused);
+        assert!(StdError::source(&plain).is_none());
+        assert!(StdError::source(&caused).is_some_and(|source| source.is::<io::Error>()));
     }
 }

@@ -84,7 +84,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchStore`] for a bucket that the link does not have.
+    /// [`NoSuchStore`](crate::error::ErrorKind::NoSuchStore) for a bucket that the link does not have.
     pub(crate) fn bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
         let bucket = self.keyspace.bucket(name)?;
         if self.keyspace.is_prefixed(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
@@ -101,11 +101,11 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`Self::bucket`], and [`Error::AccessDenied`] on a link that is read only.
+    /// As [`Self::bucket`], and [`AccessDenied`](crate::error::ErrorKind::AccessDenied) on a link that is read only.
     pub(crate) fn writable_bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
         let bucket = self.bucket(name)?;
         if self.settings.read_only {
-            return Err(Error::AccessDenied);
+            return Err(Error::access_denied());
         }
         Ok(bucket)
     }
@@ -293,7 +293,7 @@ fn read(
 ) -> Result<(Option<Bytes>, Option<EntryPolicy>), Error> {
     let both = reply::array("GET", answered.value, 2)?;
     let [value, time_to_live] =
-        <[Value; 2]>::try_from(both).map_err(|_| Error::unexpected_answer("GET"))?;
+        <[Value; 2]>::try_from(both).map_err(|_| Error::unexpected_reply("GET"))?;
     let value = reply::optional_bytes("GET", value)?;
     let Some(by) = answered.kept else {
         return Ok((value, None));

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::error::Error;
+pub use crate::error::{Error, ErrorKind};
 pub use crate::keyvalue::store::{KeyResponse, SplitBytes};
 pub use crate::wrpc::client::WatchEvent;
 pub use crate::wrpc::codec::{DecodeError, Writer};

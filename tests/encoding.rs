@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::{Bytes, BytesMut};
-use kvredis::testing::Error;
 use kvredis::testing::WatchEvent;
 use kvredis::testing::functions::{self, Call, Function};
 use kvredis::testing::{DecodeError, Writer};
+use kvredis::testing::{Error, ErrorKind};
 use kvredis::testing::{KeyResponse, SplitBytes};
 use proptest::collection::vec;
 use proptest::option;
@@ -50,25 +50,25 @@ fn by_hand(writer: Writer) -> Vec<u8> {
 
 fn error() -> impl Strategy<Value = Error> {
     prop_oneof![
-        Just(Error::NoSuchStore),
-        Just(Error::AccessDenied),
+        Just(Error::no_such_store()),
+        Just(Error::access_denied()),
         ".{0,40}".prop_map(Error::other),
     ]
 }
 
 fn as_generated(error: Error) -> store::Error {
-    match error {
-        Error::NoSuchStore => store::Error::NoSuchStore,
-        Error::AccessDenied => store::Error::AccessDenied,
-        Error::Other(failure) => store::Error::Other(failure.to_string()),
+    match error.kind() {
+        ErrorKind::NoSuchStore => store::Error::NoSuchStore,
+        ErrorKind::AccessDenied => store::Error::AccessDenied,
+        _ => store::Error::Other(error.to_string()),
     }
 }
 
 fn same_error(by_hand: &Error, generated: &store::Error) -> bool {
-    match (by_hand, generated) {
-        (Error::NoSuchStore, store::Error::NoSuchStore)
-        | (Error::AccessDenied, store::Error::AccessDenied) => true,
-        (Error::Other(a), store::Error::Other(b)) => a.text() == b,
+    match (by_hand.kind(), generated) {
+        (ErrorKind::NoSuchStore, store::Error::NoSuchStore)
+        | (ErrorKind::AccessDenied, store::Error::AccessDenied) => true,
+        (ErrorKind::Other, store::Error::Other(message)) => by_hand.message() == message,
         _ => false,
     }
 }

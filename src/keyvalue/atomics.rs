@@ -79,7 +79,7 @@ pub(crate) async fn increment(
         .ask(by_hash, Idempotency::NotIdempotent, deadline)
         .await
     {
-        Err(error) if error.redis_code() == Some("NOSCRIPT") => {
+        Err(error) if error.server_code() == Some("NOSCRIPT") => {
             // Redis forgets scripts when it restarts, and learns this one by running it.
             let in_full = script("EVAL", INCREMENT);
             link.ask(in_full, Idempotency::NotIdempotent, deadline)
@@ -92,5 +92,5 @@ pub(crate) async fn increment(
             "the stored number is negative, also after adding the delta: nothing was changed",
         ));
     }
-    u64::try_from(reply::integer("INCRBY", &sum)?).map_err(|_| Error::unexpected_answer("INCRBY"))
+    u64::try_from(reply::integer("INCRBY", &sum)?).map_err(|_| Error::unexpected_reply("INCRBY"))
 }

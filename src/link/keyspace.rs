@@ -41,10 +41,10 @@ impl Keyspace {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchStore`] for a bucket that the link does not have.
+    /// [`NoSuchStore`](crate::error::ErrorKind::NoSuchStore) for a bucket that the link does not have.
     pub(crate) fn bucket<'a>(&'a self, name: &str) -> Result<Bucket<'a>, Error> {
         if !self.admits(name) {
-            return Err(Error::NoSuchStore);
+            return Err(Error::no_such_store());
         }
         let prefix = if self.is_default(name) {
             Cow::Borrowed(self.prefix.as_str())
@@ -163,7 +163,7 @@ mod tests {
     fn a_bucket_with_a_colon_is_none() {
         for layout in [BucketLayout::PrefixNamed, BucketLayout::PrefixAll] {
             let keyspace = keyspace(layout, "", None);
-            assert_eq!(keyspace.bucket("a:b"), Err(Error::NoSuchStore));
+            assert_eq!(keyspace.bucket("a:b"), Err(Error::no_such_store()));
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
         for layout in LAYOUTS {
             let keyspace = keyspace(layout, "", Some(&["a", "default"]));
             assert!(keyspace.bucket("a").is_ok());
-            assert_eq!(keyspace.bucket("b"), Err(Error::NoSuchStore));
+            assert_eq!(keyspace.bucket("b"), Err(Error::no_such_store()));
             assert_eq!(
                 keyspace.bucket("").is_ok(),
                 layout != BucketLayout::PrefixAll,
@@ -180,7 +180,7 @@ mod tests {
             );
         }
         let keyspace = keyspace(BucketLayout::PrefixNamed, "", Some(&["a"]));
-        assert_eq!(keyspace.bucket(""), Err(Error::NoSuchStore));
+        assert_eq!(keyspace.bucket(""), Err(Error::no_such_store()));
     }
 
     #[test]

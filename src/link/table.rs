@@ -70,7 +70,7 @@ impl Links {
                 "no link of component {component:?} named {name:?} to this provider: link it \
                  (wasi:keyvalue), or name another link"
             );
-            return Err(Error::of(ErrorKind::NoLink, text));
+            return Err(Error::new(ErrorKind::NoLink, text));
         };
         if is_undelivered(link) {
             self.is_unknown(component, name);
@@ -127,7 +127,7 @@ impl Links {
     /// Keeps a link that the host has not passed on; calls over it go on being calls over a link that
     /// is not there.
     pub(crate) fn mark_undelivered(&self, component: &str, name: &str, why: &str) {
-        let record_skipped_keys = Err(Error::of(ErrorKind::NoLink, why));
+        let record_skipped_keys = Err(Error::new(ErrorKind::NoLink, why));
         self.table()
             .links
             .insert_invalid(component, name, record_skipped_keys);
@@ -197,7 +197,7 @@ impl Links {
 }
 
 fn is_undelivered(link: &Working) -> bool {
-    matches!(link, Err(Error::Other(why)) if *why.kind() == ErrorKind::NoLink)
+    matches!(link, Err(why) if *why.kind() == ErrorKind::NoLink)
 }
 
 impl Connections {

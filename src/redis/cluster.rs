@@ -200,9 +200,9 @@ impl Cluster {
         Err(self.outage().map_or_else(
             || {
                 let text = format!("cannot reach {}: its map came too late", self.address);
-                Error::of(ErrorKind::Unreachable, text)
+                Error::new(ErrorKind::Unreachable, text)
             },
-            |outage| Error::Other(outage.failure),
+            |outage| outage.failure,
         ))
     }
 
@@ -216,7 +216,7 @@ impl Cluster {
         patience: RetryPolicy,
     ) -> Result<Value, Error> {
         let Some((cursor, scan)) = scatter::scan(request) else {
-            return Err(Error::unexpected_answer("SCAN"));
+            return Err(Error::unexpected_reply("SCAN"));
         };
         let (slot, inner) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
         let map = self.map(Admission::Whole(gate), patience.deadline).await?;
@@ -237,7 +237,7 @@ impl Cluster {
         let (next, keys) = crate::redis::reply::scan_page(answered.value)?;
         let cursor = if next != 0 {
             if next >> CURSOR_BITS != 0 {
-                return Err(Error::unexpected_answer("SCAN"));
+                return Err(Error::unexpected_reply("SCAN"));
             }
             (u64::from(shard) << CURSOR_BITS) | next
         } else {

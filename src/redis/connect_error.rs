@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::ServerError;
 use tokio::time::Instant;
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Error, ErrorKind};
 use crate::redis::server_error::{in_words, is_maxclients};
 
 /// Why there is no connection, without secrets.
@@ -142,11 +142,11 @@ impl ConnectError {
     }
 
     /// What a call is answered that wanted the connection to `address`.
-    pub(crate) fn failure(&self, address: &str) -> Failure {
+    pub(crate) fn failure(&self, address: &str) -> Error {
         let words = &self.words;
         let (kind, text) = match self.cause {
             ConnectErrorKind::Refused(_) => (
-                ErrorKind::Refused,
+                ErrorKind::ConnectionRejected,
                 format!("{address} refuses the connection: {words}"),
             ),
             _ if self.is_permanent() => (
@@ -158,7 +158,7 @@ impl ConnectError {
                 format!("cannot reach {address}: {words}"),
             ),
         };
-        Failure::new(kind, text)
+        Error::new(kind, text)
     }
 }
 
@@ -168,5 +168,5 @@ pub(crate) struct Outage {
     /// Since when.
     pub(crate) since: Instant,
     /// What a call is answered that does not wait for its end, without secrets.
-    pub(crate) failure: Failure,
+    pub(crate) failure: Error,
 }

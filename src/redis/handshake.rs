@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 
 use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, Value};
 
-use crate::error::os_words;
+use crate::error::os_message;
 use crate::redis::command::Request;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::options::ConnectOptions;
@@ -175,7 +175,7 @@ fn read_password(path: &Path) -> Result<Secret, ConnectError> {
         let words = format!("PASSWORD_FILE: cannot read {}: {words}", path.display());
         ConnectError::new(ConnectErrorKind::PasswordFile, words)
     };
-    let text = fs::read_to_string(path).map_err(|error| unusable(&os_words(&error)))?;
+    let text = fs::read_to_string(path).map_err(|error| unusable(&os_message(&error)))?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(unusable("it is empty"));

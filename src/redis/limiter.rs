@@ -71,7 +71,7 @@ impl Limiter {
         let _waiting = self.wait()?;
         match timeout_at(deadline, self.turns.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::of(
+            _ => Err(Error::new(
                 ErrorKind::Overloaded,
                 "the call waited for its turn until its time was up: the calls of this link are \
                  more than Redis answers (MAX_IN_FLIGHT)",
@@ -93,7 +93,7 @@ impl Limiter {
             "too many calls waiting for Redis: this link allows {} (MAX_WAITING)",
             self.max_waiting
         );
-        Err(Error::of(ErrorKind::Overloaded, text))
+        Err(Error::new(ErrorKind::Overloaded, text))
     }
 }
 

@@ -101,9 +101,9 @@ impl Node {
                     "cannot reach {}: the connection came too late",
                     self.address
                 );
-                Error::of(ErrorKind::Unreachable, text)
+                Error::new(ErrorKind::Unreachable, text)
             },
-            |outage| Error::Other(outage.failure),
+            |outage| outage.failure,
         ))
     }
 }

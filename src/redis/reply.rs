@@ -19,7 +19,7 @@ pub(crate) fn optional_bytes(command: &str, answer: Value) -> Result<Option<Byte
         Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
         Value::SimpleString(text) => Ok(Some(Bytes::from(text))),
         // Only `+OK` reads as this, which no value comes as.
-        _ => Err(Error::unexpected_answer(command)),
+        _ => Err(Error::unexpected_reply(command)),
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
         Value::Int(number) => Some(*number),
         digits => text(digits).and_then(|digits| digits.parse().ok()),
     }
-    .ok_or_else(|| Error::unexpected_answer(command))
+    .ok_or_else(|| Error::unexpected_reply(command))
 }
 
 /// The items of an array.
@@ -53,7 +53,7 @@ pub(crate) fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
 pub(crate) fn array(command: &str, answer: Value, len: usize) -> Result<Vec<Value>, Error> {
     match answer {
         Value::Array(items) if items.len() == len => Ok(items),
-        _ => Err(Error::unexpected_answer(command)),
+        _ => Err(Error::unexpected_reply(command)),
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn array(command: &str, answer: Value, len: usize) -> Result<Vec<Valu
 ///
 /// The answer is of another kind.
 pub(crate) fn scan_page(answer: Value) -> Result<(u64, Vec<Value>), Error> {
-    let wrong = || Error::unexpected_answer("SCAN");
+    let wrong = || Error::unexpected_reply("SCAN");
     let [cursor, Value::Array(keys)] =
         <[Value; 2]>::try_from(array("SCAN", answer, 2)?).map_err(|_| wrong())?
     else {

@@ -213,7 +213,7 @@ impl<'a> RetryLoop<'a> {
             node.address,
             ambiguity_note(self.retry)
         );
-        Error::of(ErrorKind::ConnectionLost, text)
+        Error::new(ErrorKind::ConnectionLost, text)
     }
 
     fn no_answer(&self, node: &Node) -> Error {
@@ -223,7 +223,7 @@ impl<'a> RetryLoop<'a> {
             self.patience.response_timeout.as_millis(),
             ambiguity_note(self.retry)
         );
-        Error::of(ErrorKind::Timeout, text)
+        Error::new(ErrorKind::Timeout, text)
     }
 }
 

@@ -12,14 +12,14 @@ const MAX_CODE_LENGTH: usize = 32;
 impl From<&ServerError> for Error {
     fn from(refusal: &ServerError) -> Self {
         if is_acl_denied(refusal) {
-            return Self::AccessDenied;
+            return Self::access_denied();
         }
         let kind = if is_code(refusal.code()) {
-            ErrorKind::Redis(refusal.code().to_owned())
+            ErrorKind::ServerError(refusal.code().to_owned())
         } else {
             ErrorKind::Other
         };
-        Self::of(kind, in_words(refusal))
+        Self::new(kind, in_words(refusal))
     }
 }
 
@@ -129,10 +129,10 @@ mod tests {
             ("key that somebody wrote", None),
         ] {
             let error = Error::from(&refusal(text));
-            assert_eq!(error.redis_code(), code, "{text}");
+            assert_eq!(error.server_code(), code, "{text}");
         }
         let own = Error::other("ERR is how some errors begin");
-        assert_eq!(own.redis_code(), None, "nobody reads the text");
+        assert_eq!(own.server_code(), None, "nobody reads the text");
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
             "ERR ACL failure in script: No permissions to access a key script: on @user_script:1.",
         ] {
             let refusal = strip_script_prefix(refusal(text));
-            assert_eq!(Error::from(&refusal), Error::AccessDenied, "{text}");
+            assert_eq!(Error::from(&refusal), Error::access_denied(), "{text}");
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use crate::cache::read_through::Cache;
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
 use crate::redis::connect_error::Outage;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
@@ -47,12 +47,12 @@ pub(crate) struct Down {
 }
 
 impl Down {
-    fn failure(&self, address: &str) -> Failure {
+    fn failure(&self, address: &str) -> Error {
         match &self.latest {
             Some(latest) => latest.failure(address),
             None => {
                 let text = format!("cannot reach {address}: not connected yet");
-                Failure::new(ErrorKind::Unreachable, text)
+                Error::new(ErrorKind::Unreachable, text)
             }
         }
     }
@@ -194,7 +194,7 @@ impl Supervisor {
                 Err(failure) => failure,
             };
             let reason = failure.failure(&self.address);
-            if trouble.should_log(reason.text()) {
+            if trouble.should_log(reason.message()) {
                 warn!(
                     redis = self.address,
                     client = self.name,

@@ -93,7 +93,7 @@ pub(crate) async fn dial(
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
     let addresses: Vec<SocketAddr> = lookup_host((endpoint.host.as_str(), endpoint.port))
         .await
-        .map_err(|error| ConnectError::new(ConnectErrorKind::Dns, os_words(&error)))?
+        .map_err(|error| ConnectError::new(ConnectErrorKind::Dns, os_message(&error)))?
         .collect();
     let stream = TcpStream::connect(&addresses[..])
         .await
@@ -165,9 +165,9 @@ pub(crate) fn unreachable(error: io::Error) -> ConnectError {
         io::ErrorKind::PermissionDenied => ConnectErrorKind::ForbiddenSocket,
         _ => ConnectErrorKind::Unreachable,
     };
-    ConnectError::new(cause, os_words(&error))
+    ConnectError::new(cause, os_message(&error))
 }
 
-fn os_words(error: &io::Error) -> String {
-    error::os_words(error).to_lowercase()
+fn os_message(error: &io::Error) -> String {
+    error::os_message(error).to_lowercase()
 }

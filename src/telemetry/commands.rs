@@ -78,7 +78,7 @@ impl CommandSpan {
         if let Some(error) = error.filter(|_| !self.span.is_none()) {
             self.span.record("otel.status_code", "ERROR");
             self.span.record("error.type", kind(error));
-            if let Some(code) = error.redis_code() {
+            if let Some(code) = error.server_code() {
                 self.span.record("db.response.status_code", code);
             }
         }
@@ -90,7 +90,7 @@ impl CommandSpan {
         attributes.push(KeyValue::new("db.operation.name", measured.operation));
         if let Some(error) = error {
             attributes.push(KeyValue::new("error.type", kind(error).to_owned()));
-            if let Some(code) = error.redis_code() {
+            if let Some(code) = error.server_code() {
                 attributes.push(KeyValue::new("db.response.status_code", code.to_owned()));
             }
         }
@@ -158,6 +158,6 @@ pub(crate) fn server(address: &Address) -> Vec<KeyValue> {
 /// The kind of failure: Redis's code, if it is Redis's.
 fn kind(error: &Error) -> &str {
     error
-        .redis_code()
+        .server_code()
         .unwrap_or_else(|| error_type::kind(error))
 }

@@ -6,20 +6,17 @@ use crate::error::{Error, ErrorKind};
 
 /// The kind of an error.
 pub(crate) fn kind(error: &Error) -> &str {
-    let failure = match error {
-        Error::NoSuchStore => return "no-such-store",
-        Error::AccessDenied => return "access-denied",
-        Error::Other(failure) => failure,
-    };
-    match failure.kind() {
-        ErrorKind::Redis(code) => code,
+    match error.kind() {
+        ErrorKind::NoSuchStore => "no-such-store",
+        ErrorKind::AccessDenied => "access-denied",
+        ErrorKind::ServerError(code) => code,
         ErrorKind::Unreachable => "unreachable",
-        ErrorKind::Refused => "refused",
+        ErrorKind::ConnectionRejected => "refused",
         ErrorKind::ConnectionLost => "connection_lost",
         ErrorKind::Timeout => "timeout",
         ErrorKind::NoLink => "no_link",
         ErrorKind::Overloaded => "overloaded",
-        ErrorKind::BadParameters => "bad_parameters",
+        ErrorKind::InvalidParameters => "bad_parameters",
         ErrorKind::Other => "_OTHER",
     }
 }

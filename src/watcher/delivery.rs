@@ -13,7 +13,7 @@ use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, debug, warn};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::link::Link;
 use crate::redis::command::Idempotency;
 use crate::redis::reply::{integer, optional_bytes};
@@ -166,7 +166,7 @@ impl Delivery {
         if self.link.outage().is_none() {
             *attempts += 1;
         }
-        if *error == Error::AccessDenied || *attempts >= READ_ATTEMPTS {
+        if *error.kind() == ErrorKind::AccessDenied || *attempts >= READ_ATTEMPTS {
             let why = format!("the value cannot be read: {error}");
             self.lost(1, Loss::Failed, &why);
             return DeliveryAttempt::Done;
@@ -180,7 +180,7 @@ impl Delivery {
         match answer.and_then(|answer| optional_bytes("GET", answer)) {
             Ok(Some(value)) => Stored::Value(value),
             Ok(None) => Stored::Nothing,
-            Err(error) if error.redis_code() == Some("WRONGTYPE") => Stored::Nothing,
+            Err(error) if error.server_code() == Some("WRONGTYPE") => Stored::Nothing,
             Err(error) => Stored::Unreadable(error),
         }
     }

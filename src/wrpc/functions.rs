@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::keyvalue::store::{KeyResponse, SplitBytes};
 use crate::wrpc::codec::{DecodeError, Reader, Writer};
 
@@ -207,12 +207,12 @@ pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> 
         }
         Err(error) => {
             writer.byte(1);
-            match error {
-                Error::NoSuchStore => writer.byte(0),
-                Error::AccessDenied => writer.byte(1),
-                Error::Other(failure) => {
+            match error.kind() {
+                ErrorKind::NoSuchStore => writer.byte(0),
+                ErrorKind::AccessDenied => writer.byte(1),
+                _ => {
                     writer.byte(2);
-                    writer.text(failure.text());
+                    writer.text(error.message());
                 }
             }
         }

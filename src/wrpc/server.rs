@@ -237,7 +237,7 @@ impl Shared {
                 "the parameters are larger than the {limit} bytes that this provider holds \
                  (MAX_BYTES_IN_FLIGHT)"
             );
-            Error::of(ErrorKind::BadParameters, text)
+            Error::new(ErrorKind::InvalidParameters, text)
         };
         let size = first.saturating_add(missing);
         if size > limit {
@@ -259,8 +259,8 @@ impl Shared {
             Err(ParamsError::TooLarge) => Err(too_large()),
             Err(ParamsError::Timeout) => {
                 self.junk("the rest of the parameters did not come");
-                Err(Error::of(
-                    ErrorKind::BadParameters,
+                Err(Error::new(
+                    ErrorKind::InvalidParameters,
                     "the parameters of the call did not arrive in time",
                 ))
             }
@@ -333,7 +333,7 @@ impl Shared {
         let text = format!(
             "the parameters are not those of the function in wrpc:keyvalue@0.2.0-draft: {what}"
         );
-        Error::of(ErrorKind::BadParameters, text)
+        Error::new(ErrorKind::InvalidParameters, text)
     }
 
     fn junk(&self, what: &str) {
@@ -363,5 +363,5 @@ fn no_room(why: BudgetError) -> Error {
     let text = format!(
         "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and {and}"
     );
-    Error::of(ErrorKind::Overloaded, text)
+    Error::new(ErrorKind::Overloaded, text)
 }

@@ -4,7 +4,7 @@
 
 use redis::ServerError;
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Error, ErrorKind};
 use crate::redis::server_error::in_words;
 use crate::redis::server_error::is_transient;
 
@@ -12,7 +12,7 @@ use crate::redis::server_error::is_transient;
 #[derive(Clone, Debug)]
 pub(crate) struct SlotMapError {
     /// In words.
-    pub(crate) failure: Failure,
+    pub(crate) failure: Error,
     /// Somebody has to act first, so that waiting for it is in vain.
     pub(crate) lasting: bool,
 }
@@ -29,7 +29,7 @@ impl SlotMapError {
         let words = in_words(refusal);
         let text = format!("{address} does not say which node has which keys: {words}{hint}");
         Self {
-            failure: Failure::new(ErrorKind::Refused, text),
+            failure: Error::new(ErrorKind::ConnectionRejected, text),
             lasting,
         }
     }
@@ -38,7 +38,7 @@ impl SlotMapError {
     pub(crate) fn useless(address: &str, why: &str) -> Self {
         let text = format!("{address} does not say which node has which keys: {why}");
         Self {
-            failure: Failure::new(ErrorKind::Unreachable, text),
+            failure: Error::new(ErrorKind::Unreachable, text),
             lasting: false,
         }
     }

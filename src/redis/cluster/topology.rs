@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::cache::read_through::Cache;
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
 use crate::redis::cluster::slot_map::{Range, Shard, SlotMap, ranges};
 use crate::redis::cluster::slot_map_error::SlotMapError;
@@ -173,14 +173,14 @@ impl NodeTable {
     }
 
     /// Why none of the seeds can be asked.
-    fn unreachable(&self) -> Failure {
+    fn unreachable(&self) -> Error {
         let outages = self.seeds().filter_map(|node| node.outage());
         let earliest = outages.min_by_key(|outage| outage.since);
         earliest.map_or_else(
             || {
                 let address = &self.target.address;
                 let text = format!("cannot reach {address}: no node answered yet");
-                Failure::new(ErrorKind::Unreachable, text)
+                Error::new(ErrorKind::Unreachable, text)
             },
             |outage| outage.failure,
         )
@@ -305,7 +305,7 @@ impl Refresher {
                 lasting: self.nodes.seeds().all(|seed| seed.is_refused()),
             };
         };
-        if self.trouble.should_log(failure.text()) {
+        if self.trouble.should_log(failure.message()) {
             warn!(
                 redis = %self.nodes.target.address,
                 client = client_name(&self.nodes.name),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::{ReconnectBackoff, jittered};
 use crate::redis::connect_error::ConnectError;
 use crate::redis::connect_error::Outage;
@@ -76,8 +76,8 @@ enum Flags {
     Unknown(String),
 }
 
-fn failure(reason: String) -> Failure {
-    Failure::new(ErrorKind::Unreachable, reason)
+fn failure(reason: String) -> Error {
+    Error::new(ErrorKind::Unreachable, reason)
 }
 
 fn outage(reason: String) -> Outage {

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::error::os_words;
+use crate::error::os_message;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::transport;
 use crate::settings::{Pem, Tls};
@@ -155,7 +155,7 @@ fn read(name: &str, pem: &Pem) -> Result<Vec<u8>, String> {
             format!(
                 "{name}: cannot read {}: {}",
                 path.display(),
-                os_words(&error)
+                os_message(&error)
             )
         }),
     }
