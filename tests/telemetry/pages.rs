@@ -159,7 +159,7 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
     let mut queries = Vec::new();
     expressions(&dashboard, &mut queries);
     assert!(queries.len() > 10, "{} queries", queries.len());
-    let alerts = section("docs/operations.md", "What to alert on");
+    let alerts = section("docs/operations.md", "Alerts");
     let alerts = alerts.lines().filter(|line| line.starts_with("| "));
     let alerts = alerts.filter_map(|line| names(line.split('|').nth(2)?).into_iter().next());
     let before = queries.len();
