@@ -18,11 +18,11 @@ pub(crate) mod watching;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::global;
 use opentelemetry::metrics::Meter;
+use parking_lot::Mutex;
 use wasmcloud_provider_sdk::HostData;
 
 use crate::telemetry::export::Export;
@@ -87,7 +87,7 @@ impl LogThrottle {
         if times == 0 {
             return None;
         }
-        let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.0.lock();
         tally.untold += times;
         if tally.told_at.is_some_and(|at| at.elapsed() < EVERY) {
             return None;
@@ -109,7 +109,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(events.record(1), None);
         }
-        let mut tally = events.0.lock().unwrap();
+        let mut tally = events.0.lock();
         tally.told_at = Instant::now().checked_sub(EVERY);
         drop(tally);
         assert_eq!(events.record(1), Some(1_001));

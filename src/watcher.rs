@@ -12,10 +12,11 @@ pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod watch;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tracing::{error, info};
 
@@ -161,8 +162,7 @@ impl Watchers {
     }
 
     fn table(&self) -> MutexGuard<'_, Registry<Option<Watch>>> {
-        // The table is whole after every statement, also where a panic interrupted one.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -6,10 +6,11 @@
 //! when there is no room is for `store` and `filter`, whether a change may have been missed for `freshness`;
 //! hearing of changes is for `connection`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
@@ -177,8 +178,7 @@ impl Cache {
     }
 
     fn store(&self) -> MutexGuard<'_, LruStore> {
-        // The store is whole after every statement, also where a panic interrupted one.
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
     }
 }
 

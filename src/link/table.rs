@@ -5,9 +5,10 @@
 //! do is in `link`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -191,8 +192,7 @@ impl Links {
     }
 
     fn table(&self) -> MutexGuard<'_, LinkTable> {
-        // The table is whole after every statement, also where a panic interrupted one.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

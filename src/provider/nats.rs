@@ -4,12 +4,13 @@
 //! gets no greeting, because a network forgot the connection or a server froze, would last for ever.
 //! `stuck` notices that. What is said over the connection is for others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -96,10 +97,7 @@ impl Nats {
     pub(crate) async fn stuck(&self) {
         loop {
             sleep(LOOK).await;
-            let began = *self
-                .latest_attempt
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let began = *self.latest_attempt.lock();
             if self.client.connection_state() == State::Disconnected && began.elapsed() > STUCK {
                 return;
             }
@@ -149,9 +147,7 @@ fn options(
         .connection_timeout(TCP_CONNECT)
         // It is asked at the beginning of every attempt.
         .reconnect_delay_callback(move |attempts| {
-            *latest_attempt
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *latest_attempt.lock() = Instant::now();
             pause(attempts)
         }))
 }

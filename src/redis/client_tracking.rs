@@ -5,8 +5,9 @@
 //! An empty socket proves nothing, so questions are asked to prove that nothing is missing. Where
 //! Redis does not take part, nothing is kept, and the log says why.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
@@ -118,6 +119,6 @@ impl ClientTracker {
     }
 
     fn noted(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner)
+        self.key.lock()
     }
 }

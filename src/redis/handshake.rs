@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::PoisonError;
 
 use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, Value};
 
@@ -83,7 +82,7 @@ impl Session {
             (None, None) => return Ok(()),
         };
         self.require_ok(auth).await?;
-        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password.cloned();
+        *self.password.lock() = password.cloned();
         Ok(())
     }
 
@@ -95,11 +94,7 @@ impl Session {
     /// The password cannot be read, or Redis does not take it (yet).
     pub(crate) async fn refresh_auth(&self, target: &ConnectOptions) -> Result<bool, ConnectError> {
         let new = password(target)?;
-        let old = self
-            .password
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let old = self.password.lock().clone();
         if new == old {
             return Ok(false);
         }

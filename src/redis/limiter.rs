@@ -5,8 +5,9 @@
 //! nodes of a cluster, is one call here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex as SyncMutex;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -142,7 +143,7 @@ impl<'a> Admission<'a> {
             Self::Whole(gate) => return gate.wait().map(SharedSlot::own),
             Self::Part(party) => party,
         };
-        let mut waiting = party.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = party.waiting.lock();
         if let Some(waiting) = waiting.upgrade() {
             return Ok(SharedSlot::shared(waiting));
         }

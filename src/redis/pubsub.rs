@@ -11,8 +11,10 @@ pub(crate) mod keyspace_events;
 pub(crate) mod node_subscription;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::redis::connect_error::Outage;
 use crate::redis::options::ConnectOptions;
@@ -117,10 +119,10 @@ impl Subscription {
     }
 
     fn of_all<T>(&self, read: impl Fn(&SubscriptionState) -> Option<T>) -> Vec<T> {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.lock();
         nodes
             .values()
-            .filter_map(|node| read(&node.state.lock().unwrap_or_else(PoisonError::into_inner)))
+            .filter_map(|node| read(&node.state.lock()))
             .collect()
     }
 }
@@ -132,7 +134,7 @@ fn reconcile(
     wanted: &[ServerSelector],
     subscriber: impl Fn(ServerSelector, bool) -> NodeSubscription,
 ) {
-    let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut nodes = nodes.lock();
     let late = !nodes.is_empty();
     for place in wanted {
         nodes.entry(place.clone()).or_insert_with(|| {

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, stderr};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use parking_lot::Mutex;
 use tracing::Metadata;
 use tracing::callsite::Identifier;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -146,7 +146,7 @@ fn seldom() -> impl Filter<Registry> {
         if !what.target().starts_with("opentelemetry") {
             return true;
         }
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = told.lock();
         let events = told.entry(what.callsite()).or_default();
         events.record(1).is_some()
     })

@@ -4,9 +4,10 @@
 //! `PREFIX`. It expires when its holder does not renew it, and holds nothing but a random number
 //! that tells the holder. Changes of such keys are reported to nobody.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -72,13 +73,13 @@ impl Lease {
 
     /// Whether this process delivers.
     pub(crate) fn is_held(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state.until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Why no process delivers, as far as this one knows.
     pub(crate) fn failure(&self) -> Option<String> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state.failure.clone()
     }
 
@@ -115,7 +116,7 @@ impl Lease {
 
     /// Notes what came of an attempt; answers why there was none.
     fn note(&self, started: Instant, outcome: Result<Value, Error>) -> Option<String> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         match outcome {
             Ok(answer) => {
                 let held = answer == Value::Int(1);

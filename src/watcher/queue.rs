@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::watcher::keyspace_event::ChangeKind;
@@ -95,7 +95,7 @@ impl Queue {
     }
 
     fn waiting(&self) -> MutexGuard<'_, QueuedChange> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::link::Link;
@@ -189,10 +190,7 @@ impl Listener for KeyspaceListener {
             ChangeKind::Set => watched.on_set,
             ChangeKind::Deleted => watched.on_delete,
         };
-        let mut repetitions = self
-            .repetitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut repetitions = self.repetitions.lock();
         let first = repetitions.is_first(message, wanted);
         drop(repetitions);
         if first {
@@ -201,10 +199,7 @@ impl Listener for KeyspaceListener {
     }
 
     fn missed(&self, address: &str, during: Duration) {
-        let mut repetitions = self
-            .repetitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut repetitions = self.repetitions.lock();
         repetitions.start_over();
         drop(repetitions);
         watching::lost(1, Loss::Interrupted);

@@ -5,8 +5,9 @@
 //! only announced are kept apart: they hold up other announcements, but no call that is all there.
 //! Who waits holds bytes as well, so that no more may wait than the limit once again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -141,7 +142,7 @@ impl Budget {
 
 impl Account {
     fn sums(&self) -> MutexGuard<'_, Sums> {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sums.lock()
     }
 
     fn wait(&self, bytes: usize) -> Result<QueuedBytes<'_>, BudgetError> {

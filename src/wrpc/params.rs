@@ -5,12 +5,13 @@
 //! forgotten with its call.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -189,5 +190,5 @@ impl ParamTable {
 }
 
 fn lock(table: &Mutex<ParamTable>) -> MutexGuard<'_, ParamTable> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+    table.lock()
 }

@@ -5,9 +5,10 @@
 //! there is no map, or none of its nodes can be reached. As long as there is no map, it knows why.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -228,7 +229,7 @@ impl NodeTable {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<(Endpoint, bool), Arc<Node>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 
