@@ -1,4 +1,4 @@
-//! Certificates made for a test: an authority, what it signs, and files of them.
+//! Certificates made for a test: certificate authorities, signed certificates, and their files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,27 +11,28 @@ use tempfile::TempDir;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// An authority.
+/// A certificate authority (CA).
 pub struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
-/// A certificate with its key, in files.
+/// A certificate and its key, in files.
 pub struct Certificate {
-    /// The path of the certificate.
+    /// The path of the certificate file.
     pub cert: String,
-    /// The path of the key.
+    /// The path of the key file.
     pub key: String,
 }
 
 impl CertificateAuthority {
-    /// A new one, which nobody trusts yet.
+    /// A new self-signed CA that is in no trust store yet.
     pub fn generate() -> Self {
         let mut params = CertificateParams::default();
         params
             .distinguished_name
-            // Two of one name would be taken for each other, and then found out by the signature.
+            // Clients find an issuer by its name; with equal names the mismatch would show only in the
+            // signature.
             .push(
                 DnType::CommonName,
                 format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed)),
@@ -44,12 +45,12 @@ impl CertificateAuthority {
         }
     }
 
-    /// Its own certificate in PEM.
+    /// The CA's own certificate in PEM.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// The path of a file with its own certificate.
+    /// Writes the CA's own certificate to a file and returns the path.
     pub fn file(&self) -> String {
         self.write("ca.pem", &self.pem())
     }

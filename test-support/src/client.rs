@@ -1,10 +1,10 @@
-//! A component's side of the lattice: calls to kvredis over wRPC on NATS, as a host makes them for
-//! the component.
+//! A component that calls kvredis: wRPC calls over NATS, made as a host makes them for the component.
 //!
-//! The transport is its own (wrpc-transport-nats 0.29 loses replies under load): one subscription
-//! to an inbox, made before anything is published, serves all calls and is told apart by a token.
-//! A call that is not answered in time is an error, [`CallFailure::Timeout`], as it is for a host.
-//! Clients are cheap to clone; clones with other headers share the subscription.
+//! The transport is written here, because wrpc-transport-nats 0.29 loses replies under load: one
+//! inbox subscription, made before anything is published, serves all calls; replies are matched to
+//! calls by a token. A call without a response within the timeout fails with
+//! [`CallFailure::Timeout`], as it does for a host. Clients are cheap to clone; clones with other
+//! headers share the subscription.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::codec::Decode;
 use crate::reply_inbox::{PendingCall, ReplyInbox};
 use crate::wait::test_timeout;
 
-/// Every function of the interfaces that components call.
+/// Every function of the interfaces that components import.
 pub const FUNCTIONS: [(&str, &str); 9] = [
     ("store", "get"),
     ("store", "set"),
@@ -31,7 +31,7 @@ pub const FUNCTIONS: [(&str, &str); 9] = [
     ("batch", "delete-many"),
 ];
 
-/// What a call fails with: the interface's errors, or no answer at all.
+/// The error of a call: one of the interface's errors, or a failed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// `no-such-store`
@@ -40,31 +40,31 @@ pub enum Error {
     AccessDenied,
     /// `other`
     Other(String),
-    /// The call itself failed: a host would end the component's instance.
+    /// The call itself failed: a host would trap the component's instance.
     Call(CallFailure),
 }
 
-/// Why there is no answer.
+/// The reason why a call has no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallFailure {
-    /// Nobody subscribes to the function.
+    /// Nothing subscribes to the function's subject.
     NoResponders,
-    /// The host would have given up.
+    /// No response within the timeout; the text says which part is missing.
     Timeout(&'static str),
-    /// The answer is not what the inbox or the interface has.
+    /// The response violates the wire protocol or the interface.
     Invalid(String),
 }
 
-/// An answer, message by message.
+/// A response, message by message.
 #[derive(Debug)]
 pub struct RawResponse {
     /// The payload of the handshake.
     pub handshake: Bytes,
-    /// The payloads of the result, with the empty one that ends it.
+    /// The payloads of the result, including the empty one that ends it.
     pub frames: Vec<Bytes>,
 }
 
-/// A component that calls.
+/// A component that calls the provider.
 #[derive(Clone)]
 pub struct Client {
     inbox: Arc<ReplyInbox>,
@@ -95,7 +95,7 @@ impl Client {
         }
     }
 
-    /// The same as another component.
+    /// A clone of the client that calls as another component.
     pub fn component(&self, component: &str, link_name: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("source-id", component);
@@ -103,7 +103,7 @@ impl Client {
         self.headers(headers)
     }
 
-    /// The same with these headers only.
+    /// A clone that sends these headers only.
     pub fn headers(&self, headers: HeaderMap) -> Self {
         Self {
             headers,
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// The same, waiting as long as a host with this RPC timeout.
+    /// A clone with the RPC timeout of its host.
     pub fn timeout(&self, timeout: Duration) -> Self {
         Self {
             timeout,
@@ -119,7 +119,7 @@ impl Client {
         }
     }
 
-    /// The same, sending parameters in frames of at most this many bytes.
+    /// A clone that sends parameters in frames of at most this many bytes.
     pub fn max_frame(&self, frame: usize) -> Self {
         Self {
             frame,
@@ -127,13 +127,13 @@ impl Client {
         }
     }
 
-    /// The subject that calls of a function go to.
+    /// The subject of a function.
     pub fn subject(&self, interface: &str, function: &str) -> String {
         let prefix = &self.prefix;
         format!("{prefix}.wrpc.0.0.1.wrpc:keyvalue/{interface}@0.2.0-draft.{function}")
     }
 
-    /// Calls a function and reads a result that may be an error of the interface.
+    /// Calls a function and decodes a result that may be an error of the interface.
     pub async fn invoke<T: Decode>(
         &self,
         interface: &str,
@@ -145,7 +145,7 @@ impl Client {
             .unwrap_or_else(|failure| Err(Error::Call(failure)))
     }
 
-    /// Calls a function and reads whatever type.
+    /// Calls a function and decodes a value of any type.
     pub async fn call<T: Decode>(
         &self,
         interface: &str,
@@ -162,7 +162,7 @@ impl Client {
         .unwrap_or_else(|_| Err(call.overdue()))
     }
 
-    /// Calls a function and takes note of all messages of the answer, to its very end.
+    /// Calls a function and records all messages of the response up to the final one.
     pub async fn exchange(
         &self,
         interface: &str,
@@ -189,7 +189,7 @@ impl Client {
         })
     }
 
-    /// Publishes the parameters, as much as fits; the rest after the handshake; the end.
+    /// Publishes as many parameters as fit into one message, and after the handshake the rest.
     async fn send(
         &self,
         call: &mut PendingCall,
@@ -233,7 +233,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// What headers take of a message, as a wRPC client reckons it.
+/// The size of the headers in a message, as a wRPC client computes it.
 fn size(headers: &HeaderMap) -> usize {
     let lines: usize = headers
         .iter()
@@ -246,10 +246,10 @@ fn size(headers: &HeaderMap) -> usize {
     lines + "NATS/1.0\r\n\r\n".len()
 }
 
-/// The text of the error `other` that a call must have answered.
+/// Asserts that a call failed with the error `other`, and returns its text.
 pub fn other_error<T: fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
         Err(Error::Other(text)) => text,
-        answer => panic!("expected the error `other`, got {answer:?}"),
+        response => panic!("expected the error `other`, got {response:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! A Redis Cluster in processes: three primaries with a replica each, or what a test makes of it.
+//! A Redis Cluster of real processes: three primaries with replicas, which a test can reshape.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::ports;
 use crate::redis_node::RedisNode;
 use crate::wait::eventually;
 
-/// A cluster. The first three nodes begin as primaries.
+/// A cluster. The first three nodes start as primaries.
 pub struct RedisCluster {
     /// The nodes.
     pub nodes: Vec<RedisNode>,
@@ -36,41 +36,47 @@ impl RedisCluster {
         cluster
     }
 
-    /// Starts a node that belongs to nobody yet.
+    /// Starts a node that has not joined the cluster yet.
     pub async fn add_node(&mut self) -> &RedisNode {
         let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         arguments.extend(self.arguments.iter().map(String::as_str));
         let node = RedisNode::start_at(port(), &arguments).await;
         self.nodes.push(node);
-        self.nodes.last().expect("it was added")
+        self.nodes.last().expect("the node was pushed above")
     }
 
-    /// The address for a link: two of the nodes.
+    /// The URL for a link: it names two of the nodes.
     pub fn url(&self) -> String {
         let (a, b) = (self.nodes[0].port, self.nodes[1].port);
         format!("redis-cluster://127.0.0.1:{a}?node=127.0.0.1:{b}")
     }
 
-    /// Waits until all nodes know one another and every slot has its node.
+    /// Waits until all nodes know each other, every slot is served and every replica is in sync.
     pub async fn wait_until_consistent(&self) {
-        eventually("the nodes of the cluster agree", async || {
-            for node in &self.nodes {
-                let info: redis::RedisResult<String> = node.command(&["CLUSTER", "INFO"]).await;
-                let known = format!("cluster_known_nodes:{}", self.nodes.len());
-                let agrees =
-                    info.is_ok_and(|i| i.contains("cluster_state:ok") && i.contains(&known));
-                if !agrees || !node.is_in_sync().await {
-                    return false;
+        eventually(
+            "the nodes of the cluster agree on the topology",
+            async || {
+                for node in &self.nodes {
+                    let info: redis::RedisResult<String> = node.command(&["CLUSTER", "INFO"]).await;
+                    let known = format!("cluster_known_nodes:{}", self.nodes.len());
+                    let agrees =
+                        info.is_ok_and(|i| i.contains("cluster_state:ok") && i.contains(&known));
+                    if !agrees || !node.is_in_sync().await {
+                        return false;
+                    }
                 }
-            }
-            true
-        })
+                true
+            },
+        )
         .await;
     }
 
-    /// The node that has this slot now, as `ask` sees it.
-    pub async fn slot_owner(&self, slot: u16, ask: usize) -> Option<usize> {
-        let slots: Value = self.nodes[ask].command(&["CLUSTER", "SLOTS"]).await.ok()?;
+    /// The node that currently owns the slot, according to node `observer`.
+    pub async fn slot_owner(&self, slot: u16, observer: usize) -> Option<usize> {
+        let slots: Value = self.nodes[observer]
+            .command(&["CLUSTER", "SLOTS"])
+            .await
+            .ok()?;
         let Value::Array(ranges) = slots else {
             return None;
         };
@@ -94,7 +100,7 @@ impl RedisCluster {
         None
     }
 
-    /// The primary of a node that is a replica.
+    /// The primary of a replica.
     pub async fn primary_of(&self, node: usize) -> Option<usize> {
         let info: String = self.nodes[node]
             .command(&["INFO", "replication"])
@@ -105,7 +111,7 @@ impl RedisCluster {
         self.nodes.iter().position(|node| node.port == port)
     }
 
-    /// Moves slots from one node to another with `redis-cli`, keys and all.
+    /// Moves slots with their keys from one node to another with `redis-cli`.
     pub async fn move_slots(&self, from: usize, to: usize, count: u16) {
         let id = async |node: usize| {
             let id: String = self.nodes[node]
@@ -140,7 +146,7 @@ impl RedisCluster {
         .unwrap();
     }
 
-    /// Moves the slot of a key, with this key alone in it, as `redis-cli` does.
+    /// Moves the slot of a key, which must be the only key in the slot, as `redis-cli` does.
     pub async fn migrate(&self, key: &str, to: usize) {
         let slot: u16 = self.nodes[0]
             .command(&["CLUSTER", "KEYSLOT", key])
@@ -169,7 +175,7 @@ impl RedisCluster {
         }
     }
 
-    /// Adds an empty node to the cluster.
+    /// Adds an empty node to the cluster and returns its index.
     pub async fn add_empty_node(&mut self) -> usize {
         let first = self.nodes[0].port.to_string();
         let node = self.add_node().await;
@@ -182,8 +188,8 @@ impl RedisCluster {
     }
 }
 
-/// A free port: the nodes speak with one another on the one that is 10,000 higher, which must not be
-/// among those that the kernel gives to outgoing connections.
+/// A free port. The cluster bus listens on the port that is 10,000 higher, which must be free and
+/// below the kernel's range of ephemeral ports.
 fn port() -> u16 {
     loop {
         let port = ports::free();

@@ -1,5 +1,5 @@
-//! The values of the interfaces as bytes on the wire, written from the contract by hand, so that a
-//! mistake that kvredis and a generator share would show.
+//! The wire encoding of the interface's values, written by hand from the specification: a bug that
+//! kvredis shares with a bindings generator would show.
 //!
 //! `string` and `list` are an unsigned LEB128 length and the content, `u64` is LEB128, `bool` a
 //! byte, `option` and `result` a byte 0 or 1 (`none`, `ok`: 0) and the content, `variant` a LEB128
@@ -30,7 +30,7 @@ pub fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put: impl FnMut(&mut Vec<
     }
 }
 
-/// The parameters of a function that begins with a bucket and a key, which most do.
+/// The parameters of a function whose first parameters are a bucket and a key.
 pub fn bucket_and_key(bucket: &str, key: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(bucket.len() + key.len() + 10);
     put_bytes(&mut out, bucket.as_bytes());
@@ -38,16 +38,16 @@ pub fn bucket_and_key(bucket: &str, key: &str) -> Vec<u8> {
     out
 }
 
-/// Why bytes could not be read.
+/// The reason why bytes cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// They are the beginning of a value: more must come.
+    /// The bytes end within the value.
     Incomplete,
-    /// They are no such value.
+    /// The bytes are not a value of the type.
     Invalid(&'static str),
 }
 
-/// Bytes that are being read.
+/// A cursor over encoded bytes.
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -81,13 +81,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A type that results are made of.
+/// A type that can be decoded.
 pub trait Decode: Sized {
-    /// Reads one value.
+    /// Decodes one value.
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
 
-/// Reads one value that `bytes` must be no more and no less than.
+/// Decodes one value that must take up all of `bytes`.
 pub fn decode_all<T: Decode>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut reader = Reader(bytes);
     let value = T::decode(&mut reader)?;
@@ -150,14 +150,14 @@ impl<A: Decode, B: Decode> Decode for (A, B) {
     }
 }
 
-/// A list of anything but bytes.
+/// A list of a type other than bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
 impl<T: Decode> Decode for List<T> {
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let length = from.length()?;
-        // Grown as the items come: a length is only a claim.
+        // Grows with the items: the encoded length is not trusted.
         let mut items = Vec::new();
         for _ in 0..length {
             items.push(T::decode(from)?);

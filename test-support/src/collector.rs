@@ -1,4 +1,4 @@
-//! Takes what a provider exports (OTLP), over HTTP and gRPC, and keeps it decoded and as bytes.
+//! An OTLP collector that receives exports over HTTP and holds them decoded and as raw bytes.
 
 pub mod signals;
 
@@ -12,18 +12,18 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 
-/// A collector, for as long as the test process lives.
+/// A collector; it runs until the test process ends.
 pub struct Collector {
-    /// Where it listens for HTTP.
+    /// Its URL for HTTP.
     pub url: String,
-    /// What it has received.
+    /// The exports received.
     pub received: Arc<Mutex<ReceivedExports>>,
 }
 
-/// What a collector has received, in the order in which it came.
+/// The exports that a collector has received, in order of arrival.
 #[derive(Default)]
 pub struct ReceivedExports {
-    /// Heads and bodies, one request after another: texts are in them as they are.
+    /// Heads and bodies of all requests; texts appear in it verbatim.
     pub bytes: Vec<u8>,
     pub traces: Vec<ExportTraceServiceRequest>,
     pub metrics: Vec<ExportMetricsServiceRequest>,
@@ -49,17 +49,17 @@ pub fn start() -> Collector {
 }
 
 impl Collector {
-    /// What it has received so far.
+    /// The exports received so far.
     pub fn received(&self) -> MutexGuard<'_, ReceivedExports> {
-        self.received.lock().expect("nobody panics with the lock")
+        self.received.lock().expect("the lock is not poisoned")
     }
 
-    /// All that has been exported, one request after another.
+    /// The bytes of all requests.
     pub fn received_bytes(&self) -> Vec<u8> {
         self.received().bytes.clone()
     }
 
-    /// Whether a text has been exported.
+    /// Whether an export contains a text.
     pub fn contains(&self, text: &str) -> bool {
         let received = self.received();
         let mut windows = received.bytes.windows(text.len());
@@ -68,8 +68,8 @@ impl Collector {
 }
 
 impl ReceivedExports {
-    /// Takes a request that came over HTTP.
-    fn take(&mut self, head: &str, body: &[u8]) {
+    /// Stores a request that came over HTTP.
+    fn store(&mut self, head: &str, body: &[u8]) {
         self.bytes.extend_from_slice(head.as_bytes());
         self.bytes.extend_from_slice(body);
         let path = head.split(' ').nth(1).unwrap_or_default();
@@ -77,16 +77,16 @@ impl ReceivedExports {
             "/v1/traces" => self.traces.push(decoded(body)),
             "/v1/metrics" => self.metrics.push(decoded(body)),
             "/v1/logs" => self.logs.push(decoded(body)),
-            _ => panic!("nobody exports to {path}"),
+            _ => panic!("unexpected export to {path}"),
         }
     }
 }
 
 fn decoded<T: Message + Default>(body: &[u8]) -> T {
-    T::decode(body).expect("exports are protobuf of OTLP")
+    T::decode(body).expect("exports are OTLP protobuf")
 }
 
-/// Answers every request of a connection with success.
+/// Replies to every request of a connection with success.
 fn serve(stream: &TcpStream, received: &Mutex<ReceivedExports>) -> Option<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
@@ -100,7 +100,7 @@ fn serve(stream: &TcpStream, received: &Mutex<ReceivedExports>) -> Option<()> {
             }
             head.push_str(&line);
             let line = line.trim_end().to_ascii_lowercase();
-            // Otherwise a search of the bytes would prove nothing.
+            // A search in compressed bytes would prove nothing.
             assert!(!line.starts_with("content-encoding"), "{line}");
             if let Some(bytes) = line.strip_prefix("content-length:") {
                 length = bytes.trim().parse().ok()?;
@@ -113,8 +113,8 @@ fn serve(stream: &TcpStream, received: &Mutex<ReceivedExports>) -> Option<()> {
         input.by_ref().take(length).read_to_end(&mut body).ok()?;
         received
             .lock()
-            .expect("nobody panics with the lock")
-            .take(&head, &body);
+            .expect("the lock is not poisoned")
+            .store(&head, &body);
         output
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             .ok()?;

@@ -1,8 +1,9 @@
-//! A component's side of watching: takes calls of `wrpc:keyvalue/watcher` as a host does for the
-//! component, and notes what it was told.
+//! A watching component: accepts calls of `wrpc:keyvalue/watcher` as a host does for the component,
+//! and records them.
 //!
-//! A host takes the calls of a function from a queue group, accepts each (the handshake), runs the
-//! component beside other calls, and ends the result with an empty message, whatever came of it.
+//! A host receives the calls of a function through a queue group, accepts each call (the handshake),
+//! runs the component concurrently with other calls, and ends the result with an empty message,
+//! whether the component succeeds or traps.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,31 +17,31 @@ use tokio::time::{Instant, sleep};
 use crate::codec::decode_all;
 use crate::wait::eventually_some;
 
-/// What a component was told.
+/// A call that a component received.
 #[derive(Clone, Debug)]
 pub struct WatcherCall {
     /// `on-set` or `on-delete`.
     pub function: String,
     pub bucket: String,
     pub key: String,
-    /// With `on-set`.
+    /// The new value, for `on-set`.
     pub value: Option<Vec<u8>>,
     pub headers: HeaderMap,
     pub at: Instant,
 }
 
-/// How a component, or its host, behaves.
+/// The behavior of a component or its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behavior {
-    /// Ends every call at once.
+    /// Completes every call at once.
     Prompt,
-    /// Takes this long over a call.
+    /// Completes a call after this time.
     Slow(Duration),
-    /// Its host does not accept calls.
+    /// The host does not accept calls.
     Unresponsive,
 }
 
-/// A component that runs on a host; it is gone when dropped.
+/// A component that runs on a host; it stops when dropped.
 pub struct Component {
     shared: Arc<Shared>,
     serving: JoinHandle<()>,
@@ -53,7 +54,7 @@ struct Shared {
 }
 
 impl WatcherCall {
-    /// The call in short: function, key and value.
+    /// The function, the key and the value of the call.
     pub fn summary(&self) -> (String, String, String) {
         let value = self.value.as_deref().unwrap_or_default();
         let value = String::from_utf8_lossy(value).into_owned();
@@ -62,15 +63,15 @@ impl WatcherCall {
 }
 
 impl Component {
-    /// Runs the component of this id.
+    /// Runs the component with this id.
     pub async fn start(nats: &async_nats::Client, lattice: &str, id: &str) -> Self {
         let group = format!("{lattice}.{id}");
         let subject = format!("{group}.wrpc.0.0.1.>");
         let mut calls = nats
             .queue_subscribe(subject, group)
             .await
-            .expect("NATS takes subscriptions");
-        nats.flush().await.expect("NATS serves");
+            .expect("NATS accepts subscriptions");
+        nats.flush().await.expect("the NATS connection works");
         let shared = Arc::new(Shared {
             nats: nats.clone(),
             calls: Mutex::default(),
@@ -88,52 +89,53 @@ impl Component {
         Self { shared, serving }
     }
 
-    /// From now on it behaves so.
+    /// Sets the behavior for subsequent calls.
     pub fn set_behavior(&self, behavior: Behavior) {
         *self
             .shared
             .behavior
             .lock()
-            .expect("nobody panics with the lock") = behavior;
+            .expect("the lock is not poisoned") = behavior;
     }
 
-    /// All that it was told, in order.
+    /// All calls received, in order.
     pub fn calls(&self) -> Vec<WatcherCall> {
         self.shared
             .calls
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .clone()
     }
 
-    /// All that it was told, in short.
+    /// The summaries of all calls received, in order.
     pub fn call_summaries(&self) -> Vec<(String, String, String)> {
         self.calls().iter().map(WatcherCall::summary).collect()
     }
 
-    /// How often it was called.
+    /// The number of calls received.
     pub fn call_count(&self) -> usize {
         self.shared
             .calls
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .len()
     }
 
-    /// Forgets what it was told.
+    /// Clears the recorded calls.
     pub fn clear_calls(&self) {
         self.shared
             .calls
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .clear();
     }
 
-    /// Waits until it was told of a key, and answers the latest that it was told of it.
+    /// Waits for a call about the key, and returns the latest one.
     pub async fn wait_for_call(&self, key: &str) -> WatcherCall {
-        eventually_some(&format!("the component is told of {key:?}"), async || {
-            self.calls().into_iter().rfind(|call| call.key == key)
-        })
+        eventually_some(
+            &format!("the component receives a call for {key:?}"),
+            async || self.calls().into_iter().rfind(|call| call.key == key),
+        )
         .await
     }
 }
@@ -146,15 +148,19 @@ impl Drop for Component {
 
 impl Shared {
     async fn serve(&self, call: Message) {
-        let behavior = *self.behavior.lock().expect("nobody panics with the lock");
+        let behavior = *self.behavior.lock().expect("the lock is not poisoned");
         if behavior == Behavior::Unresponsive {
             return;
         }
-        let function = call.subject.rsplit('.').next().expect("a last part");
+        let function = call
+            .subject
+            .rsplit('.')
+            .next()
+            .expect("a subject has a last token");
         let interface = "wrpc:keyvalue/watcher@0.2.0-draft";
         assert!(
             call.subject.ends_with(&format!("{interface}.{function}")),
-            "kvredis calls what no component has: {}",
+            "kvredis calls an unknown function: {}",
             call.subject
         );
         let reply = call.reply.as_ref().expect("a call has a reply subject");
@@ -163,23 +169,27 @@ impl Shared {
             .nats
             .subscribe(format!("{inbox}.params"))
             .await
-            .expect("NATS serves");
+            .expect("the NATS connection works");
         self.nats
             .publish_with_reply(reply.clone(), inbox, Bytes::new())
             .await
-            .expect("NATS serves");
+            .expect("the NATS connection works");
         let mut params = call.payload.to_vec();
         loop {
-            let piece = rest.next().await.expect("NATS serves").payload;
-            if piece.is_empty() {
+            let frame = rest
+                .next()
+                .await
+                .expect("the NATS connection works")
+                .payload;
+            if frame.is_empty() {
                 break;
             }
-            params.extend_from_slice(&piece);
+            params.extend_from_slice(&frame);
         }
         self.record(
             function,
             &params,
-            call.headers.clone().expect("there are headers"),
+            call.headers.clone().expect("a call has headers"),
         );
         if let Behavior::Slow(time) = behavior {
             sleep(time).await;
@@ -187,25 +197,26 @@ impl Shared {
         self.nats
             .publish(format!("{reply}.results"), Bytes::new())
             .await
-            .expect("NATS serves");
+            .expect("the NATS connection works");
     }
 
     fn record(&self, function: &str, params: &[u8], headers: HeaderMap) {
         let (bucket, key, value) = match function {
             "on-set" => {
                 let ((bucket, key), value) =
-                    decode_all::<((String, String), Vec<u8>)>(params).expect("parameters");
+                    decode_all::<((String, String), Vec<u8>)>(params).expect("valid parameters");
                 (bucket, key, Some(value))
             }
             "on-delete" => {
-                let (bucket, key) = decode_all::<(String, String)>(params).expect("parameters");
+                let (bucket, key) =
+                    decode_all::<(String, String)>(params).expect("valid parameters");
                 (bucket, key, None)
             }
-            other => panic!("there is no function {other}"),
+            other => panic!("unknown function {other}"),
         };
         self.calls
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .push(WatcherCall {
                 function: function.to_owned(),
                 bucket,

@@ -1,5 +1,5 @@
-//! The host's side of the lattice: who is who, the host data, and the messages that a wasmCloud
-//! host sends to a provider that it runs.
+//! The wasmCloud host: its keys, the host data, and the messages that it sends to the provider that it
+//! runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use wasmcloud_provider_sdk::{HealthCheckResponse, HostData, InterfaceLinkDefinit
 
 use crate::wait::{eventually, test_timeout};
 
-/// A lattice name that nobody would hard-code.
+/// A lattice name that differs from the default one.
 const LATTICE: &str = "lattice-under-test";
 
-/// One host, and the one provider that it runs.
+/// A host and the provider that it runs.
 pub struct Host {
     nats: async_nats::Client,
     nats_url: String,
@@ -50,7 +50,7 @@ impl Link {
 
     /// Adds named configuration.
     pub fn config(mut self, config: &[(&str, &str)]) -> Self {
-        self.config.extend(texts(config));
+        self.config.extend(owned_config(config));
         self
     }
 
@@ -67,19 +67,19 @@ impl Link {
         self
     }
 
-    /// The component that it comes from.
+    /// The component that the link comes from.
     pub fn component(&self) -> &str {
         &self.component
     }
 
-    /// Its name.
+    /// The name of the link.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
 impl Host {
-    /// A host with keys of its own and a provider id that no other test has.
+    /// A host with its own keys and a unique provider id.
     pub fn new(nats: async_nats::Client, nats_url: String) -> Self {
         Self {
             nats,
@@ -91,7 +91,7 @@ impl Host {
         }
     }
 
-    /// Another host of the lattice that runs the same provider.
+    /// A second host of the lattice that runs the same provider.
     pub fn second_host(&self) -> Self {
         Self {
             provider_id: self.provider_id.clone(),
@@ -119,7 +119,7 @@ impl Host {
         &self.nats
     }
 
-    /// What the host tells the provider when it starts it.
+    /// The host data for starting the provider.
     pub fn data(&self) -> HostData {
         HostData {
             host_id: self.host_id.clone(),
@@ -135,13 +135,13 @@ impl Host {
         }
     }
 
-    /// The link as the host passes it on, its secrets sealed for the provider.
+    /// The link as the host sends it, with its secrets encrypted for the provider.
     pub fn definition(&self, link: &Link) -> InterfaceLinkDefinition {
         let sealed = (!link.secrets.is_empty()).then(|| {
-            let json = serde_json::to_vec(&link.secrets).expect("secrets can be written as JSON");
+            let json = serde_json::to_vec(&link.secrets).expect("secrets serialize to JSON");
             self.host_key
                 .seal(&json, &self.provider_key)
-                .expect("secrets can be sealed")
+                .expect("secrets can be encrypted")
         });
         InterfaceLinkDefinition {
             source_id: link.component.clone(),
@@ -156,8 +156,8 @@ impl Host {
         }
     }
 
-    /// The link in the other direction, from the provider to the component, which watches. The
-    /// link's settings are those of its source.
+    /// The link in the other direction, from the provider to the component that watches. Its settings
+    /// are those of the source.
     pub fn watch_definition(&self, link: &Link) -> InterfaceLinkDefinition {
         let mut definition = self.definition(link);
         InterfaceLinkDefinition {
@@ -181,137 +181,141 @@ impl Host {
     /// Deletes a link from the provider to the component.
     pub async fn delete_watch(&self, component: &str, name: &str) {
         let bare = self.watch_definition(&Link::new(component, name));
-        let payload = serde_json::to_vec(&bare).expect("a link can be written as JSON");
+        let payload = serde_json::to_vec(&bare).expect("a link serializes to JSON");
         self.publish(&self.provider_id, "linkdefs.del", payload.clone())
             .await;
         self.publish(component, "linkdefs.del", payload).await;
     }
 
-    /// Puts a link, for the first time or again. Like a real host, it is told nothing in return.
+    /// Puts a link, new or changed. Like a real host, it receives no confirmation.
     pub async fn put(&self, link: &Link) {
         self.put_definition(&self.definition(link)).await;
     }
 
-    /// Puts any definition.
+    /// Puts a link definition.
     pub async fn put_definition(&self, definition: &InterfaceLinkDefinition) {
-        let payload = serde_json::to_vec(definition).expect("a link can be written as JSON");
+        let payload = serde_json::to_vec(definition).expect("a link serializes to JSON");
         self.put_payload(payload).await;
     }
 
-    /// Publishes anything where link definitions are expected.
+    /// Publishes arbitrary bytes as a link definition.
     pub async fn put_payload(&self, payload: Vec<u8>) {
         let key = self.provider_key.public_key();
         self.publish(&key, "linkdefs.put", payload).await;
     }
 
-    /// Deletes a link. The deletion goes to the provider's processes on all hosts.
+    /// Deletes a link. The deletion reaches the provider's processes on all hosts.
     pub async fn delete(&self, component: &str, name: &str) {
         let bare = self.definition(&Link::new(component, name));
-        let payload = serde_json::to_vec(&bare).expect("a link can be written as JSON");
+        let payload = serde_json::to_vec(&bare).expect("a link serializes to JSON");
         self.publish(component, "linkdefs.del", payload.clone())
             .await;
         self.publish(&self.provider_id, "linkdefs.del", payload)
             .await;
     }
 
-    /// Publishes anything where deletions are expected.
+    /// Publishes arbitrary bytes as a link deletion.
     pub async fn delete_payload(&self, payload: Vec<u8>) {
         self.publish(&self.provider_id, "linkdefs.del", payload)
             .await;
     }
 
-    /// Publishes new provider configuration, all of it.
+    /// Publishes new provider configuration, complete.
     pub async fn update_config(&self, config: &[(&str, &str)]) {
-        let payload = serde_json::to_vec(&texts(config)).expect("texts can be written as JSON");
+        let payload =
+            serde_json::to_vec(&owned_config(config)).expect("configuration serializes to JSON");
         self.update_config_payload(payload).await;
     }
 
-    /// Publishes anything where configuration is expected.
+    /// Publishes arbitrary bytes as provider configuration.
     pub async fn update_config_payload(&self, payload: Vec<u8>) {
         self.publish(&self.provider_id, "config.update", payload)
             .await;
     }
 
-    /// Asks for the provider's health; `None` when there is no answer.
+    /// Requests the provider's health; `None` when no reply arrives.
     pub async fn health(&self) -> Option<HealthCheckResponse> {
-        // The contract has 100 ms; this is for busy machines, and for the moment in which NATS
-        // does not know yet that a process is gone.
+        // A host allows 100 ms. The longer time allows for busy machines, and for the moment before
+        // NATS notices that a process is gone.
         let request = Request::new().timeout(Some(Duration::from_secs(2)));
         let subject = self.subject(&self.provider_id, "health");
-        let answer = self.nats.send_request(subject, request).await.ok()?;
-        let health = serde_json::from_slice(&answer.payload);
-        Some(health.expect("the health answer is what a host understands"))
+        let reply = self.nats.send_request(subject, request).await.ok()?;
+        let health = serde_json::from_slice(&reply.payload);
+        Some(health.expect("the health reply deserializes as a host expects"))
     }
 
-    /// Waits until the provider answers.
+    /// Waits until the provider replies to health checks.
     pub async fn ready(&self) {
-        eventually("the provider answers", async || {
+        eventually("the provider replies to a health check", async || {
             self.health().await.is_some()
         })
         .await;
     }
 
-    /// Waits until this many processes of the provider answer.
+    /// Waits until this many processes of the provider reply to health checks.
     pub async fn ready_processes(&self, count: usize) {
-        eventually(&format!("{count} processes answer"), async || {
-            let inbox = self.nats.new_inbox();
-            let answers = self
-                .nats
-                .subscribe(inbox.clone())
-                .await
-                .expect("NATS serves");
-            let subject = self.subject(&self.provider_id, "health");
-            self.nats
-                .publish_with_reply(subject, inbox, Bytes::new())
-                .await
-                .expect("NATS serves");
-            let enough = answers.take(count).count();
-            timeout(Duration::from_millis(200), enough).await == Ok(count)
-        })
+        eventually(
+            &format!("{count} processes reply to a health check"),
+            async || {
+                let inbox = self.nats.new_inbox();
+                let replies = self
+                    .nats
+                    .subscribe(inbox.clone())
+                    .await
+                    .expect("the NATS connection works");
+                let subject = self.subject(&self.provider_id, "health");
+                self.nats
+                    .publish_with_reply(subject, inbox, Bytes::new())
+                    .await
+                    .expect("the NATS connection works");
+                let enough = replies.take(count).count();
+                timeout(Duration::from_millis(200), enough).await == Ok(count)
+            },
+        )
         .await;
     }
 
-    /// Asks the provider to stop, as this host or another, and waits for its answer.
+    /// Requests the provider's shutdown with the id of this host or another, and waits for the reply.
     pub async fn shutdown_as(&self, host_id: &str, limit: Duration) -> Option<Bytes> {
         let request = Request::new()
             .payload(json!({ "host_id": host_id }).to_string().into())
             .timeout(Some(limit))
             .headers(HeaderMap::new());
         let subject = self.subject(&self.provider_id, "default.shutdown");
-        let answer = self.nats.send_request(subject, request).await.ok()?;
-        answer.status.is_none().then_some(answer.payload)
+        let reply = self.nats.send_request(subject, request).await.ok()?;
+        reply.status.is_none().then_some(reply.payload)
     }
 
-    /// Asks the provider to stop, and waits for its answer.
+    /// Requests the provider's shutdown, and waits for the reply.
     pub async fn shutdown(&self) -> Option<Bytes> {
         self.shutdown_as(&self.host_id, test_timeout()).await
     }
 
-    async fn publish(&self, whom: &str, what: &str, payload: Vec<u8>) {
-        let subject = self.subject(whom, what);
+    async fn publish(&self, recipient: &str, operation: &str, payload: Vec<u8>) {
+        let subject = self.subject(recipient, operation);
         self.nats
             .publish_with_headers(subject, HeaderMap::new(), payload.into())
             .await
-            .expect("NATS serves");
-        self.nats.flush().await.expect("NATS serves");
+            .expect("the NATS connection works");
+        self.nats.flush().await.expect("the NATS connection works");
     }
 
-    fn subject(&self, whom: &str, what: &str) -> String {
-        format!("wasmbus.rpc.{LATTICE}.{whom}.{what}")
+    fn subject(&self, recipient: &str, operation: &str) -> String {
+        format!("wasmbus.rpc.{LATTICE}.{recipient}.{operation}")
     }
 }
 
-/// Named texts, as configuration has them.
-pub fn texts(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+/// Owned configuration values.
+pub fn owned_config(pairs: &[(&str, &str)]) -> HashMap<String, String> {
     pairs
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
 }
 
-/// Named texts as secrets.
+/// Configuration values as secrets.
 pub fn secrets(pairs: &[(&str, &str)]) -> HashMap<String, SecretValue> {
-    texts(pairs)
+    owned_config(pairs)
         .into_iter()
         .map(|(name, text)| (name, SecretValue::String(text)))
         .collect()

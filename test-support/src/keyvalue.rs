@@ -1,4 +1,4 @@
-//! The functions of the interfaces, with their types, on [`Client`].
+//! The functions of the interfaces as typed methods of [`Client`].
 
 use crate::client::{Client, Error};
 use crate::codec::{
@@ -10,11 +10,11 @@ use crate::codec::{
 pub struct Page {
     /// The keys, without the bucket's prefix.
     pub keys: Vec<String>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub cursor: Option<u64>,
 }
 
-/// What `get-many` answers for one key.
+/// The entry that `get-many` returns for one key.
 pub type Entry = Option<(String, Vec<u8>)>;
 
 impl Decode for Page {
@@ -64,7 +64,7 @@ impl Client {
         self.invoke("store", "list-keys", params).await
     }
 
-    /// `store.list-keys` from the first page to the last.
+    /// All pages of `store.list-keys`.
     pub async fn pages(&self, bucket: &str) -> Result<Vec<Page>, Error> {
         let mut pages = vec![self.list_keys(bucket, None).await?];
         while let Some(cursor) = pages.last().and_then(|page| page.cursor) {
@@ -73,7 +73,7 @@ impl Client {
         Ok(pages)
     }
 
-    /// All keys of a bucket in order, each once.
+    /// All keys of a bucket, sorted and without duplicates.
     pub async fn keys(&self, bucket: &str) -> Result<Vec<String>, Error> {
         let mut keys: Vec<_> = self
             .pages(bucket)
@@ -122,13 +122,13 @@ impl Client {
             .await
     }
 
-    /// The database that the link is on, of those that [`crate::redis::Redis`] has numbered.
+    /// The database of the link, after [`crate::redis::Redis::number_databases`].
     pub async fn database(&self) -> String {
         let number = self.get("", "database").await.expect("the link works");
-        String::from_utf8(number.expect("databases are numbered")).expect("a number")
+        String::from_utf8(number.expect("the databases are numbered")).expect("a number")
     }
 
-    /// The cheapest call that finds its link: no keys, so it is answered whatever Redis does.
+    /// The cheapest call that needs the link: without keys it succeeds whatever the state of Redis.
     pub async fn probe(&self) -> Result<(), Error> {
         self.get_many("", &[]).await.map(drop)
     }

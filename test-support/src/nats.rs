@@ -1,7 +1,7 @@
-//! A NATS server of the test's own, which can be stopped and started on the same port.
+//! A NATS server process, which can be stopped and restarted on its port.
 //!
-//! The binary is that of `NATS_SERVER`, else `nats-server` of the `PATH`, else the one that
-//! `make` has put into `.tools/bin`.
+//! `NATS_SERVER` selects the binary; the default is `nats-server` on the `PATH`, then the one that
+//! `make` has installed into `.tools/bin`.
 
 use std::env;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::wait::{eventually_some, test_timeout};
 
-/// The pause of a test's own connection before it connects again.
+/// The delay before a test's own connection reconnects.
 const RECONNECT: Duration = Duration::from_millis(20);
 
 /// A NATS server; killed when dropped.
@@ -24,7 +24,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts a server on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it accepts connections.
     pub async fn start() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut nats = Self {
@@ -47,7 +47,7 @@ impl Nats {
         self.port
     }
 
-    /// Where it listens.
+    /// The URL for clients.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -57,29 +57,29 @@ impl Nats {
         self.process = None;
     }
 
-    /// Starts it again on its port.
+    /// Starts the server again on its port.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(
             self.try_start().await,
-            "nats-server did not start again: is its port taken?"
+            "nats-server did not restart: is its port taken?"
         );
     }
 
-    /// A connection of its own.
+    /// A new connection.
     pub async fn connect(&self) -> async_nats::Client {
         async_nats::ConnectOptions::new()
             .connection_timeout(test_timeout())
-            // Sooner than kvredis, whose return tests measure.
+            // Shorter than kvredis's, whose reconnects are under test.
             .reconnect_delay_callback(|_| RECONNECT)
-            // One reply may come in many messages, faster than a busy test takes them.
+            // A response may consist of many messages, which arrive faster than a busy test reads.
             .subscription_capacity(1 << 20)
             .connect(self.url())
             .await
-            .expect("NATS takes connections")
+            .expect("NATS accepts connections")
     }
 
-    /// Starts the process; false when it ended at once, as it does where its port is taken.
+    /// Starts the process; returns false when it exits at once, as it does when its port is taken.
     async fn try_start(&mut self) -> bool {
         let mut command = Command::new(program());
         command
@@ -90,11 +90,11 @@ impl Nats {
             .insert(Process::start("nats-server", command, Vec::new()));
         let url = format!("nats://127.0.0.1:{}", self.port);
         let name = self.name.as_str();
-        let ready = eventually_some("nats-server answers", async || {
+        let ready = eventually_some("nats-server accepts connections", async || {
             if process.try_wait().is_some() {
                 return Some(false);
             }
-            // The name tells it from another process's server on the same port.
+            // The name distinguishes it from another process's server on the same port.
             let client = async_nats::connect(&url).await.ok()?;
             (client.server_info().server_name == name).then_some(true)
         })

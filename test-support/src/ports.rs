@@ -1,8 +1,8 @@
-//! Ports for the servers.
+//! Port allocation for the servers.
 //!
-//! They come from below the range that the kernel gives to outgoing connections, so that a server
-//! which is stopped for a while finds its port free when it starts again, and each is given out
-//! once in a test process. Another process may still take one: whoever starts a server tries again.
+//! Ports are below the kernel's range of ephemeral ports, so that a stopped server finds its port
+//! free when it restarts. A test process allocates each port once. Another process may still take
+//! the port, so starting a server is retried.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
 
-/// Test processes that run side by side begin at different places.
+/// Concurrent test processes start at different offsets.
 static NEXT: LazyLock<AtomicU32> =
     LazyLock::new(|| AtomicU32::new(process::id().wrapping_mul(211)));
 
-/// A port that nothing listens on.
+/// A free port.
 pub fn free() -> u16 {
     (0..COUNT)
         .map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT)

@@ -1,5 +1,5 @@
-//! A child process: its output is collected, it is killed when dropped, and its output is shown
-//! when that happens because of a panic.
+//! A child process: its output is collected, and printed when a test panics; the process is killed
+//! when dropped.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually_some;
 
-/// How much of the output a panic shows.
+/// The number of output lines that are printed after a panic.
 const SHOWN: usize = 300;
 
-/// A running process, or one that has ended.
+/// A running or ended process.
 pub struct Process {
     name: &'static str,
     child: Child,
@@ -22,7 +22,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` and writes `input` to it, whether it reads that or not.
+    /// Starts `command` and writes `input` to its standard input.
     pub fn start(name: &'static str, mut command: Command, input: Vec<u8>) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -31,7 +31,7 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
         let mut stdin = child.stdin.take().expect("standard input is a pipe");
-        // More than fits the pipe waits for the reader, who may never come.
+        // The child may never read its input, and a pipe holds only so much: the write may block.
         thread::spawn(move || stdin.write_all(&input).and_then(|()| stdin.flush()));
         let lines = Arc::default();
         let readers = vec![
@@ -57,12 +57,9 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has printed so far, on both outputs.
+    /// All lines printed so far, on both outputs.
     pub fn output(&self) -> Vec<String> {
-        self.lines
-            .lock()
-            .expect("nobody panics with the lock")
-            .clone()
+        self.lines.lock().expect("the lock is not poisoned").clone()
     }
 
     /// Sends a signal.
@@ -70,24 +67,24 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process takes signals");
     }
 
-    /// The status that it ended with, if it has.
+    /// The exit status, once the process has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Waits for its end and the last of its output.
+    /// Waits until the process has ended and all its output has been read.
     pub async fn wait(&mut self) -> ExitStatus {
-        let what = format!("{} ends", self.name);
+        let what = format!("{} has ended", self.name);
         let status = eventually_some(&what, async || self.try_wait()).await;
         for reader in self.readers.drain(..) {
-            reader.join().expect("a reader does not panic");
+            reader.join().expect("the reader thread does not panic");
         }
         status
     }
 
-    /// Kills it, and waits for that.
+    /// Kills the process and reaps it.
     pub fn kill(&mut self) {
-        // An error says that it has ended already.
+        // Fails when the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -110,7 +107,7 @@ impl Drop for Process {
     }
 }
 
-/// Collects lines in a thread of its own, until the other side closes.
+/// Collects lines in a thread of its own until the pipe is closed.
 fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let lines = Arc::clone(lines);
     thread::spawn(move || {
@@ -118,10 +115,7 @@ fn collect(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) ->
         let mut line = Vec::new();
         while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            lines
-                .lock()
-                .expect("nobody panics with the lock")
-                .push(text);
+            lines.lock().expect("the lock is not poisoned").push(text);
             line.clear();
         }
     })

@@ -1,5 +1,5 @@
-//! The provider as a wasmCloud host runs it: the real binary, an empty environment, and the host
-//! data in base64 and a line end on standard input.
+//! The provider process, started as a wasmCloud host starts it: the real binary, an empty environment,
+//! and the base64-encoded host data with a line end on standard input.
 
 use std::env;
 use std::fs;
@@ -20,13 +20,13 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts the process; it may take a moment until it serves ([`crate::host::Host::ready`]).
+    /// Starts the process; [`crate::host::Host::ready`] waits until it serves.
     pub fn start(data: &HostData) -> Self {
-        let json = serde_json::to_vec(data).expect("host data can be written as JSON");
+        let json = serde_json::to_vec(data).expect("host data serializes to JSON");
         Self::with_input(format!("{}\r\n", STANDARD.encode(json)).into())
     }
 
-    /// Starts the process with anything on its standard input.
+    /// Starts the process with arbitrary bytes on its standard input.
     pub fn with_input(input: Vec<u8>) -> Self {
         let program = kvredis_binary();
         // The restart history stays in the target folder.
@@ -50,35 +50,35 @@ impl Provider {
         self.process.signal(signal);
     }
 
-    /// Kills it as a host does that has no test_timeout.
+    /// Kills the process, as a host does after its shutdown timeout.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// The status that it ended with, if it has.
+    /// The exit status, once the process has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.process.try_wait()
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     pub async fn wait(&mut self) -> ExitStatus {
         self.process.wait().await
     }
 
-    /// All it has printed so far.
+    /// All log lines so far.
     pub fn log(&self) -> Vec<String> {
         self.process.output()
     }
 
-    /// Waits for a line of the log that holds all of `parts`.
+    /// Waits for a log line that contains all of `parts`.
     pub async fn wait_for_log(&self, parts: &[&str]) {
-        eventually(&format!("the log says {parts:?}"), async || {
+        eventually(&format!("a log line contains {parts:?}"), async || {
             self.log().iter().any(|line| contains_all(line, parts))
         })
         .await;
     }
 
-    /// Ends the process, so that the log is complete, and counts the lines with all of `parts`.
+    /// Stops the process, which completes the log, and counts the lines that contain all of `parts`.
     pub async fn stop_and_count_log(&mut self, parts: &[&str]) -> usize {
         if self.try_wait().is_none() {
             self.signal(Signal::TERM);
@@ -90,20 +90,20 @@ impl Provider {
             .count()
     }
 
-    /// How many files and sockets it has open.
+    /// The number of open file descriptors.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id()))
-            .expect("it runs")
+            .expect("the process is running")
             .count()
     }
 }
 
 /// The path of the kvredis binary that Cargo built for the running test program.
 ///
-/// The compile-time variable `CARGO_BIN_EXE_kvredis` exists only in the test programs themselves.
-/// Cargo 1.94 and cargo-nextest also set it at run time; older versions of Cargo, and a test
-/// program that is started by hand, leave the place where Cargo puts binaries: the parent of the
-/// `deps` folder that holds the test program.
+/// Only test programs themselves have the compile-time variable `CARGO_BIN_EXE_kvredis`. Cargo sets
+/// it at run time since 1.94, and cargo-nextest sets both. Older versions of Cargo, and a test program
+/// that is started by hand, leave only the layout of the target folder: the binary is next to the
+/// `deps` folder that contains the test program.
 pub fn kvredis_binary() -> PathBuf {
     let set = ["CARGO_BIN_EXE_kvredis", "NEXTEST_BIN_EXE_kvredis"]
         .iter()

@@ -1,7 +1,7 @@
-//! A TCP proxy in front of a Redis server, which sees the commands that pass and can misbehave as
-//! networks and broken servers do: hold back what passes, spoil the answers ([`Fault`]), cut
-//! connections, and do so at a certain command. In front of another kind of server it only passes
-//! on and holds back ([`Proxy::opaque`]).
+//! A TCP proxy in front of a Redis server. It records the commands that pass and injects faults of
+//! networks and servers: it delays traffic, corrupts replies ([`Fault`]), and closes connections, also
+//! at a certain command ([`Disconnect`]). In front of another server it only forwards and delays
+//! ([`Proxy::opaque`]).
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -25,39 +25,39 @@ pub struct Proxy {
     listening: JoinHandle<()>,
 }
 
-/// What the proxy does to a connection that sends a certain command.
+/// The point at which a connection that sends a certain command is closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Disconnect {
-    /// Closes it, and Redis never sees the command.
+    /// Before the command is forwarded.
     BeforeCommand,
-    /// The same, but only the first time.
+    /// Before the command is forwarded, once.
     BeforeFirstCommand,
-    /// Passes the command on and closes the connection before the answer.
+    /// After the command is forwarded and before its reply.
     AfterCommand,
 }
 
-/// What becomes of the bytes that pass.
+/// The treatment of the bytes that pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// They arrive.
+    /// Bytes are forwarded.
     None,
-    /// Answers are held back; commands pass.
+    /// Replies are held back; commands pass.
     HoldReplies,
-    /// Nothing passes, either way, as when a network drops everything: late, it arrives. An opaque
-    /// proxy takes no new connections meanwhile, as those would not come about.
+    /// Nothing passes in either direction until the fault is lifted, as when a network drops packets
+    /// for a while. An opaque proxy also closes new connections meanwhile.
     Stall,
-    /// As before, but a connection on which something was to pass stays dead for ever, as when a
-    /// router has forgotten it.
+    /// Like `Stall`, but a connection with traffic during the fault never recovers, as when a router
+    /// has lost its state.
     StallForever,
-    /// At the first answer the connection is reset.
+    /// The connection is reset at the first reply.
     Reset,
-    /// Something else comes instead of answers.
+    /// Replies are replaced with garbage.
     Garbage,
-    /// Half of an answer comes, and the rest never.
+    /// Half of a reply is forwarded, and the rest never.
     Truncate,
 }
 
-/// What comes instead of answers: other protocols, and Redis's own with numbers gone mad.
+/// Garbage replies: other protocols, and RESP with absurd numbers.
 const GARBAGE: [&[u8]; 6] = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
@@ -67,35 +67,35 @@ const GARBAGE: [&[u8]; 6] = [
     b"\0\0\0\0\0\0\0\0",
 ];
 
-/// So many bytes of answers are read at most while they are held back.
-const MOST_HELD: usize = 1 << 20;
+/// The maximum number of reply bytes that are read while replies are held back.
+const MAX_HELD: usize = 1 << 20;
 
 struct State {
     upstream: u16,
-    /// Whether the commands are Redis's, and can be read.
+    /// Whether the traffic is RESP, so that commands can be parsed.
     reads_commands: bool,
     fault: watch::Sender<Fault>,
-    /// Counted up to close all connections that there are.
+    /// Incremented to close all current connections.
     generation: watch::Sender<u64>,
-    seen: Mutex<Seen>,
+    seen: Mutex<Recorded>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Recorded {
     connected: Vec<Instant>,
     commands: Vec<String>,
-    cuts: HashMap<String, Disconnect>,
-    /// How many bytes of answers came while they were held back.
+    disconnects: HashMap<String, Disconnect>,
+    /// The number of reply bytes received while replies are held back.
     held: usize,
 }
 
 impl Proxy {
-    /// Starts a proxy in front of a Redis at a port of this machine.
+    /// Starts a proxy in front of a Redis on a local port.
     pub async fn start(upstream: u16) -> Self {
         Self::launch(upstream, true).await
     }
 
-    /// Starts a proxy in front of any server at a port of this machine.
+    /// Starts a proxy in front of any server on a local port.
     pub async fn opaque(upstream: u16) -> Self {
         Self::launch(upstream, false).await
     }
@@ -123,75 +123,75 @@ impl Proxy {
         }
     }
 
-    /// The address of the proxy.
+    /// The Redis URL of the proxy.
     pub fn url(&self) -> String {
         self.address("redis")
     }
 
-    /// Its address for another protocol.
+    /// The URL of the proxy with another scheme.
     pub fn address(&self, scheme: &str) -> String {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// From now on answers are held back; commands pass.
+    /// Holds back replies from now on; commands pass.
     pub fn hold_replies(&self) {
         self.seen(|seen| seen.held = 0);
         self.inject(Fault::HoldReplies);
     }
 
-    /// Whether an answer has come that is held back.
+    /// Whether a reply is being held back.
     pub fn has_held_replies(&self) -> bool {
         self.held_bytes() > 0
     }
 
-    /// How many bytes of answers have come since they are held back.
+    /// The number of reply bytes received since replies are held back.
     pub fn held_bytes(&self) -> usize {
         self.seen(|seen| seen.held)
     }
 
-    /// Lets through what was held back, and everything after it.
+    /// Forwards the bytes held back and all later ones.
     pub fn release(&self) {
         self.inject(Fault::None);
     }
 
-    /// From now on this becomes of what passes, on all connections.
+    /// Applies the fault to all connections from now on.
     pub fn inject(&self, fault: Fault) {
         self.state.fault.send_replace(fault);
     }
 
-    /// Closes all connections that there are.
+    /// Closes all current connections.
     pub fn disconnect_all(&self) {
         self.state
             .generation
             .send_modify(|generation| *generation += 1);
     }
 
-    /// Closes every connection at a command, before Redis sees it or before it answers.
-    pub fn disconnect_on(&self, command: &str, cut: Disconnect) {
-        self.seen(|seen| seen.cuts.insert(command.to_uppercase(), cut));
+    /// Closes every connection that sends the command.
+    pub fn disconnect_on(&self, command: &str, disconnect: Disconnect) {
+        self.seen(|seen| seen.disconnects.insert(command.to_uppercase(), disconnect));
     }
 
-    /// Ends what [`Self::cut_at`] began.
+    /// Reverts [`Self::disconnect_on`].
     pub fn clear_disconnects(&self) {
-        self.seen(|seen| seen.cuts.clear());
+        self.seen(|seen| seen.disconnects.clear());
     }
 
-    /// When connections have been made, each of them.
+    /// The time of every accepted connection.
     pub fn connect_times(&self) -> Vec<Instant> {
         self.seen(|seen| seen.connected.clone())
     }
 
-    /// How often a command has been sent.
+    /// The number of times that a command was sent.
     pub fn command_count(&self, command: &str) -> usize {
         self.seen(|seen| seen.commands.iter().filter(|name| *name == command).count())
     }
 
-    /// How many commands have been sent in all.
+    /// The number of commands sent.
     pub fn total_commands(&self) -> usize {
         self.seen(|seen| seen.commands.len())
     }
 
-    fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+    fn seen<T>(&self, look: impl FnOnce(&mut Recorded) -> T) -> T {
         self.state.seen(look)
     }
 }
@@ -204,17 +204,17 @@ impl Drop for Proxy {
 }
 
 impl State {
-    fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
-        look(&mut self.seen.lock().expect("nobody panics with the lock"))
+    fn seen<T>(&self, look: impl FnOnce(&mut Recorded) -> T) -> T {
+        look(&mut self.seen.lock().expect("the lock is not poisoned"))
     }
 
-    /// Takes note of commands; answers the first cut that one of them is the occasion for.
-    fn note(&self, commands: Vec<String>) -> Option<Disconnect> {
+    /// Records commands; returns the first disconnect that one of them triggers.
+    fn record(&self, commands: Vec<String>) -> Option<Disconnect> {
         self.seen(|seen| {
             let cut = commands.iter().find_map(|command| {
-                let cut = seen.cuts.get(command).copied()?;
+                let cut = seen.disconnects.get(command).copied()?;
                 if cut == Disconnect::BeforeFirstCommand {
-                    seen.cuts.remove(command);
+                    seen.disconnects.remove(command);
                     return Some(Disconnect::BeforeCommand);
                 }
                 Some(cut)
@@ -232,13 +232,13 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// Serves one connection until either side closes it or it is cut.
+/// Forwards one connection until either side or a disconnect closes it.
 async fn serve(client: TcpStream, state: Arc<State>) {
     let mut generation = state.generation.subscribe();
     if !state.reads_commands && *state.fault.borrow() == Fault::Stall {
         return;
     }
-    // Without an upstream server the connection is taken and closed.
+    // Without an upstream server the connection is accepted and closed.
     let Ok(server) = TcpStream::connect(("127.0.0.1", state.upstream)).await else {
         return;
     };
@@ -247,7 +247,7 @@ async fn serve(client: TcpStream, state: Arc<State>) {
     tokio::select! {
         _ = generation.changed() => {}
         _ = forward(from_client, to_server, &state) => {}
-        _ = answer(from_server, to_client, &state) => {}
+        _ = backward(from_server, to_client, &state) => {}
     }
 }
 
@@ -263,11 +263,11 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
         let cut = state
             .reads_commands
             .then(|| commands.feed(&buffer[..length]));
-        let cut = cut.and_then(|commands| state.note(commands));
+        let cut = cut.and_then(|commands| state.record(commands));
         if cut == Some(Disconnect::BeforeCommand) {
             return Ok(());
         }
-        over(&mut fault, |fault| fault == Fault::Stall).await?;
+        wait_until_lifted(&mut fault, |fault| fault == Fault::Stall).await?;
         if *fault.borrow() == Fault::StallForever {
             pending::<()>().await;
         }
@@ -278,7 +278,11 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
     }
 }
 
-async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
+async fn backward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+) -> io::Result<()> {
     let mut fault = state.fault.subscribe();
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -286,59 +290,62 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) 
         if length == 0 {
             return Ok(());
         }
-        let mut answers = buffer[..length].to_vec();
-        // What is held back arrives at once when it is let through.
+        let mut replies = buffer[..length].to_vec();
+        // Replies held back are forwarded together once the fault is lifted.
         while matches!(*fault.borrow(), Fault::HoldReplies | Fault::Stall) {
-            state.seen(|seen| seen.held = answers.len());
+            state.seen(|seen| seen.held = replies.len());
             tokio::select! {
                 changed = fault.changed() => changed.map_err(io::Error::other)?,
-                more = from.read(&mut buffer), if answers.len() < MOST_HELD => match more? {
+                more = from.read(&mut buffer), if replies.len() < MAX_HELD => match more? {
                     0 => return Ok(()),
-                    more => answers.extend_from_slice(&buffer[..more]),
+                    more => replies.extend_from_slice(&buffer[..more]),
                 },
             }
         }
         let now = *fault.borrow();
         match now {
             Fault::Reset => {
-                // Closed without lingering, which the other side sees as a reset.
+                // Closing without lingering sends a reset.
                 SockRef::from(to.as_ref()).set_linger(Some(Duration::ZERO))?;
                 return Ok(());
             }
             Fault::StallForever => pending().await,
             Fault::Garbage => {
-                // Each time another kind, also at the log-ins of many connections.
+                // Rotates through the kinds, also over the handshakes of many connections.
                 static NEXT: AtomicUsize = AtomicUsize::new(0);
                 let kind = NEXT.fetch_add(1, Ordering::Relaxed) % GARBAGE.len();
                 to.write_all(GARBAGE[kind]).await?;
             }
             Fault::Truncate => {
-                to.write_all(&answers[..answers.len() / 2]).await?;
-                // What is lost is lost: when all is well again, the connection ends.
-                return over(&mut fault, |fault| fault == Fault::Truncate).await;
+                to.write_all(&replies[..replies.len() / 2]).await?;
+                // The truncated reply is lost; once the fault is lifted, the connection is closed.
+                return wait_until_lifted(&mut fault, |fault| fault == Fault::Truncate).await;
             }
-            _ => to.write_all(&answers).await?,
+            _ => to.write_all(&replies).await?,
         }
     }
 }
 
-/// Waits until a fault is over.
-async fn over(fault: &mut watch::Receiver<Fault>, lasts: fn(Fault) -> bool) -> io::Result<()> {
+/// Waits until a fault is lifted.
+async fn wait_until_lifted(
+    fault: &mut watch::Receiver<Fault>,
+    is_active: fn(Fault) -> bool,
+) -> io::Result<()> {
     fault
-        .wait_for(|fault| !lasts(*fault))
+        .wait_for(|fault| !is_active(*fault))
         .await
         .map(drop)
         .map_err(io::Error::other)
 }
 
-/// Finds the names of commands in a stream of requests: arrays of bulk strings.
+/// Parses the names of commands out of a stream of requests (arrays of bulk strings).
 #[derive(Default)]
 struct Commands {
     pending: Vec<u8>,
 }
 
 impl Commands {
-    /// Takes the next bytes; answers the names of the commands that they complete.
+    /// Parses the next bytes; returns the names of the commands that they complete.
     fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         self.pending.extend_from_slice(bytes);
         let mut names = Vec::new();
@@ -363,7 +370,7 @@ fn first_command(bytes: &[u8]) -> Option<(String, usize)> {
     (at <= bytes.len()).then_some((name?, at))
 }
 
-/// Reads `*3\r\n` or `$5\r\n` at a position: the number, and where the line ends.
+/// Parses `*3\r\n` or `$5\r\n` at a position: the number, and the end of the line.
 fn header(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let rest = bytes.get(at..)?;
     let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
@@ -371,12 +378,12 @@ fn header(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let number = std::str::from_utf8(&rest[1..end])
         .ok()?
         .parse()
-        .expect("a length");
+        .expect("a valid length");
     Some((number, at + end + 2))
 }
 
 #[test]
-fn commands_are_found_in_pieces() {
+fn command_parser_handles_split_input() {
     let stream = b"*2\r\n$3\r\nget\r\n$1\r\n*\r\n*1\r\n$4\r\nPING\r\n";
     let mut commands = Commands::default();
     let names: Vec<_> = stream

@@ -1,8 +1,8 @@
-//! A Redis server of the test's own: on a free port and a Unix socket, keeping nothing on disk
-//! unless told to ([`Redis::durable`]).
+//! A Redis server process on a free port and a Unix socket, without persistence except for
+//! [`Redis::durable`].
 //!
-//! It can be killed and started again, paused and resumed, and asked directly, past kvredis.
-//! The binary is that of `REDIS_SERVER` (a Valkey will do), else `redis-server`.
+//! It can be killed and restarted, suspended and resumed, and queried directly. `REDIS_SERVER` selects
+//! the binary (Valkey works too); the default is `redis-server`.
 
 use std::collections::HashMap;
 use std::env;
@@ -18,8 +18,8 @@ use crate::ports;
 use crate::process::Process;
 use crate::wait::{eventually, eventually_some, test_timeout};
 
-/// What connections past kvredis call themselves.
-const OWN_NAME: &str = "test";
+/// The client name of the tests' own connections.
+const TEST_CLIENT_NAME: &str = "test";
 
 /// A Redis server; killed when dropped.
 pub struct Redis {
@@ -32,19 +32,19 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server that everybody may use.
+    /// Starts a server without access control.
     pub async fn start() -> Self {
         Self::launch(Self::stopped()).await
     }
 
-    /// Starts a server that wants this password.
+    /// Starts a server with a password.
     pub async fn with_password(password: &'static str) -> Self {
         let mut redis = Self::stopped();
         redis.password = Some(password);
         Self::launch(redis).await
     }
 
-    /// Starts a server that answers a write only when it is on disk, and so keeps its data over
+    /// Starts a server that replies to a write after it is on disk, so that the data survives
     /// [`Self::stop`] and [`Self::restart`].
     pub async fn durable() -> Self {
         let mut redis = Self::stopped();
@@ -52,14 +52,14 @@ impl Redis {
         Self::launch(redis).await
     }
 
-    /// Starts a server with more on its command line, such as `--cluster-enabled yes`.
+    /// Starts a server with additional arguments, such as `--cluster-enabled yes`.
     pub async fn with_arguments(arguments: &[&str]) -> Self {
         let mut redis = Self::stopped();
         redis.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
         Self::launch(redis).await
     }
 
-    /// A server with a port, but not running: connections to it are refused.
+    /// A server with a port that is not running: connections to it are refused.
     pub fn stopped() -> Self {
         Self {
             port: ports::free(),
@@ -83,12 +83,12 @@ impl Redis {
         self.port
     }
 
-    /// Its address, without a password.
+    /// The URL, without a password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its address with a database number.
+    /// The URL of a database.
     pub fn url_of(&self, database: u32) -> String {
         format!("{}/{database}", self.url())
     }
@@ -98,23 +98,23 @@ impl Redis {
         self.folder.path().join("redis.sock")
     }
 
-    /// Kills the server (SIGKILL); what it held is lost, unless it is durable.
+    /// Kills the server (SIGKILL); its data is lost unless it is durable.
     pub fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Starts it on its port, empty unless it is durable.
+    /// Starts the server on its port, empty unless it is durable.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(
             self.try_start().await,
-            "redis-server did not start again: is its port taken?"
+            "redis-server did not restart: is its port taken?"
         );
     }
 
-    /// Waits until it has loaded its data and answers `PING`.
+    /// Waits until the server has loaded its data and replies to `PING`.
     pub async fn ready(&self) {
-        eventually("redis-server answers PING", async || {
+        eventually("redis-server replies to PING", async || {
             let Ok(mut connection) = self.connect(0).await else {
                 return false;
             };
@@ -125,60 +125,60 @@ impl Redis {
         .await;
     }
 
-    /// Starts it on its port with more on its command line; what it has saved, it loads.
+    /// Restarts the server on its port with other arguments; it loads what it saved.
     pub async fn restart_with(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
         self.restart().await;
     }
 
-    /// Stops the process's clock: connections stay open, and nothing is answered.
+    /// Suspends the process: connections stay open, and no command gets a reply.
     pub fn pause(&self) {
         self.process().signal(Signal::STOP);
     }
 
-    /// Ends a pause.
+    /// Resumes the suspended process.
     pub fn resume(&self) {
         self.process().signal(Signal::CONT);
     }
 
-    /// Runs a command in database 0, past kvredis.
+    /// Runs a command in database 0, directly on the server.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        let mut connection = self.connect(0).await.expect("Redis takes connections");
+        let mut connection = self.connect(0).await.expect("Redis accepts connections");
         command
             .query_async(&mut connection)
             .await
-            .expect("Redis does as it is told")
+            .expect("the command succeeds")
     }
 
-    /// Runs a command given in words, in database 0.
+    /// Runs a command given as words, in database 0.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.command_in(0, words).await
     }
 
-    /// Runs a command given in words, in any database.
+    /// Runs a command given as words, in any database.
     pub async fn command_in<T: FromRedisValue>(&self, database: u32, words: &[&str]) -> T {
         let mut connection = self
             .connect(database)
             .await
-            .expect("Redis takes connections");
+            .expect("Redis accepts connections");
         let mut command = Cmd::new();
         command.arg(words);
         command
             .query_async(&mut connection)
             .await
-            .expect("Redis does as it is told")
+            .expect("the command succeeds")
     }
 
-    /// Runs many commands at once.
+    /// Runs a pipeline of commands.
     pub async fn run_pipeline(&self, pipeline: &Pipeline) {
-        let mut connection = self.connect(0).await.expect("Redis takes connections");
+        let mut connection = self.connect(0).await.expect("Redis accepts connections");
         let () = pipeline
             .query_async(&mut connection)
             .await
-            .expect("Redis does as it is told");
+            .expect("the command succeeds");
     }
 
-    /// Writes into each database which one it is, for [`crate::client::Client::database`].
+    /// Writes its number into each database, for [`crate::client::Client::database`].
     pub async fn number_databases(&self) {
         for database in 0..16 {
             let () = self
@@ -187,7 +187,7 @@ impl Redis {
         }
     }
 
-    /// The connections that call themselves kvredis's, as `CLIENT LIST` has them: field to value.
+    /// The connections with a client name of kvredis, as fields of `CLIENT LIST`.
     pub async fn kvredis_clients(&self) -> Vec<HashMap<String, String>> {
         let list: String = self.command(&["CLIENT", "LIST"]).await;
         list.lines()
@@ -200,7 +200,7 @@ impl Redis {
             .collect()
     }
 
-    /// The names of these connections, in order.
+    /// The client names of these connections, sorted.
     pub async fn kvredis_client_names(&self) -> Vec<String> {
         let mut clients = self.kvredis_clients().await;
         let mut names: Vec<_> = clients
@@ -211,18 +211,18 @@ impl Redis {
         names
     }
 
-    /// How many connections there are, but for the test's own.
+    /// The number of connections, not counting the tests' own.
     pub async fn connections(&self) -> usize {
         let list: String = self.command(&["CLIENT", "LIST"]).await;
         let own = |line: &&str| {
             fields(line)
                 .get("name")
-                .is_some_and(|name| name == OWN_NAME)
+                .is_some_and(|name| name == TEST_CLIENT_NAME)
         };
         list.lines().filter(|line| !own(line)).count()
     }
 
-    /// How often a command has been run since the server started, by anybody.
+    /// The number of times that a command was run since the server started.
     pub async fn calls(&self, command: &str) -> u64 {
         let stats: String = self.command(&["INFO", "commandstats"]).await;
         let prefix = format!("cmdstat_{}:calls=", command.to_lowercase());
@@ -234,11 +234,11 @@ impl Redis {
     }
 
     fn process(&self) -> &Process {
-        self.process.as_ref().expect("the server runs")
+        self.process.as_ref().expect("the server is running")
     }
 
-    /// A connection of the test's, which [`Self::connections`] does not count: it may still be
-    /// there a moment after it was dropped.
+    /// A connection with the tests' client name, so that [`Self::connections`] does not count it: the
+    /// server may still list it for a moment after it was dropped.
     pub async fn connect(&self, database: u32) -> redis::RedisResult<MultiplexedConnection> {
         let password = self
             .password
@@ -251,17 +251,20 @@ impl Redis {
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        let name = redis::cmd("CLIENT").arg("SETNAME").arg(OWN_NAME).take();
+        let name = redis::cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(TEST_CLIENT_NAME)
+            .take();
         let () = name.query_async(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Starts the process; false when it ended at once, as it does where its port is taken.
+    /// Starts the process; returns false when it exits at once, as it does when its port is taken.
     async fn try_start(&mut self) -> bool {
         let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut command = Command::new(program);
         command
-            // With the hyphen it starts on machines without IPv6, too.
+            // The hyphen lets it start on machines without IPv6.
             .args(["--bind", "127.0.0.1", "-::1"])
             .args(["--port", &self.port.to_string()])
             .args(["--save", "", "--appendfsync", "always"])
@@ -276,7 +279,7 @@ impl Redis {
         }
         let mut process = Process::start("redis-server", command, Vec::new());
         let id = process.id().to_string();
-        let ready = eventually_some("redis-server answers", async || {
+        let ready = eventually_some("redis-server replies", async || {
             if process.try_wait().is_some() {
                 return Some(false);
             }
@@ -286,7 +289,7 @@ impl Redis {
                 .query_async(&mut connection)
                 .await
                 .ok()?;
-            // The process id tells it from another process's server on the same port.
+            // The process id distinguishes it from another process's server on the same port.
             let own = info
                 .lines()
                 .any(|line| line.strip_prefix("process_id:") == Some(&id));
@@ -300,7 +303,7 @@ impl Redis {
     }
 }
 
-/// Takes a line of `CLIENT LIST` apart.
+/// Parses a line of `CLIENT LIST`.
 fn fields(line: &str) -> HashMap<String, String> {
     line.split(' ')
         .filter_map(|field| field.split_once('='))

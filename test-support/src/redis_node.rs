@@ -1,5 +1,6 @@
-//! A redis-server with any configuration: started, asked past kvredis, killed when dropped.
-//! The binary is that of `REDIS_SERVER` (a Valkey will do), else `redis-server`.
+//! A redis-server process with arbitrary arguments: a cluster node, a replica, a sentinel, or a server
+//! with TLS. It is killed when dropped. `REDIS_SERVER` selects the binary (Valkey works too); the
+//! default is `redis-server`.
 
 use std::env;
 use std::process::Command;
@@ -14,7 +15,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::wait::{eventually, eventually_some, test_timeout};
 
-/// A server that listens on a port of 127.0.0.1, and perhaps with TLS on another.
+/// A server on a port of 127.0.0.1, optionally with TLS on another port.
 pub struct RedisNode {
     /// The port without TLS.
     pub port: u16,
@@ -25,7 +26,7 @@ pub struct RedisNode {
 }
 
 impl RedisNode {
-    /// Starts a server on a free port with more arguments.
+    /// Starts a server on a free port with additional arguments.
     pub async fn start(arguments: &[&str]) -> Self {
         Self::start_at(ports::free(), arguments).await
     }
@@ -43,37 +44,40 @@ impl RedisNode {
         server
     }
 
-    /// Gives the password that the test itself asks with.
+    /// Sets the password of the test's own connections.
     pub fn with_password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
     }
 
-    /// The address without TLS.
+    /// The URL without TLS.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Stops its clock.
+    /// Suspends the process: connections stay open, and no command gets a reply.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
     fn signal(&self, signal: Signal) {
-        self.process.as_ref().expect("it runs").signal(signal);
+        self.process
+            .as_ref()
+            .expect("the server is running")
+            .signal(signal);
     }
 
-    /// Starts it again with what it kept.
+    /// Starts the process again; it loads what it saved.
     pub async fn restart(&mut self) {
         self.kill();
         let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut command = Command::new(program);
-        // A sentinel's configuration file comes first, and has all of it.
+        // A sentinel is configured by its file alone, which must be the first argument.
         let is_sentinel = self.arguments.iter().any(|a| a == "--sentinel");
         if is_sentinel {
             command.args(&self.arguments);
@@ -82,35 +86,35 @@ impl RedisNode {
                 .args(["--bind", "127.0.0.1"])
                 .args(["--port", &self.port.to_string()])
                 .args(["--save", ""])
-                // Replicas need not wait for more of them.
+                // A replica syncs at once instead of waiting for more replicas.
                 .args(["--repl-diskless-sync-delay", "0"])
                 .arg("--dir")
                 .arg(self.folder.path())
                 .args(&self.arguments);
         }
         self.process = Some(Process::start("redis-server", command, Vec::new()));
-        eventually_some("redis-server answers", async || {
+        eventually_some("redis-server replies to PING", async || {
             let mut connection = self.connect().await.ok()?;
             let answer: redis::RedisResult<redis::Value> =
                 redis::cmd("PING").query_async(&mut connection).await;
             match answer {
                 Ok(_) => Some(()),
-                // It wants somebody to log in, so it is there.
+                // The server is up and requires authentication.
                 Err(error) => matches!(error.code(), Some("NOAUTH")).then_some(()),
             }
         })
         .await;
     }
 
-    /// Whether it is a primary, or a replica that has what its primary has.
+    /// Whether the server is a primary, or a replica in sync with its primary.
     pub async fn is_in_sync(&self) -> bool {
         let info: redis::RedisResult<String> = self.command(&["INFO", "replication"]).await;
         info.is_ok_and(|i| i.contains("role:master") || i.contains("master_link_status:up"))
     }
 
-    /// Has it lose its primary, which goes on without it.
+    /// Breaks the replication link: the replica cannot authenticate to its primary any more.
     pub async fn lose_primary(&self, primary: &Self) {
-        // Redis 6.2 sets one at a time.
+        // Redis 6.2 accepts one setting per CONFIG SET.
         for setting in [["masteruser", "nobody"], ["masterauth", "wrong"]] {
             let words = [&["CONFIG", "SET"], &setting[..]].concat();
             let _: String = self.command(&words).await.unwrap();
@@ -119,14 +123,14 @@ impl RedisNode {
             .command(&["CLIENT", "KILL", "TYPE", "replica"])
             .await
             .unwrap();
-        eventually("the replica is without its primary", async || {
+        eventually("the replica reports its primary as down", async || {
             let link: redis::RedisResult<String> = self.command(&["INFO", "replication"]).await;
             link.is_ok_and(|i| i.contains("master_link_status:down"))
         })
         .await;
     }
 
-    /// Runs a command given in words.
+    /// Runs a command given as words.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = self.connect().await?;
         let mut command = Cmd::new();

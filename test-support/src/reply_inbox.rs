@@ -1,9 +1,9 @@
-//! The wire under [`crate::client`]: one subscription for all calls of a test, and the messages of
-//! one call as they route.
+//! The reply inbox of [`crate::client`]: one subscription for all calls of a client, and the messages
+//! of each pending call.
 //!
-//! Messages are told apart by the token in their subject, `{inbox}.{token}` for the handshake and
-//! `{inbox}.{token}.results` for the result. A call registers its token before it publishes, so
-//! that no message can come too early for it; messages for calls that are over are dropped.
+//! The token in the subject identifies the call: `{inbox}.{token}` carries the handshake and
+//! `{inbox}.{token}.results` the result. A call registers its token before it publishes, so that no
+//! message arrives unrouted; messages for calls that are over are dropped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 use crate::client::CallFailure;
 use crate::codec::{Decode, DecodeError, Reader, decode_all};
 
-/// The subscription that all calls share.
+/// The shared subscription.
 pub struct ReplyInbox {
-    /// The connection.
+    /// The NATS connection.
     pub nats: async_nats::Client,
-    /// What reply subjects begin with.
+    /// The prefix of reply subjects.
     pub inbox: String,
     calls: Arc<PendingCalls>,
     demultiplexer: JoinHandle<()>,
@@ -40,15 +40,15 @@ enum Frame {
     Result(Bytes),
 }
 
-/// One call under way; forgotten when dropped.
+/// A pending call; unregistered when dropped.
 pub struct PendingCall {
     calls: Arc<PendingCalls>,
-    /// What tells its messages from those of others.
+    /// The token in the call's reply subjects.
     pub token: u64,
     frames: mpsc::UnboundedReceiver<Frame>,
-    /// The payload of the handshake, when that has come.
+    /// The payload of the handshake, once received.
     pub handshake: Option<Bytes>,
-    /// The payloads of the result that have come.
+    /// The payloads of the result received so far.
     pub results: Vec<Bytes>,
 }
 
@@ -59,7 +59,7 @@ impl ReplyInbox {
         let mut messages = nats
             .subscribe(format!("{inbox}.>"))
             .await
-            .expect("NATS takes subscriptions");
+            .expect("NATS accepts subscriptions");
         let calls = Arc::new(PendingCalls::default());
         let demultiplexer = tokio::spawn({
             let calls = Arc::clone(&calls);
@@ -78,14 +78,14 @@ impl ReplyInbox {
         }
     }
 
-    /// Begins a call.
+    /// Registers a call.
     pub fn open(&self) -> PendingCall {
         let token = self.calls.next.fetch_add(1, Ordering::Relaxed);
         let (sender, frames) = mpsc::unbounded_channel();
         self.calls
             .waiting
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .insert(token, sender);
         PendingCall {
             calls: Arc::clone(&self.calls),
@@ -112,15 +112,15 @@ impl PendingCalls {
         };
         let Ok(token) = token.parse() else {
             panic!(
-                "kvredis published to a subject that no wRPC server has: {}",
+                "kvredis published to a subject that wRPC does not define: {}",
                 message.subject
             );
         };
-        let waiting = self.waiting.lock().expect("nobody panics with the lock");
+        let waiting = self.waiting.lock().expect("the lock is not poisoned");
         let Some(call) = waiting.get(&token) else {
             return;
         };
-        // An error says that the call is over.
+        // Fails when the call is over.
         let _ = call.send(if is_result {
             Frame::Result(message.payload)
         } else {
@@ -130,13 +130,13 @@ impl PendingCalls {
 }
 
 impl PendingCall {
-    /// Takes the next message for this call.
+    /// Receives the next message of this call; returns the parameter subject of a handshake.
     pub async fn receive(&mut self) -> Result<Option<Subject>, CallFailure> {
         match self
             .frames
             .recv()
             .await
-            .expect("the sender is kept while the call is")
+            .expect("the sender lives as long as the call")
         {
             Frame::Result(frame) => {
                 self.results.push(frame);
@@ -159,7 +159,7 @@ impl PendingCall {
         }
     }
 
-    /// Waits for the handshake, which says where to send the rest of the parameters.
+    /// Waits for the handshake, which names the subject for further parameters.
     pub async fn handshake(&mut self) -> Result<Subject, CallFailure> {
         loop {
             if let Some(subject) = self.receive().await? {
@@ -168,26 +168,26 @@ impl PendingCall {
         }
     }
 
-    /// Waits for as many bytes as the type needs.
+    /// Waits until the result is complete, and decodes it.
     pub async fn result<T: Decode>(&mut self) -> Result<T, CallFailure> {
-        let mut gathered = Vec::new();
+        let mut received = Vec::new();
         let mut taken = 0;
         loop {
             while let Some(frame) = self.results.get(taken) {
                 let ended = frame.is_empty();
-                gathered.extend_from_slice(frame);
+                received.extend_from_slice(frame);
                 taken += 1;
-                match T::decode(&mut Reader(&gathered)) {
+                match T::decode(&mut Reader(&received)) {
                     Err(DecodeError::Incomplete) if !ended => {}
-                    // Reads again for what may follow the value.
-                    _ => return decode_all(&gathered).map_err(|stop| invalid(&stop, &gathered)),
+                    // Decodes once more to detect bytes after the value.
+                    _ => return decode_all(&received).map_err(|stop| invalid(&stop, &received)),
                 }
             }
             self.receive().await?;
         }
     }
 
-    /// What is missing when time is over.
+    /// The failure of a call whose timeout has expired.
     pub fn overdue(&self) -> CallFailure {
         CallFailure::Timeout(match (&self.handshake, self.results.is_empty()) {
             (None, _) => "no handshake",
@@ -202,7 +202,7 @@ impl Drop for PendingCall {
         self.calls
             .waiting
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .remove(&self.token);
     }
 }

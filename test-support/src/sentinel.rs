@@ -1,4 +1,4 @@
-//! A primary, two replicas and three sentinels that watch over them.
+//! A Sentinel deployment: a primary, two replicas and three sentinels that monitor them.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use crate::ports;
 use crate::redis_node::RedisNode;
 use crate::wait::eventually;
 
-/// What the sentinels call it.
+/// The name under which the sentinels monitor the primary.
 pub const SERVICE: &str = "main";
 
-/// The servers. The first one begins as the primary.
+/// The processes of the deployment. The first server starts as the primary.
 pub struct SentinelDeployment {
     /// The Redis servers.
     pub servers: Vec<RedisNode>,
@@ -21,13 +21,13 @@ pub struct SentinelDeployment {
 }
 
 impl SentinelDeployment {
-    /// Starts them without passwords.
+    /// Starts the deployment without passwords.
     pub async fn start() -> Self {
         Self::with(&[], "", None).await
     }
 
-    /// Starts them with more arguments for the servers and more lines for the sentinels, which
-    /// may want a password themselves.
+    /// Starts the deployment with additional arguments for the servers, additional lines in the
+    /// sentinels' configuration, and the sentinels' own password.
     pub async fn with(arguments: &[&str], lines: &str, password: Option<&str>) -> Self {
         let known = |server: RedisNode, password: Option<&str>| match password {
             Some(password) => server.with_password(password),
@@ -66,7 +66,7 @@ impl SentinelDeployment {
             sentinels,
             _folder: folder,
         };
-        eventually("the sentinels know all", async || {
+        eventually("the sentinels know all servers", async || {
             for sentinel in &all.sentinels {
                 let known: redis::RedisResult<String> =
                     sentinel.command(&["INFO", "sentinel"]).await;
@@ -85,10 +85,10 @@ impl SentinelDeployment {
         all
     }
 
-    /// The address for a link; `user` is what stands before the `@`.
+    /// The URL for a link; `user` is the part before the host, including the `@`.
     pub fn url(&self, user: &str) -> String {
         let [first, others @ ..] = &self.sentinels[..] else {
-            panic!("there are sentinels")
+            panic!("the deployment has no sentinels")
         };
         let others: String = others
             .iter()
@@ -100,7 +100,7 @@ impl SentinelDeployment {
         )
     }
 
-    /// Which server the last sentinel calls the primary.
+    /// The index of the server that the last sentinel reports as the primary.
     pub async fn primary(&self) -> usize {
         let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
         let sentinel = self.sentinels.last().expect("there are sentinels");

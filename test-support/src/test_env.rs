@@ -1,12 +1,12 @@
-//! Everything that a test needs, in one line:
+//! A complete test environment in one line:
 //!
 //! ```ignore
 //! let env = TestEnv::start().await;
 //! env.client.set("", "k", b"v").await.unwrap();
 //! ```
 //!
-//! A NATS server, a Redis server, a provider, and one linked component, `counter`, which is what
-//! `client` calls as. [`TestEnv::link`] adds components and links, [`TestEnv::builder`] has the rest.
+//! A NATS server, a Redis server, a provider, and one linked component, `counter`, as which `client`
+//! calls. [`TestEnv::link`] adds components and links, [`TestEnv::builder`] offers further options.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use wasmcloud_provider_sdk::HostData;
 
 use crate::client::{Client, Error};
 use crate::component::Component;
-use crate::host::{Host, Link, secrets, texts};
+use crate::host::{Host, Link, owned_config, secrets};
 use crate::nats::Nats;
 use crate::provider::Provider;
 use crate::redis::Redis;
@@ -23,10 +23,10 @@ use crate::wait::{eventually, eventually_eq};
 /// The component that is linked from the start.
 pub const COMPONENT: &str = "counter";
 
-/// In tests that are about something else, calls have more time than a host gives by default.
+/// The default RPC timeout of tests, longer than a host's: most tests are not about timeouts.
 const RPC_TIMEOUT_MS: u64 = 10_000;
 
-/// A lattice in small. The servers are dropped last.
+/// A provider with its servers and one component. The servers are dropped last.
 pub struct TestEnv {
     /// Calls as [`COMPONENT`] over its link `default`.
     pub client: Client,
@@ -36,7 +36,7 @@ pub struct TestEnv {
     pub nats: Nats,
 }
 
-/// A world before it starts.
+/// The options of a [`TestEnv`].
 pub struct TestEnvBuilder {
     redis: Option<Redis>,
     linked: bool,
@@ -45,17 +45,17 @@ pub struct TestEnvBuilder {
 }
 
 impl TestEnv {
-    /// A world where [`COMPONENT`] is linked to database 0, with defaults.
+    /// An environment where [`COMPONENT`] is linked to database 0 with default settings.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// A world where the link has these settings besides its `URL`.
+    /// An environment where the link has these settings in addition to its `URL`.
     pub async fn with(config: &[(&str, &str)]) -> Self {
         Self::builder().config(config).start().await
     }
 
-    /// A world with more to say.
+    /// An environment with further options.
     pub fn builder() -> TestEnvBuilder {
         TestEnvBuilder {
             redis: None,
@@ -65,7 +65,7 @@ impl TestEnv {
         }
     }
 
-    /// Links a component to this world's Redis, with more settings, and answers its client.
+    /// Links a component to this environment's Redis with additional settings, and returns its client.
     pub async fn link(&self, component: &str, name: &str, config: &[(&str, &str)]) -> Client {
         let link = Link::new(component, name)
             .config(&[("URL", &self.redis.url())])
@@ -73,42 +73,44 @@ impl TestEnv {
         self.add_link(&link).await
     }
 
-    /// Puts a link that there was not, and waits until calls find it.
+    /// Puts a new link, and waits until calls use it.
     pub async fn add_link(&self, link: &Link) -> Client {
         let client = self.client.component(link.component(), link.name());
         let mut unlinked = client.probe().await;
-        eventually("the provider takes calls", async || {
+        eventually("the provider accepts calls", async || {
             unlinked = client.probe().await;
             !matches!(unlinked, Err(Error::Call(_)))
         })
         .await;
-        assert!(unlinked.is_err(), "a call without a link was answered");
+        assert!(unlinked.is_err(), "a call without a link succeeded");
         self.host.put(link).await;
-        eventually("the link is there", async || {
+        eventually("the provider has the link", async || {
             client.probe().await != unlinked
         })
         .await;
         client
     }
 
-    /// Deletes a link, and waits until calls do not find it.
+    /// Deletes a link, and waits until calls fail for want of it.
     pub async fn unlink(&self, component: &str, name: &str) {
         self.host.delete(component, name).await;
         let client = self.client.component(component, name);
-        eventually("the link is gone", async || match client.probe().await {
-            Err(Error::Other(text)) => text.contains(component) && text.contains(name),
-            _ => false,
+        eventually("the provider has dropped the link", async || {
+            match client.probe().await {
+                Err(Error::Other(text)) => text.contains(component) && text.contains(name),
+                _ => false,
+            }
         })
         .await;
     }
 
-    /// Runs a component on the host's side of the lattice.
+    /// Runs a watching component on this environment's host.
     pub async fn component(&self, id: &str) -> Component {
         Component::start(self.host.nats(), self.host.lattice(), id).await
     }
 
-    /// Puts a link from the provider to a component that watches this world's Redis, and waits
-    /// until it does.
+    /// Puts a link from the provider to a component that watches this environment's Redis, and waits
+    /// until the provider has subscribed.
     pub async fn watch(&self, component: &str, name: &str, config: &[(&str, &str)]) {
         let link = Link::new(component, name)
             .config(&[("URL", &self.redis.url())])
@@ -117,7 +119,7 @@ impl TestEnv {
         self.wait_for_watchers(component, name, 1).await;
     }
 
-    /// Waits until so many processes watch for a component over its link.
+    /// Waits until this many processes are subscribed for the component over its link.
     pub async fn wait_for_watchers(&self, component: &str, name: &str, processes: usize) {
         let client = format!("kvredis:{component}:{name}");
         let what = format!("{processes} connections {client} subscribe");
@@ -134,7 +136,7 @@ impl TestEnv {
 
     /// Waits until Redis has no connection of the provider.
     pub async fn wait_for_no_connections(&self) {
-        eventually("no connection of kvredis is left", async || {
+        eventually("kvredis has closed its connections", async || {
             self.redis.connections().await == 0
         })
         .await;
@@ -142,7 +144,7 @@ impl TestEnv {
 }
 
 impl TestEnvBuilder {
-    /// Uses this server instead of a new one; the first link gets its URL.
+    /// Uses this server instead of a new one for the first link.
     pub fn redis(mut self, redis: Redis) -> Self {
         self.redis = Some(redis);
         self
@@ -150,7 +152,7 @@ impl TestEnvBuilder {
 
     /// Adds settings to the first link.
     pub fn config(mut self, config: &[(&str, &str)]) -> Self {
-        self.config.extend(texts(config));
+        self.config.extend(owned_config(config));
         self
     }
 
@@ -170,24 +172,24 @@ impl TestEnvBuilder {
         self
     }
 
-    /// Sets the host's RPC timeout; `None` leaves it to the provider to know the default.
+    /// Sets the host's RPC timeout; `None` leaves it out of the host data.
     pub fn rpc_timeout_ms(self, milliseconds: Option<u64>) -> Self {
         self.data(move |data| data.default_rpc_timeout_ms = milliseconds)
     }
 
-    /// Sets the provider's own configuration.
+    /// Sets the provider's configuration.
     pub fn provider_config(self, config: &[(&str, &str)]) -> Self {
-        let config = texts(config);
+        let config = owned_config(config);
         self.data(move |data| data.config = config)
     }
 
-    /// Sets the provider's own secrets.
+    /// Sets the provider's secrets.
     pub fn provider_secrets(self, values: &[(&str, &str)]) -> Self {
         let values = secrets(values);
         self.data(move |data| data.secrets = values)
     }
 
-    /// Starts it all.
+    /// Starts everything.
     pub async fn start(self) -> TestEnv {
         let redis = match self.redis {
             Some(redis) => redis,
@@ -207,7 +209,7 @@ impl TestEnvBuilder {
             "default",
         )
         .await;
-        let world = TestEnv {
+        let env = TestEnv {
             client,
             host,
             provider,
@@ -220,8 +222,8 @@ impl TestEnvBuilder {
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect();
-            world.link(COMPONENT, "default", &config).await;
+            env.link(COMPONENT, "default", &config).await;
         }
-        world
+        env
     }
 }

@@ -1,6 +1,6 @@
-//! Data that finds faults: keys that mean something to somebody, and bytes of any length.
+//! Test data: keys with a special meaning somewhere, and bytes of any length.
 
-/// Keys that Redis's patterns, kvredis's bucket prefixes, or a careless parser would trip over.
+/// Keys that are special in Redis's patterns, in kvredis's bucket prefixes, or to careless parsers.
 pub const ODD_KEYS: &[&str] = &[
     "",
     " ",
@@ -30,7 +30,7 @@ pub const ODD_KEYS: &[&str] = &[
     "a b c",
 ];
 
-/// Bytes without a pattern that a wrong order or a lost piece would leave intact.
+/// Pseudo-random bytes, so that a lost or misplaced fragment shows.
 pub fn bytes(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -44,7 +44,7 @@ pub fn bytes(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A key that is too long for anybody's fixed buffer.
+/// A key that exceeds fixed-size buffers.
 pub fn long_key() -> String {
     "k".repeat(100_000)
 }

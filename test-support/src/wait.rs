@@ -1,7 +1,7 @@
-//! Waiting for a condition. Nothing in these tests sleeps for luck.
+//! Waiting for a condition; tests never sleep for a fixed time instead.
 //!
-//! All test_timeout is in one place: [`test_timeout`] is how long anything may take that is not itself
-//! under test. `KVREDIS_TEST_PATIENCE` multiplies it, for slow or busy machines.
+//! [`test_timeout`] limits everything whose duration is not itself under test.
+//! `KVREDIS_TEST_TIMEOUT_FACTOR` multiplies it, for slow or busy machines.
 
 use std::env;
 use std::fmt::Debug;
@@ -9,36 +9,36 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(5);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long to wait for what is expected to happen.
+/// The time limit for an expected event.
 pub fn test_timeout() -> Duration {
-    let factor = env::var("KVREDIS_TEST_PATIENCE")
+    let factor = env::var("KVREDIS_TEST_TIMEOUT_FACTOR")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(1.0);
-    PATIENCE.mul_f64(factor)
+    TEST_TIMEOUT.mul_f64(factor)
 }
 
-/// Waits until `condition` is true; panics with `what` when it does not become true.
+/// Waits until `condition` is true; panics with the description `what` after [`test_timeout`].
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     eventually_some(what, async || condition().await.then_some(())).await;
 }
 
-/// Waits until `probe` answers `Some`.
+/// Waits until `probe` returns `Some`.
 pub async fn eventually_some<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + test_timeout();
     loop {
-        if let Some(answer) = probe().await {
-            return answer;
+        if let Some(value) = probe().await {
+            return value;
         }
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        sleep(PAUSE).await;
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Waits until `probe` answers `expected`; the panic shows what it answered last.
+/// Waits until `probe` returns `expected`; the panic shows the last value.
 pub async fn eventually_eq<T: PartialEq + Debug>(
     what: &str,
     expected: T,
@@ -46,14 +46,14 @@ pub async fn eventually_eq<T: PartialEq + Debug>(
 ) {
     let deadline = Instant::now() + test_timeout();
     loop {
-        let answer = probe().await;
-        if answer == expected {
+        let value = probe().await;
+        if value == expected {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "waited in vain until {what}: expected {expected:?}, last seen {answer:?}"
+            "timed out waiting until {what}: expected {expected:?}, last value {value:?}"
         );
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }

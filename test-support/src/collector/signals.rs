@@ -1,4 +1,4 @@
-//! What a collector has taken, as the tests look at it: spans, and the latest points of metrics.
+//! The received exports in the form that tests inspect: spans, log texts, and latest metric points.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use crate::collector::Collector;
 
-/// Attributes, with their values as text.
+/// Attributes with their values as text.
 pub type Attributes = BTreeMap<String, String>;
 
 /// A span.
@@ -21,14 +21,14 @@ pub struct Span {
     pub kind: SpanKind,
     pub trace: String,
     pub id: String,
-    /// Empty where there is none.
+    /// The id of the parent span; empty for a root span.
     pub parent: String,
     pub attributes: Attributes,
     pub failed: bool,
     pub events: usize,
 }
 
-/// The latest value of a metric with certain attributes: its number, or how often it was measured.
+/// The latest value of a metric with certain attributes: its number, or a histogram's count.
 #[derive(Clone, Debug)]
 pub struct Point {
     pub metric: String,
@@ -39,7 +39,7 @@ pub struct Point {
 }
 
 impl Span {
-    /// An attribute; empty where there is none.
+    /// The value of an attribute; empty when it is absent.
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
@@ -100,7 +100,7 @@ impl Collector {
             .sum()
     }
 
-    /// The attributes of who exports, which are the same for all signals.
+    /// The resource attributes, which are the same for all signals.
     pub fn resource(&self) -> Attributes {
         let taken = self.received();
         let spans = taken.traces.iter().flat_map(|all| &all.resource_spans);
@@ -113,12 +113,12 @@ impl Collector {
         let first = all.next().unwrap_or_default();
         assert!(
             all.all(|other| other == first),
-            "all signals are of {first:?}"
+            "signals with different resources: {first:?}"
         );
         first
     }
 
-    /// The texts of all logs, each with the trace that it belongs to.
+    /// The texts of all log records, each with its trace id.
     pub fn logs(&self) -> Vec<(String, String)> {
         let taken = self.received();
         let resources = taken.logs.iter().flat_map(|all| &all.resource_logs);
@@ -129,7 +129,7 @@ impl Collector {
             .collect()
     }
 
-    /// The texts of all logs.
+    /// The texts of all log records.
     pub fn log_texts(&self) -> Vec<String> {
         let logs = self.logs().into_iter();
         logs.map(|(text, _)| text).collect()
@@ -165,7 +165,7 @@ fn points(metric: &Metric) -> Vec<Point> {
             .iter()
             .map(|measured| point("histogram", &measured.attributes, measured.count as f64))
             .collect(),
-        other => panic!("nobody exports {other:?}"),
+        other => panic!("unexpected metric type {other:?}"),
     }
 }
 
