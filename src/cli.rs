@@ -119,7 +119,7 @@ fn read_host_data() -> Result<HostData, HostDataError> {
 
 fn serve(host_data: HostData) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let done = runtime.block_on(telemetry::during(&host_data, provider::run(&host_data)));
+    let done = runtime.block_on(telemetry::run(&host_data, provider::run(&host_data)));
     // Looking up a name may still be under way, in a thread that nobody can stop.
     runtime.shutdown_background();
     done

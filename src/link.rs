@@ -26,8 +26,8 @@ use crate::redis::limiter::Limiter;
 use crate::redis::reply;
 use crate::redis::retry::Reply;
 use crate::settings::Settings;
-use crate::telemetry::LogThrottle;
 use crate::telemetry::commands::CommandSpan;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// A link that works, or will as soon as its Redis is there.
 #[derive(Debug)]

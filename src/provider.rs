@@ -34,7 +34,7 @@ use crate::provider::restart_history::RestartHistory;
 use crate::provider::signals::Signals;
 use crate::settings::ProviderSettings;
 use crate::settings::source::{Layer, Origin, Sources};
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::watcher::Watchers;
 use crate::wrpc::client::ComponentClient;
 use crate::wrpc::server::Server;

@@ -19,7 +19,7 @@ use wasmcloud_provider_sdk::core::rpc::{
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
 use crate::task::AbortOnDrop;
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// Messages that may wait; the provider handles each within microseconds.
 const QUEUE: usize = 256;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use wasmcloud_provider_sdk::HostData;
 
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// How long the first connection is tried for; then the host may start the provider anew.

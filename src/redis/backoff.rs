@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log

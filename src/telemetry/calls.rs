@@ -17,7 +17,8 @@ use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::error::Error;
-use crate::telemetry::{error_type, meter, metrics, traces};
+use crate::telemetry::error_type;
+use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 
 const SYSTEM: &str = "wrpc";
 
@@ -77,7 +78,7 @@ impl CallSpan {
         headers: Option<&HeaderMap>,
     ) -> Self {
         let noted = Self::start(interface, function, true);
-        if let Some(headers) = headers.filter(|_| traces()) {
+        if let Some(headers) = headers.filter(|_| exports_traces()) {
             let parent = TraceContextPropagator::new().extract(&Received(headers));
             // It fails only where no layer exports spans.
             let _ = noted.span.set_parent(parent);
@@ -94,7 +95,7 @@ impl CallSpan {
     }
 
     fn start(interface: &'static str, function: &'static str, is_served: bool) -> Self {
-        let span = if traces() {
+        let span = if exports_traces() {
             let method = format!("{interface}/{function}");
             info_span!(
                 "call",
@@ -108,7 +109,7 @@ impl CallSpan {
         } else {
             Span::none()
         };
-        let measured = metrics().then(|| CallMeasurement {
+        let measured = exports_metrics().then(|| CallMeasurement {
             started: Instant::now(),
             interface,
             function,

@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::redis::command::Request;
 use crate::settings::address::Address;
 use crate::settings::address::ServerSpec;
-use crate::telemetry::{error_type, meter, metrics, traces};
+use crate::telemetry::error_type;
+use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 
 /// Boundaries in seconds, as the conventions give them.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -46,7 +47,7 @@ struct CommandMeasurement {
 impl CommandSpan {
     /// A request that goes to the server of this address.
     pub(crate) fn started(request: &Request, address: &Address) -> Self {
-        let (traces, metrics) = (traces(), metrics());
+        let (traces, metrics) = (exports_traces(), exports_metrics());
         if !traces && !metrics {
             return Self {
                 span: Span::none(),

@@ -6,7 +6,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, UpDownCounter};
 
 use crate::settings::address::Address;
-use crate::telemetry::{commands, meter, metrics};
+use crate::telemetry::commands;
+use crate::telemetry::scope::{exports_metrics, meter};
 
 static UP: LazyLock<UpDownCounter<i64>> = LazyLock::new(|| {
     meter()
@@ -48,7 +49,7 @@ impl Purpose {
 /// A connection to the server of this address will be tried: from now on it can be seen that there
 /// is none.
 pub(crate) fn wanted(address: &Address, purpose: Purpose) {
-    if metrics() {
+    if exports_metrics() {
         UP.add(0, &purpose.attributes(address));
     }
 }
@@ -61,7 +62,7 @@ impl ConnectedGuard {
     /// A connection has been established to the server of this address; `again` where there was
     /// one before.
     pub(crate) fn new(address: &Address, purpose: Purpose, again: bool) -> Self {
-        if !metrics() {
+        if !exports_metrics() {
             return Self(None);
         }
         let attributes = purpose.attributes(address);

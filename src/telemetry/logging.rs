@@ -21,8 +21,8 @@ use tracing_subscriber::{Registry, fmt};
 use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use crate::telemetry::LogThrottle;
 use crate::telemetry::export::Export;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// What other crates say below this is of no use, or said by kvredis itself.
 const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,opentelemetry=warn,\

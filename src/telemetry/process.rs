@@ -17,7 +17,7 @@ mod linux {
     use procfs::WithCurrentSystemInfo as _;
     use procfs::process::{Process, Stat};
 
-    use crate::telemetry::meter;
+    use crate::telemetry::scope::meter;
 
     /// Has them observed for as long as metrics are exported.
     pub(crate) fn observe() {

@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 use tracing::{Span, info_span};
 
-use crate::telemetry::{meter, metrics, traces};
+use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 
 static DELIVERIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     meter()
@@ -45,7 +45,7 @@ pub(crate) enum Loss {
 
 /// The span of one attempt to tell a component of a change: reading the value, and the call.
 pub(crate) fn span() -> Span {
-    if !traces() {
+    if !exports_traces() {
         return Span::none();
     }
     info_span!(
@@ -78,7 +78,7 @@ impl Loss {
 
 /// A link watches from now on.
 pub(crate) fn begins() {
-    if metrics() {
+    if exports_metrics() {
         // Without an event, so that the first one is an increase.
         DELIVERIES.add(0, &[]);
         for loss in Loss::ALL {
@@ -89,14 +89,14 @@ pub(crate) fn begins() {
 
 /// A component was called.
 pub(crate) fn delivered() {
-    if metrics() {
+    if exports_metrics() {
         DELIVERIES.add(1, &[]);
     }
 }
 
 /// Components were not called.
 pub(crate) fn lost(changes: usize, why: Loss) {
-    if metrics() {
+    if exports_metrics() {
         LOSSES.add(changes as u64, &[why.reason()]);
     }
 }

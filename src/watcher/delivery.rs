@@ -18,7 +18,7 @@ use crate::link::Link;
 use crate::redis::command::Idempotency;
 use crate::redis::reply::{integer, optional_bytes};
 use crate::settings::address::ServerSpec;
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
 use crate::telemetry::watching::Loss;
 use crate::watcher::keyspace_event::ChangeKind;

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::error::Error;
 use crate::link::Link;
 use crate::redis::command::Idempotency;
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// What tells the keys of leases from all others.
 const KEY_PREFIX: &str = "kvredis:watch-lease:";

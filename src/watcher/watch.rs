@@ -16,7 +16,7 @@ use crate::redis::pubsub::{Listener, Message, Subscription, SubscriptionSpec};
 use crate::settings::watch::Watched;
 use crate::settings::{Health, Settings};
 use crate::task::AbortOnDrop;
-use crate::telemetry::LogThrottle;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
 use crate::telemetry::watching::Loss;
 use crate::watcher::delivery::Delivery;
