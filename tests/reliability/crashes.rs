@@ -74,12 +74,12 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
     let longest = recoveries[recoveries.len() - 1];
     record(&Row {
         fault: &format!(
-            "Redis (append-only file, fsync always) killed with SIGKILL and started again, {kills} times"
+            "Redis (append-only file, fsync always) killed with SIGKILL and restarted, {kills} times"
         ),
-        load: "64 callers: set, get, increment, delete-many",
-        promised: "errors at most: no acknowledged write lost, nothing counted twice, nothing older read than was written; calls succeed within 1 s of Redis being up",
+        load: "64 concurrent callers: set, get, increment, delete-many",
+        promised: "errors are allowed; no acknowledged write is lost, no increment applied twice, no stale value read; calls succeed within 1 s of Redis's start",
         counted: format!(
-            "{} calls, {} errors ({unknown} increments that may have been carried out), {} unanswered, {} wrong answers, {} lost writes; back after {} ms (median), {} ms (longest)",
+            "{} calls, {} errors ({unknown} increments of unknown outcome), {} without a response, {} wrong results, {} lost writes; recovery in {} ms (median), {} ms (maximum)",
             progress.calls(),
             progress.failed(),
             progress.unanswered(),

@@ -63,14 +63,12 @@ async fn ends(fault: &str, ending: Ending) {
     record(&Row {
         fault,
         load: &format!(
-            "{callers} callers that increment, {} calls that Redis has not answered yet, {rounds} \
-             times",
+            "{callers} callers that increment, {} calls pending in Redis, {rounds} repetitions",
             sum.held / rounds
         ),
-        promised: "no new calls, those under way are answered, exit 0",
+        promised: "no new calls are accepted, calls in flight complete, exit code 0",
         counted: format!(
-            "{} calls answered, {} of them held until after the ending began; 0 lost, 0 counted \
-             twice; exit 0 at most {:.1?} later",
+            "{} calls completed, {} of them held until after the shutdown began; 0 lost, 0 applied twice; exit code 0 within {:.1?}",
             sum.answered + sum.held as u64,
             sum.held,
             sum.ended_after
@@ -166,10 +164,10 @@ async fn a_second_signal_ends_it_at_once() {
     }
     record(&Row {
         fault: "a second SIGTERM or SIGINT",
-        load: "8 calls that Redis does not answer",
-        promised: "ends at once, with 128 and the signal's number",
+        load: "8 calls pending in Redis",
+        promised: "exits immediately with 128 + the signal's number",
         counted: format!(
-            "{} of {} did, within {slowest:.1?}",
+            "{} of {} exited so, within {slowest:.1?}",
             pairs.len(),
             pairs.len()
         ),
@@ -191,10 +189,10 @@ async fn a_signal_ends_it_without_nats() {
     assert!(took < DRAINED, "it took {took:?}");
     env.wait_for_no_connections().await;
     record(&Row {
-        fault: "SIGTERM while NATS is away",
+        fault: "SIGTERM while NATS is unavailable",
         load: "none",
-        promised: "closes its connections, exit 0",
-        counted: format!("exit 0 after {took:.1?}, 0 connections left"),
+        promised: "connections are closed, exit code 0",
+        counted: format!("exit code 0 after {took:.1?}, 0 connections open"),
     });
 }
 

@@ -35,8 +35,8 @@ async fn calls_leave_nothing_behind() {
     let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
-        fault: "use",
-        load: &format!("{calls} mixed calls of {CALLERS} callers"),
+        fault: "sustained load",
+        load: &format!("{calls} mixed calls from {CALLERS} callers"),
         promised: "memory, files and connections as before (within 4 MiB)",
         counted: in_words(before, after),
     });
@@ -52,8 +52,8 @@ async fn links_leave_nothing_behind() {
     let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
     same(before, after);
     record(&Row {
-        fault: "links that come and go",
-        load: &format!("{links} links put, called over and deleted"),
+        fault: "links put and deleted",
+        load: &format!("{links} links put, called and deleted"),
         promised: "memory, files and connections as before (within 4 MiB)",
         counted: in_words(before, after),
     });
@@ -76,8 +76,8 @@ async fn reconnects_leave_nothing_behind() {
     same(before, after);
     record(&Row {
         fault: "connections cut",
-        load: &format!("{cuts} times, with 8 calls under way"),
-        promised: "back each time; memory, files and connections as before (within 4 MiB)",
+        load: &format!("{cuts} times, with 8 calls in flight"),
+        promised: "reconnects each time; memory, files and connections as before (within 4 MiB)",
         counted: format!("{errors} calls failed; {}", in_words(before, after)),
     });
 }

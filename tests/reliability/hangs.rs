@@ -55,8 +55,7 @@ struct Trouble<'a> {
 fn hanging(fault: &str) -> Trouble<'_> {
     Trouble {
         fault,
-        promised: "answered within 2 x 300 ms (BACKEND_RESPONSE_TIMEOUT_MS), others and health \
-                   unaffected",
+        promised: "calls return within 2 × 300 ms (`BACKEND_RESPONSE_TIMEOUT_MS`); other links and health unaffected",
         budget: 2 * RESPONSE + Duration::from_millis(pick(1_500, 400)),
     }
 }
@@ -65,7 +64,7 @@ fn hanging(fault: &str) -> Trouble<'_> {
 fn disconnected(fault: &str) -> Trouble<'_> {
     Trouble {
         fault,
-        promised: "answered within the host's 3 s, others and health unaffected",
+        promised: "calls return within the host's 3 s; other links and health unaffected",
         budget: HOST + Duration::from_secs(pick(2, 0)),
     }
 }
@@ -84,29 +83,33 @@ async fn a_frozen_redis() {
 
 #[tokio::test]
 async fn a_network_that_drops_everything() {
-    let trouble = hanging("network drops everything, both ways");
+    let trouble = hanging("network drops all packets in both directions");
     behind_a_proxy(&trouble, Fault::Stall).await;
 }
 
 #[tokio::test]
 async fn a_network_that_forgets_connections() {
-    behind_a_proxy(&hanging("network forgets connections"), Fault::StallForever).await;
+    behind_a_proxy(
+        &hanging("connections silently dropped by the network"),
+        Fault::StallForever,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_server_that_answers_half() {
-    behind_a_proxy(&hanging("half an answer, and silence"), Fault::Truncate).await;
+    behind_a_proxy(&hanging("half a reply, then silence"), Fault::Truncate).await;
 }
 
 #[tokio::test]
 async fn a_server_that_resets() {
-    let trouble = disconnected("every connection reset at its first answer");
+    let trouble = disconnected("every connection reset at its first reply");
     behind_a_proxy(&trouble, Fault::Reset).await;
 }
 
 #[tokio::test]
 async fn a_server_that_answers_garbage() {
-    let trouble = disconnected("garbage instead of answers");
+    let trouble = disconnected("garbage instead of replies");
     behind_a_proxy(&trouble, Fault::Garbage).await;
 }
 
@@ -120,7 +123,7 @@ async fn a_server_that_hangs_up_at_every_command() {
     for command in commands {
         proxy.disconnect_on(command, Disconnect::BeforeCommand);
     }
-    let trouble = disconnected("log-in works, every command hung up on");
+    let trouble = disconnected("handshake succeeds, connection closed at every command");
     let end = || proxy.clear_disconnects();
     scene.observe(&trouble, &link, end).await;
 }
@@ -131,7 +134,7 @@ async fn a_listener_that_never_answers() {
     let proxy = Proxy::start(scene.redis.port()).await;
     proxy.inject(Fault::HoldReplies);
     let link = scene.link(&proxy.url()).await;
-    let trouble = disconnected("connections accepted, never an answer");
+    let trouble = disconnected("connections accepted, no replies");
     scene.observe(&trouble, &link, || proxy.release()).await;
 }
 
@@ -219,11 +222,10 @@ impl Scene {
         );
         record(&Row {
             fault: trouble.fault,
-            load: &format!("{callers} callers on the link, 4 beside"),
+            load: &format!("{callers} callers on the link, 4 on another"),
             promised: trouble.promised,
             counted: format!(
-                "{} calls, {} errors, 0 unanswered, 0 wrong, longest {}; beside {} calls, p99 {} \
-                 (undisturbed {}); health asked {} times, longest {}; {lines} log lines; back after {}",
+                "{} calls, {} errors, 0 without a response, 0 wrong results, maximum {}; other link {} calls, p99 {} (undisturbed {}); {} health checks, maximum {}; {lines} log lines; recovery in {}",
                 calls.count(),
                 suffered.errors,
                 s(longest),

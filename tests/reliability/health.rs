@@ -100,11 +100,11 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
         .await;
     assert_eq!(lines, 1, "it is said once a minute, not at every question");
     record(&Row {
-        fault: "links without their Redis: refused, frozen, WRONGPASS",
-        load: "health asked every 20 ms",
-        promised: "unhealthy when longer than 10 s, naming link and reason; answered within 100 ms",
+        fault: "links with an unavailable Redis: refused, frozen, WRONGPASS",
+        load: "health check every 20 ms",
+        promised: "unhealthy after 10 s, with link and reason; response within 100 ms",
         counted: format!(
-            "all 3 named after {}, 0 others; {answers} answers, longest {}",
+            "all 3 reported after {}, 0 other links; {answers} responses, maximum {}",
             s(unhealthy_after),
             ms(longest)
         ),

@@ -256,12 +256,12 @@ impl Board {
         let counters = self.counters.judge(&self.clock, |_| false);
         record(&Row {
             fault: &format!(
-                "{faults} faults: Redis killed; one of two connections cut, cut after Redis carried out what was under way, or silent until given up"
+                "{faults} faults: Redis killed; one of two connections closed, closed after Redis executed the calls in flight, or unresponsive until its timeout"
             ),
             load: "8 callers over 2 links on a few keys: set, get, delete, increment",
-            promised: "every key linearizable; an increment never happens twice, a set or delete that was cut off and tried again may",
+            promised: "every key is linearizable; no increment is applied twice, but an interrupted set or delete may be",
             counted: format!(
-                "{} calls, {} errors, {} unanswered; registers: {}; counters: {}",
+                "{} calls, {} errors, {} without a response; registers: {}; counters: {}",
                 self.progress.calls(),
                 self.progress.failed(),
                 self.progress.unanswered(),
@@ -291,7 +291,7 @@ fn current(unknown: &AtomicUsize) -> usize {
 
 fn in_words(verdict: &Verdict) -> String {
     format!(
-        "{} operations on {} keys, {} of unknown outcome, {} keys where one happened twice, {} keys wrong",
+        "{} operations on {} keys, {} of unknown outcome, {} keys with an operation applied twice, {} keys not linearizable",
         verdict.operations,
         verdict.keys,
         verdict.unknown,

@@ -64,14 +64,11 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
     assert!(lines < 100, "{lines} lines of log");
     assert!(warnings > 0, "it is told of");
     record(&Row {
-        fault: "truncated parameters, absurd lengths, no reply subject, parameters that never \
-                come or come too late or too often, results nobody reads, wrong headers, unknown \
-                functions, random bytes",
-        load: &format!("{messages} hostile messages, {CALLERS} proper callers"),
-        promised: "a logged warning; no crash, no hang, no leak; proper calls are right",
+        fault: "truncated parameters, invalid lengths, no reply subject, missing, late and repeated parameters, unread results, invalid headers, unknown functions, random bytes",
+        load: &format!("{messages} malformed messages, {CALLERS} regular callers"),
+        promised: "a logged warning; no crash, no hang, no leak; valid calls succeed",
         counted: format!(
-            "{calls} proper calls, 0 wrong, 0 errors; memory {} before, {} after, {} at most; \
-             {lines} lines of log",
+            "{calls} valid calls, 0 wrong results, 0 errors; memory {} before, {} after, {} at most; {lines} log lines",
             gauge::mebibytes(before.resident),
             gauge::mebibytes(after.resident),
             gauge::mebibytes(peak),

@@ -63,10 +63,9 @@ async fn nothing_secret_is_said_at_any_level() {
         exported += sent.len();
     }
     record(&Row {
-        fault: "wrong and right passwords, a Redis that is down, hangs, is cut off, refuses \
-                commands, holds other types; junk",
+        fault: "wrong and right passwords; a Redis that is down, hangs, disconnects, rejects commands, holds other types; malformed calls",
         load: &format!(
-            "log levels from trace, {} in all; exported traces and logs",
+            "{} log levels from trace up; exported traces and logs",
             levels.len()
         ),
         promised: "no password, value or key in output, errors or exports",

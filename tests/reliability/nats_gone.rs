@@ -21,7 +21,7 @@ use crate::stopwatch::s;
 /// How soon the provider is back.
 const PROMISED: Duration = Duration::from_secs(2);
 
-const LOAD: &str = "3 links: in the host data, put, put with secrets";
+const LOAD: &str = "3 links: from the host data, put, put with secrets";
 
 /// Three links that come to the provider in three ways: with the host data, put, and put with
 /// secrets.
@@ -94,10 +94,10 @@ async fn a_network_forgets_the_connection_to_nats() {
     hears_its_host(&mut env).await;
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
     record(&Row {
-        fault: "network forgets the connection to NATS",
+        fault: "connection to NATS silently dropped by the network",
         load: LOAD,
-        promised: "serves again by itself, no link or connection to Redis lost",
-        counted: format!("all 3 serve after {}", s(took)),
+        promised: "service resumes without a restart, no link or connection to Redis is lost",
+        counted: format!("all 3 links serve after {}", s(took)),
     });
 }
 
@@ -127,10 +127,10 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
     env.wait_for_no_connections().await;
     record(&Row {
-        fault: "NATS takes a connection again and never greets",
+        fault: "NATS accepts the reconnect and sends no INFO",
         load: "none",
-        promised: "the process ends, for the host to start it with all links",
-        counted: format!("ended after {}", s(took)),
+        promised: "the process exits, so that the host restarts it with all links",
+        counted: format!("exited after {}", s(took)),
     });
 }
 
@@ -282,7 +282,10 @@ fn report(fault: &str, took: Duration) {
     record(&Row {
         fault,
         load: LOAD,
-        promised: "serves again within 2 s, no link or connection lost",
-        counted: format!("all 3 serve after {}, 0 connections replaced", s(took)),
+        promised: "service resumes within 2 s, no link or connection is lost",
+        counted: format!(
+            "all 3 links serve after {}, 0 connections replaced",
+            s(took)
+        ),
     });
 }

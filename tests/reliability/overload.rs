@@ -87,13 +87,11 @@ async fn calls_beyond_the_places_are_refused_at_once() {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
     record(&Row {
-        fault: "ten times the calls that `MAX_IN_FLIGHT` and `MAX_WAITING` allow",
-        load: &format!("{} calls while Redis answers none", places * TIMES),
-        promised: "so many with Redis, so many wait, more are refused at once; memory bounded",
+        fault: "10 times the calls that `MAX_IN_FLIGHT` and `MAX_WAITING` allow",
+        load: &format!("{} calls while Redis sends no replies", places * TIMES),
+        promised: "calls up to the limits are in flight or queued, others are rejected at once; memory is bounded",
         counted: format!(
-            "{in_flight} with Redis, {waiting} waiting, all of them answered right afterwards; \
-             {} refused, half of them within {median:.1?}, the slowest in {longest:.1?}; {} more \
-             memory at most",
+            "{in_flight} in flight, {waiting} queued, all completed afterwards; {} rejected within {median:.1?} (median), {longest:.1?} (maximum); memory growth at most {}",
             refusals + 1,
             gauge::mebibytes(grown),
         ),
@@ -140,11 +138,11 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
     let bound = (16 * 3 * limit * TIMES / 1024 + (64 << 10)) as u64;
     assert!(grown < bound, "{grown} KiB");
     record(&Row {
-        fault: "values of ten times `MAX_VALUE_BYTES`",
-        load: &format!("{calls} `set` and `set-many`, 16 at once"),
-        promised: "refused, none reaches Redis",
+        fault: "values of 10 times `MAX_VALUE_BYTES`",
+        load: &format!("{calls} `set` and `set-many`, 16 in flight"),
+        promised: "rejected, none reaches Redis",
         counted: format!(
-            "{refused} refused, 0 reached Redis; {} more memory at most",
+            "{refused} rejected, 0 reached Redis; memory growth at most {}",
             gauge::mebibytes(grown)
         ),
     });
@@ -217,7 +215,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
         let grown = gauge::peak(&env).saturating_sub(before);
         bounded(grown, limit);
         counted.push(format!(
-            "{count} `set` of {}: {written} written, {} refused, {} more memory at most",
+            "{count} `set` of {}: {written} written, {} rejected, memory growth at most {}",
             gauge::mebibytes(size as u64 / 1024),
             count - written,
             gauge::mebibytes(grown),
@@ -233,17 +231,17 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
         let grown = gauge::peak(&env).saturating_sub(before);
         bounded(grown, limit);
         counted.push(format!(
-            "{count} `get` of the same: all right, {} more memory at most",
+            "{count} `get` of the same: all correct, memory growth at most {}",
             gauge::mebibytes(grown),
         ));
     }
     record(&Row {
-        fault: "ten times the bytes that `MAX_BYTES_IN_FLIGHT` allows",
+        fault: "10 times the bytes that `MAX_BYTES_IN_FLIGHT` allows",
         load: &format!(
             "`MAX_BYTES_IN_FLIGHT` {} MiB, all calls at once",
             limit >> 20
         ),
-        promised: "who would exceed it waits; memory bounded; health answers",
+        promised: "calls above the limit are queued; memory is bounded; health checks succeed",
         counted: counted.join("; "),
     });
 }

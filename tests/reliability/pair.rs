@@ -159,14 +159,15 @@ async fn calls(env: &TestEnv) -> Vec<(&'static str, Result<(), Error>)> {
 
 /// Writes a row of what was waited out.
 pub fn report(code: &str, load: &str, waited: usize, refused: usize, took: Duration) {
-    let mut counted = format!("{waited} calls, 0 errors, answered after {}", s(took));
+    let mut counted = format!("{waited} calls, 0 errors, completed after {}", s(took));
     if refused > 0 {
-        counted += &format!("; with 1 s to answer {refused} refused in Redis's words in time");
+        counted +=
+            &format!("; with a timeout of 1 s, {refused} failed in time with Redis's message");
     }
     record(&Row {
         fault: code,
         load,
-        promised: "waited out within the call's time, each call carried out once",
+        promised: "retried within the call's timeout, each call executed once",
         counted,
     });
 }

@@ -228,7 +228,7 @@ async fn a_disk_that_takes_no_snapshot() {
     let _: String = env.redis.command(&["BGSAVE"]).await;
     eventually("the snapshot is there", async || status("ok").await).await;
     assert_eq!(env.client.increment("", "k", 1).await, Ok(2));
-    lasting("MISCONF: a snapshot that fails", 6, took);
+    lasting("MISCONF: failed snapshot", 6, took);
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn credentials_that_are_withdrawn_and_given_back() {
     assert!(took < AT_ONCE, "{took:?}");
     order(&["CONFIG", "SET", "requirepass", ""]).await;
     works_again(&env.client).await;
-    lasting("WRONGPASS, NOAUTH: credentials withdrawn", 2, took);
+    lasting("WRONGPASS, NOAUTH: revoked credentials", 2, took);
 }
 
 /// The link works without having been put again.
@@ -294,8 +294,8 @@ fn slots() -> redis::Cmd {
 fn lasting(fault: &str, calls: usize, took: Duration) {
     record(&Row {
         fault,
-        load: &format!("{calls} calls, one after another"),
-        promised: "answered at once, in Redis's words; works again when mended",
-        counted: format!("{calls} calls, {calls} such errors in {} together", s(took)),
+        load: &format!("{calls} sequential calls"),
+        promised: "returned at once with Redis's message; calls succeed after the repair",
+        counted: format!("{calls} calls, {calls} such errors in {} in total", s(took)),
     });
 }
