@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, info};
 
 use crate::cache::read_through::{Cache, EntryPolicy, Lookup};
 use crate::error::Error;
 use crate::link::keyspace::{Bucket, Keyspace};
-use crate::redis::command::{Idempotency, Request, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::connect_error::Outage;
 use crate::redis::connection::Connection;
 use crate::redis::limiter::Limiter;
 use crate::redis::reply;
+use crate::redis::reply::Value;
 use crate::redis::retry::Reply;
 use crate::settings::Settings;
 use crate::telemetry::commands::CommandSpan;
@@ -143,19 +143,18 @@ impl Link {
         }
     }
 
-    /// Asks Redis one command.
+    /// Sends a command to Redis and returns its reply.
     ///
     /// # Errors
     ///
-    /// As [`Connection::ask`].
-    pub(crate) async fn ask(
+    /// As [`Connection::execute`].
+    pub(crate) async fn execute(
         &self,
-        command: Cmd,
-        retry: Idempotency,
+        command: &Command<'_>,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        let answered = self.send(&Request::One(command), retry, deadline).await?;
-        Ok(answered.value)
+        let reply = self.send(command, deadline).await?;
+        Ok(reply.value)
     }
 
     /// What has been read over the link and is kept, if anything is.
@@ -172,7 +171,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`Connection::ask`].
+    /// As [`Connection::execute`].
     pub(crate) async fn value(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
         let Some(cache) = self.cache() else {
             return self.get(key, deadline).await;
@@ -190,13 +189,7 @@ impl Link {
                 }
             }
         };
-        let mut kept = Pipeline::with_capacity(3);
-        kept.cmd("CLIENT").arg("CACHING").arg("YES");
-        kept.cmd("GET").arg(key);
-        kept.cmd("PTTL").arg(key);
-        let answered = self
-            .send(&Request::Kept(kept), Idempotency::Idempotent, deadline)
-            .await;
+        let answered = self.send(&Command::CachedGet { key }, deadline).await;
         let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
         {
             Ok((value, keep)) => (Ok(value), keep),
@@ -208,47 +201,28 @@ impl Link {
 
     /// The value of a key as Redis has it.
     async fn get(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
-        let get = redis::cmd("GET").arg(key).take();
-        let value = self.ask(get, Idempotency::Idempotent, deadline).await?;
+        let value = self.execute(&Command::Get { key }, deadline).await?;
         reply::optional_bytes("GET", value)
     }
 
-    /// Has Redis run several commands as one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Connection::ask`].
-    pub(crate) async fn transaction(
-        &self,
-        mut commands: Pipeline,
-        retry: Idempotency,
-        deadline: Instant,
-    ) -> Result<Value, Error> {
-        commands.atomic();
-        let together = Request::Transaction(commands);
-        let answered = self.send(&together, retry, deadline).await?;
-        Ok(answered.value)
-    }
-
-    async fn send(
-        &self,
-        request: &Request,
-        retry: Idempotency,
-        deadline: Instant,
-    ) -> Result<Reply, Error> {
+    async fn send(&self, command: &Command<'_>, deadline: Instant) -> Result<Reply, Error> {
         let _changing = self
             .cache()
-            .and_then(|cache| InvalidateOnDrop::new(cache, request));
+            .and_then(|cache| InvalidateOnDrop::new(cache, command));
         let patience = RetryPolicy {
             deadline,
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
         };
-        let command = CommandSpan::started(request, &self.settings.address);
+        let span = CommandSpan::started(
+            command.spec().name,
+            command.transaction_size(),
+            &self.settings.address,
+        );
         // Boxed, because it is most of a call, and each call is moved several times on its way here.
-        let asked = Box::pin(self.connection.ask(request, retry, &self.gate, patience));
-        let answer = asked.instrument(command.span()).await;
-        command.ended(&answer);
+        let asked = Box::pin(self.connection.execute(command, &self.gate, patience));
+        let answer = asked.instrument(span.span()).await;
+        span.ended(&answer);
         if answer.is_ok() {
             self.answered.store(true, Ordering::Relaxed);
         }
@@ -265,12 +239,11 @@ struct InvalidateOnDrop<'a> {
 
 impl<'a> InvalidateOnDrop<'a> {
     /// Nothing, if the request changes nothing.
-    fn new(cache: &'a Cache, request: &'a Request) -> Option<Self> {
-        let keys = if request.is_read() {
-            Vec::new()
-        } else {
-            request.keys()
-        };
+    fn new(cache: &'a Cache, command: &'a Command<'_>) -> Option<Self> {
+        if command.is_read() {
+            return None;
+        }
+        let keys: Vec<&[u8]> = command.keys().collect();
         (!keys.is_empty()).then_some(Self { cache, keys })
     }
 }
@@ -281,7 +254,7 @@ impl Drop for InvalidateOnDrop<'_> {
     }
 }
 
-/// The value that a [`Request::Kept`] answered, and how long it may be kept.
+/// The value that a [`Command::CachedGet`] answered, and how long it may be kept.
 ///
 /// # Errors
 ///

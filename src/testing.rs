@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::error::{Error, ErrorKind};
-pub use crate::keyvalue::store::{KeyResponse, SplitBytes};
+pub use crate::keyvalue::store::KeyResponse;
+pub use crate::redis::command::SplitBytes;
 pub use crate::wrpc::client::WatchEvent;
 pub use crate::wrpc::codec::{DecodeError, Writer};
 pub use crate::wrpc::functions;

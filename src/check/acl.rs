@@ -12,9 +12,11 @@ use futures_util::future::join_all;
 use redis::ServerError;
 use serde_json::json;
 
-use crate::check::acl::required_commands::{RequiredCommand, needs};
+use crate::check::acl::required_commands::{RequiredCommand, required_commands};
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
+use crate::redis::command::admin::AdminCommand;
+use crate::redis::command::spec::Access;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::{in_words, is_acl_denied};
 use crate::settings::{BucketLayout, Settings};
@@ -51,7 +53,7 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
             Err(why) => {
                 let advice = "the server stopped answering: see whether it hangs or is overloaded";
                 let text = format!("{shown} does not answer: {why}");
-                report.add(Finding::new("rights", Status::Failed, text).advice(advice));
+                report.add(Finding::new("acl", Status::Failed, text).advice(advice));
                 return;
             }
         }
@@ -78,8 +80,8 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, St
         ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
     );
     let mut refusals = Vec::new();
-    for need in needs(settings) {
-        if reads_only && !need.is_read() {
+    for need in required_commands(settings) {
+        if reads_only && need.access != Access::Read {
             continue;
         }
         // What cannot be ended must not begin.
@@ -87,7 +89,7 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, St
         if need.rule == "+multi" && refusals.iter().any(endless) {
             continue;
         }
-        let Err(refusal) = node.probe.ask(need.trial.clone()).await? else {
+        let Err(refusal) = node.probe.ask(AdminCommand::Trial(&need.trial)).await? else {
             continue;
         };
         if let Some(refused) = judge(&need, &refusal) {
@@ -139,7 +141,7 @@ fn findings(settings: &Settings, at: &str, refusals: &Refusals) -> Vec<Finding> 
             "all that watching needs"
         };
         let text = format!("{at}{what} is allowed");
-        findings.push(Finding::new("rights", Status::Ok, text));
+        findings.push(Finding::new("acl", Status::Ok, text));
     }
     findings
 }
@@ -158,7 +160,7 @@ fn forbidden(
             && need.necessary == necessary
         {
             rules.entry(rule).or_default().insert(need.purpose);
-            all_writes &= need.writes;
+            all_writes &= need.access == Access::Write;
         }
     }
     if rules.is_empty() {
@@ -201,7 +203,7 @@ fn forbidden(
         let advice = format!("kvredis works without; to allow it run `{command}` in Redis");
         (Status::Warning, advice)
     };
-    let finding = Finding::new("rights", status, text).advice(advice);
+    let finding = Finding::new("acl", status, text).advice(advice);
     Some(
         finding
             .detail("missing", json!(details))
@@ -225,7 +227,7 @@ fn unknown(at: &str, refusals: &Refusals) -> Option<Finding> {
     let text = format!("{at}the server has no command {}", listed.join(", "));
     let advice = "take `rename-command` for these out of its configuration; kvredis needs them \
                   under their own names";
-    let finding = Finding::new("rights", Status::Failed, text).advice(advice);
+    let finding = Finding::new("acl", Status::Failed, text).advice(advice);
     Some(finding.detail("unknown", json!(listed)))
 }
 

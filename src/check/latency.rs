@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
+use crate::redis::command::admin::AdminCommand;
 
 /// How often each server is asked.
 const PINGS: usize = 20;
@@ -53,7 +54,7 @@ async fn ping(node: &ProbedNode) -> Result<Vec<Duration>, String> {
     for _ in 0..PINGS {
         let started = Instant::now();
         // A refusal takes as long.
-        let _ = node.probe.ask(redis::cmd("PING")).await?;
+        let _ = node.probe.ask(AdminCommand::Ping).await?;
         times.push(started.elapsed());
     }
     Ok(times)

@@ -8,6 +8,7 @@ use redis::Value;
 
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
+use crate::redis::command::admin::AdminCommand;
 use crate::redis::reply::text;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::in_words;
@@ -64,8 +65,7 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
 
 async fn login(address: &Address, node: &ProbedNode) -> Finding {
     let set = address.username.as_deref().unwrap_or("default");
-    let whoami = redis::cmd("ACL").arg("WHOAMI").take();
-    match node.probe.ask(whoami).await {
+    match node.probe.ask(AdminCommand::WhoAmI).await {
         Ok(Ok(answer)) => {
             let user = text(&answer).unwrap_or(set);
             let text = format!("logged in as {user}");
@@ -85,11 +85,10 @@ async fn login(address: &Address, node: &ProbedNode) -> Finding {
 async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
     let mut texts = String::new();
     for section in ["server", "replication"] {
-        let info = redis::cmd("INFO").arg(section).take();
-        match node.probe.ask(info).await? {
+        match node.probe.ask(AdminCommand::Info { section }).await? {
             Ok(answer) => texts.push_str(text(&answer).unwrap_or_default()),
             Err(refusal) => {
-                let hello = node.probe.ask(redis::cmd("HELLO")).await?;
+                let hello = node.probe.ask(AdminCommand::Hello).await?;
                 let hello = hello.ok().and_then(|answer| of_hello(&answer));
                 return hello.ok_or_else(|| in_words(&refusal));
             }

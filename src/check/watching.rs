@@ -8,6 +8,7 @@ use crate::check::acl::quoted;
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::link::keyspace::Keyspace;
+use crate::redis::command::admin::AdminCommand;
 use crate::redis::diagnostics;
 use crate::redis::diagnostics::NOTIFICATIONS;
 use crate::redis::options::ConnectOptions;
@@ -63,8 +64,7 @@ fn tells(node: &ProbedNode) -> bool {
 }
 
 async fn flags(node: &ProbedNode) -> Flags {
-    let get = redis::cmd("CONFIG").arg("GET").arg(NOTIFICATIONS).take();
-    match node.probe.ask(get).await {
+    match node.probe.ask(AdminCommand::ConfigGet(NOTIFICATIONS)).await {
         Ok(Ok(answer)) => diagnostics::notifications_set(&answer)
             .ok_or_else(|| "there is no such setting".to_owned()),
         Ok(Err(refusal)) => Err(in_words(&refusal)),
@@ -74,11 +74,10 @@ async fn flags(node: &ProbedNode) -> Flags {
 
 /// Tries with a setting that no server has.
 async fn may_configure(node: &ProbedNode) -> bool {
-    let set = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("kvredis-check")
-        .arg("")
-        .take();
+    let set = AdminCommand::ConfigSet {
+        name: "kvredis-check",
+        value: "",
+    };
     let forbids = |refusal: &ServerError| {
         let details = refusal.details().unwrap_or_default();
         refusal.code() == "NOPERM" || details.starts_with("unknown command")

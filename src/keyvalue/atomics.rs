@@ -3,45 +3,14 @@
 //! Redis's `INCRBY` alone would let a negative counter through, which the interface has no number
 //! for, so the check and the addition are one script.
 
-use std::sync::LazyLock;
-
-use redis::{Cmd, Script, Value};
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::link::Link;
-use crate::redis::command::Idempotency;
+use crate::redis::command::Command;
+use crate::redis::command::scripts::ScriptForm;
 use crate::redis::reply;
-
-/// Adds, takes it back if the sum is negative, and gives a key that does not expire yet the time
-/// to live, if there is one. Lua's numbers are exact up to 2^53 only: beyond, the sum is read back
-/// as text. It is taken back by the command that added it: an ACL that allows the one and not the
-/// other would leave the sum there. Redis takes no `-0`. It is taken back as well where the ACL
-/// forbids what follows: who is refused must not have counted.
-const INCREMENT: &str = r"
-local left = ARGV[2] and redis.pcall('PTTL', KEYS[1]) or 0
-if type(left) == 'table' then return left end
-local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
-if type(sum) == 'table' then return sum end
-local function take_back(answer)
-  if ARGV[1] ~= '0' then redis.call('INCRBY', KEYS[1], '-' .. ARGV[1]) end
-  return answer
-end
-if sum < 0 then return take_back(false) end
-if left < 0 then
-  local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
-  if type(expires) == 'table' then return take_back(expires) end
-end
-if sum >= 9007199254740992 then
-  local text = redis.pcall('GET', KEYS[1])
-  if type(text) == 'table' then return take_back(text) end
-  return text
-end
-return sum
-";
-
-static INCREMENT_HASH: LazyLock<String> =
-    LazyLock::new(|| Script::new(INCREMENT).get_hash().to_owned());
+use crate::redis::reply::Value;
 
 /// Adds `delta` to the number at `key`, a missing key counting as zero.
 ///
@@ -65,24 +34,16 @@ pub(crate) async fn increment(
         )));
     }
     let key = bucket.redis_key(key);
-    let script = |command: &str, script: &str| {
-        let mut increment = Cmd::with_capacity(6, key.len() + script.len() + 48);
-        increment.arg(command).arg(script).arg(1);
-        increment.arg(key.as_ref()).arg(delta);
-        if let Some(ttl) = link.ttl_ms() {
-            increment.arg(ttl);
-        }
-        increment
+    let increment = |script| Command::Increment {
+        key: &key,
+        delta,
+        ttl_ms: link.ttl_ms(),
+        script,
     };
-    let by_hash = script("EVALSHA", &INCREMENT_HASH);
-    let sum = match link
-        .ask(by_hash, Idempotency::NotIdempotent, deadline)
-        .await
-    {
+    let sum = match link.execute(&increment(ScriptForm::Hash), deadline).await {
+        // Redis forgets scripts when it restarts, and learns this one by executing it.
         Err(error) if error.server_code() == Some("NOSCRIPT") => {
-            // Redis forgets scripts when it restarts, and learns this one by running it.
-            let in_full = script("EVAL", INCREMENT);
-            link.ask(in_full, Idempotency::NotIdempotent, deadline)
+            link.execute(&increment(ScriptForm::Source), deadline)
                 .await?
         }
         sum => sum?,

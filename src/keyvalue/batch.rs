@@ -4,13 +4,12 @@
 //! would stop the component's instance.
 
 use bytes::Bytes;
-use redis::Value;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::keyvalue::store::{SplitBytes, set_command};
 use crate::link::Link;
-use crate::redis::command::Idempotency;
+use crate::redis::command::Command;
+use crate::redis::command::batch::Batch;
 use crate::redis::reply;
 
 /// The values of several keys: one entry for each key asked, in the order asked. A missing key and
@@ -33,12 +32,10 @@ pub(crate) async fn get_many(
     if let Some(values) = keys.iter().map(|key| link.peek(key)).collect() {
         return Ok(values);
     }
-    let mut mget = redis::Cmd::with_capacity(keys.len() + 1, keys.len() * 16);
-    mget.arg("MGET");
-    for key in &keys {
-        mget.arg(key.as_ref());
-    }
-    let values = link.ask(mget, Idempotency::Idempotent, deadline).await?;
+    let mget = Command::MGet {
+        keys: Batch::all(&keys),
+    };
+    let values = link.execute(&mget, deadline).await?;
     reply::array("MGET", values, keys.len())?
         .into_iter()
         .map(|value| reply::optional_bytes("MGET", value))
@@ -63,30 +60,16 @@ pub(crate) async fn set_many(
     for (_, value) in pairs {
         link.check_size(value.len())?;
     }
-    if link.ttl_ms().is_some() {
-        // `MSET` knows no time to live.
-        let mut sets = redis::Pipeline::with_capacity(pairs.len());
-        for (key, value) in pairs {
-            sets.add_command(set_command(
-                link,
-                &bucket.redis_key(key),
-                SplitBytes(value, &[]),
-            ));
-        }
-        link.transaction(sets, Idempotency::Idempotent, deadline)
-            .await?;
-        return Ok(());
-    }
-    let bytes = pairs
+    let pairs: Vec<_> = pairs
         .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
-    let mut mset = redis::Cmd::with_capacity(pairs.len() * 2 + 1, bytes);
-    mset.arg("MSET");
-    for (key, value) in pairs {
-        mset.arg(bucket.redis_key(key).as_ref()).arg(*value);
-    }
-    link.ask(mset, Idempotency::Idempotent, deadline).await?;
+        .map(|(key, value)| (bucket.redis_key(key), *value))
+        .collect();
+    let pairs = Batch::all(&pairs);
+    let command = match link.ttl_ms() {
+        Some(ttl_ms) => Command::MSetWithTtl { pairs, ttl_ms },
+        None => Command::MSet { pairs },
+    };
+    link.execute(&command, deadline).await?;
     Ok(())
 }
 
@@ -105,12 +88,11 @@ pub(crate) async fn delete_many(
         return Ok(());
     }
     let bucket = link.writable_bucket(bucket)?;
-    let mut del = redis::Cmd::with_capacity(keys.len() + 1, keys.len() * 16);
-    del.arg("DEL");
-    for key in keys {
-        del.arg(bucket.redis_key(key).as_ref());
-    }
-    let deleted: Value = link.ask(del, Idempotency::Idempotent, deadline).await?;
+    let keys: Vec<_> = keys.iter().map(|key| bucket.redis_key(key)).collect();
+    let del = Command::Del {
+        keys: Batch::all(&keys),
+    };
+    let deleted = link.execute(&del, deadline).await?;
     reply::integer("DEL", &deleted)?;
     Ok(())
 }

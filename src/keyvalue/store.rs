@@ -3,18 +3,14 @@
 //! Turns each function into a command and its answer into a result. Which key a bucket's key is in
 //! Redis is for `keyspace`, getting an answer at all for `connection`.
 
-use bytes::{BufMut as _, Bytes};
-use redis::{RedisWrite, ToRedisArgs, Value};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::link::Link;
-use crate::redis::command::Idempotency;
+use crate::redis::command::batch::Batch;
+use crate::redis::command::{Command, SplitBytes};
 use crate::redis::reply;
-
-/// The bytes of a value as they came: in one part, or in two that nobody has put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SplitBytes<'a>(pub &'a [u8], pub &'a [u8]);
 
 /// A page of keys.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +51,12 @@ pub(crate) async fn set(
 ) -> Result<(), Error> {
     let bucket = link.writable_bucket(bucket)?;
     link.check_size(value.size())?;
-    let set = set_command(link, &bucket.redis_key(key), value);
-    link.ask(set, Idempotency::Idempotent, deadline).await?;
+    let set = Command::Set {
+        key: &bucket.redis_key(key),
+        value,
+        ttl_ms: link.ttl_ms(),
+    };
+    link.execute(&set, deadline).await?;
     Ok(())
 }
 
@@ -72,9 +72,11 @@ pub(crate) async fn delete(
     deadline: Instant,
 ) -> Result<(), Error> {
     let bucket = link.writable_bucket(bucket)?;
-    let mut del = redis::cmd("DEL");
-    del.arg(bucket.redis_key(key).as_ref());
-    link.ask(del, Idempotency::Idempotent, deadline).await?;
+    let key = [bucket.redis_key(key)];
+    let del = Command::Del {
+        keys: Batch::all(&key),
+    };
+    link.execute(&del, deadline).await?;
     Ok(())
 }
 
@@ -94,9 +96,8 @@ pub(crate) async fn exists(
     if let Some(value) = link.peek(&key) {
         return Ok(value.is_some());
     }
-    let mut exists = redis::cmd("EXISTS");
-    exists.arg(key.as_ref());
-    let count = link.ask(exists, Idempotency::Idempotent, deadline).await?;
+    let exists = Command::Exists { key: &key };
+    let count = link.execute(&exists, deadline).await?;
     Ok(reply::integer("EXISTS", &count)? > 0)
 }
 
@@ -118,17 +119,15 @@ pub(crate) async fn list_keys(
     let enough = now + deadline.saturating_duration_since(now) / 2;
     let mut cursor = cursor.unwrap_or_default();
     loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor);
-        if let Some(pattern) = &pattern {
-            scan.arg("MATCH").arg(pattern);
-        }
-        scan.arg("COUNT").arg(link.settings().scan_count);
-        let page = link.ask(scan, Idempotency::Idempotent, deadline).await?;
+        let scan = Command::Scan {
+            cursor,
+            pattern: pattern.as_deref(),
+            count: link.settings().scan_count,
+        };
+        let page = link.execute(&scan, deadline).await?;
         let (next, found) = reply::scan_page(page)?;
-        let found_count = found.len();
-        let redis_keys: Vec<String> = found.into_iter().filter_map(text).collect();
-        link.record_skipped_keys(found_count - redis_keys.len());
+        let (redis_keys, skipped) = reply::text_keys(found);
+        link.record_skipped_keys(skipped);
         let keys: Vec<String> = redis_keys
             .iter()
             .filter_map(|key| bucket.key_of(key).map(str::to_owned))
@@ -138,37 +137,5 @@ pub(crate) async fn list_keys(
             return Ok(KeyResponse { keys, cursor });
         }
         cursor = next;
-    }
-}
-
-/// `SET`, with the link's time to live.
-pub(crate) fn set_command(link: &Link, redis_key: &str, value: SplitBytes<'_>) -> redis::Cmd {
-    let mut set = redis::Cmd::with_capacity(5, redis_key.len() + value.size() + 32);
-    set.arg("SET").arg(redis_key).arg(value);
-    if let Some(ttl) = link.ttl_ms() {
-        set.arg("PX").arg(ttl);
-    }
-    set
-}
-
-impl SplitBytes<'_> {
-    /// How many bytes they are together.
-    pub fn size(self) -> usize {
-        self.0.len() + self.1.len()
-    }
-}
-
-impl ToRedisArgs for SplitBytes<'_> {
-    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
-        let mut argument = out.bufmut_for_next_arg(self.size());
-        argument.put_slice(self.0);
-        argument.put_slice(self.1);
-    }
-}
-
-fn text(key: Value) -> Option<String> {
-    match key {
-        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-        _ => None,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::cache::freshness::Freshness;
 use crate::cache::read_through::Cache;
-use crate::redis::command::Request;
+use crate::redis::command::Command;
 
 /// ClientTracker on one connection.
 #[derive(Debug)]
@@ -68,11 +68,11 @@ impl ClientTracker {
     }
 
     /// Notes a request that this connection's node answered.
-    pub(crate) fn has_key(&self, request: &Request) {
+    pub(crate) fn has_key(&self, request: &Command<'_>) {
         if self.in_cluster {
             let mut noted = self.noted();
             if noted.is_none() {
-                *noted = request.keys().first().map(|key| key.to_vec());
+                *noted = request.keys().next().map(|key| key.to_vec());
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::redis::cluster::scatter::{Part, Plan};
 pub(crate) use crate::redis::cluster::slot_map::SlotMap;
 use crate::redis::cluster::topology::Topology;
-use crate::redis::command::{Idempotency, Request, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::connect_error::Outage;
 use crate::redis::limiter::{Admission, Limiter, SharedPermit};
 use crate::redis::node::Node;
@@ -81,35 +81,38 @@ impl Cluster {
     ///
     /// As [`super::Connection::ask`]; where several nodes are concerned, the others may have
     /// carried out their parts.
-    pub(crate) async fn ask(
+    pub(crate) async fn execute(
         &self,
-        request: &Request,
-        retry: Idempotency,
+        command: &Command<'_>,
         gate: &Limiter,
         patience: RetryPolicy,
     ) -> Result<Reply, Error> {
-        match scatter::plan(request) {
+        match scatter::plan(command) {
             Plan::Whole(slot) => {
-                let attempts = RetryLoop::new(request, retry, Admission::Whole(gate), patience);
-                self.ask_slot(slot, attempts, request.is_read()).await
+                let attempts = RetryLoop::new(command, Admission::Whole(gate), patience);
+                self.ask_slot(slot, attempts, command.is_read()).await
             }
             Plan::Parts(parts) => {
                 let party = SharedPermit::new(gate);
                 let caller = Admission::Part(&party);
                 let answers: Vec<_> = parts
                     .iter()
-                    .map(|Part { slot, request, .. }| {
-                        let attempts = RetryLoop::new(request, retry, caller, patience);
-                        self.ask_slot(*slot, attempts, request.is_read())
+                    .map(|Part { slot, command, .. }| {
+                        let attempts = RetryLoop::new(command, caller, patience);
+                        self.ask_slot(*slot, attempts, command.is_read())
                     })
                     .collect();
                 let answers = stream::iter(answers).buffered(PARTS_AT_ONCE);
                 let answers: Vec<Reply> = answers.try_collect().await?;
                 let values = answers.into_iter().map(|answer| answer.value).collect();
-                scatter::merge(request, &parts, values).map(Reply::from)
+                scatter::merge(command, &parts, values).map(Reply::from)
             }
-            Plan::Scan => {
-                let page = self.scan(request, retry, gate, patience).await?;
+            Plan::Scan {
+                cursor,
+                pattern,
+                count,
+            } => {
+                let page = self.scan((cursor, pattern, count), gate, patience).await?;
                 Ok(Reply::from(page))
             }
         }
@@ -210,14 +213,10 @@ impl Cluster {
     /// the lowest slot that they have, so that any process can go on with a cursor.
     async fn scan(
         &self,
-        request: &Request,
-        retry: Idempotency,
+        (cursor, pattern, count): (u64, Option<&str>, u32),
         gate: &Limiter,
         patience: RetryPolicy,
     ) -> Result<Value, Error> {
-        let Some((cursor, scan)) = scatter::scan(request) else {
-            return Err(Error::unexpected_reply("SCAN"));
-        };
         let (slot, inner) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
         let map = self.map(Admission::Whole(gate), patience.deadline).await?;
         // An invented cursor may name no slot.
@@ -231,8 +230,12 @@ impl Cluster {
         let Some(shard) = shard else {
             return Ok(scatter::page(0, Vec::new()));
         };
-        let page = scan(inner);
-        let attempts = RetryLoop::new(&page, retry, Admission::Whole(gate), patience);
+        let page = Command::Scan {
+            cursor: inner,
+            pattern,
+            count,
+        };
+        let attempts = RetryLoop::new(&page, Admission::Whole(gate), patience);
         let answered = self.ask_slot(shard, attempts, false).await?;
         let (next, keys) = crate::redis::reply::scan_page(answered.value)?;
         let cursor = if next != 0 {

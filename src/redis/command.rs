@@ -1,106 +1,304 @@
-//! What goes into a connection: a command or several, and how hard to try.
+//! The commands that kvredis sends to Redis: the one place that knows each command's name, keys, access,
+//! idempotency, ACL rules and bytes.
+//!
+//! To add a command, add a variant to [`Command`]; the compiler then asks for its [`CommandSpec`], its
+//! keys and its encoding below. `batch` selects the keys of one slot, `scripts` holds the Lua scripts.
 
+pub(crate) mod admin;
+pub(crate) mod batch;
+pub(crate) mod scripts;
+pub(crate) mod spec;
+
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
-use redis::{Arg, Cmd, Pipeline};
+use bytes::BufMut as _;
+use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs};
 use tokio::time::Instant;
 
-/// A command, or several that Redis runs as one (`MULTI`).
-#[derive(Clone, Debug)]
-pub(crate) enum Request {
-    /// One command.
-    One(Cmd),
-    /// `CLIENT CACHING YES`, `GET` and `PTTL` of one key: a read that is to be kept. The answer is
-    /// an array of value and time to live, the latter `nil` where it cannot be kept.
-    Kept(Pipeline),
-    /// A transaction; the answer is the array that `EXEC` gives.
-    Transaction(Pipeline),
-}
+use crate::redis::command::admin::AdminCommand;
+use crate::redis::command::batch::Batch;
+use crate::redis::command::scripts::ScriptForm;
+use crate::redis::command::spec::{Access, CommandSpec};
 
-/// Whether a request may be sent again when the connection broke after it was sent.
+/// A key as it is stored in Redis.
+pub(crate) type RedisKey<'a> = Cow<'a, str>;
+
+/// The bytes of a value as they arrived: in one part, or in two that were never joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Idempotency {
-    /// Twice has the effect of once.
-    Idempotent,
-    /// Twice would not be once: it is sent again only if it surely reached no Redis.
-    NotIdempotent,
+pub struct SplitBytes<'a>(pub &'a [u8], pub &'a [u8]);
+
+/// A command, or several that Redis executes as one.
+pub(crate) enum Command<'a> {
+    /// `GET`.
+    Get { key: &'a str },
+    /// `CLIENT CACHING YES`, `GET` and `PTTL`: a read whose result is cached. The reply is an array of
+    /// the value and its time to live; the latter is nil where the value must not be cached.
+    CachedGet { key: &'a str },
+    /// `EXISTS`.
+    Exists { key: &'a str },
+    /// `SET`, with `PX` where there is a time to live.
+    Set {
+        key: &'a str,
+        value: SplitBytes<'a>,
+        ttl_ms: Option<u64>,
+    },
+    /// `DEL`.
+    Del { keys: Batch<'a, RedisKey<'a>> },
+    /// `MGET`.
+    MGet { keys: Batch<'a, RedisKey<'a>> },
+    /// `MSET`.
+    MSet {
+        pairs: Batch<'a, (RedisKey<'a>, &'a [u8])>,
+    },
+    /// A transaction of `SET … PX`, because `MSET` has no time to live. The reply is that of `EXEC`.
+    MSetWithTtl {
+        pairs: Batch<'a, (RedisKey<'a>, &'a [u8])>,
+        ttl_ms: u64,
+    },
+    /// `SCAN`.
+    Scan {
+        cursor: u64,
+        pattern: Option<&'a str>,
+        count: u32,
+    },
+    /// The script of `increment`, by its hash or in full.
+    Increment {
+        key: &'a str,
+        delta: u64,
+        ttl_ms: Option<u64>,
+        script: ScriptForm,
+    },
+    /// Acquires or renews the lease of `WATCH_ONCE`; replies 1 to its holder.
+    AcquireLease {
+        key: &'a str,
+        holder: &'a str,
+        ttl: Duration,
+    },
+    /// Releases the lease of `WATCH_ONCE`, if `holder` has it.
+    ReleaseLease { key: &'a str, holder: &'a str },
+    /// A command about the connection or the server, without keys.
+    Admin(AdminCommand<'a>),
+    /// Words that the caller has already packed.
+    One(Cmd),
 }
 
-/// How long and how often one call of a link may try.
+/// A command whose arguments outlive the call.
+pub(crate) type Request = Command<'static>;
+
+/// The limits of one call's attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryPolicy {
-    /// When the call must be answered.
+    /// When the call must return.
     pub(crate) deadline: Instant,
-    /// Time limit for one answer of Redis.
+    /// Time limit for one reply of Redis.
     pub(crate) response_timeout: Duration,
-    /// How often a safe request is sent again after a broken connection.
+    /// How often an idempotent command is sent again after a lost connection.
     pub(crate) retries: u32,
 }
 
-impl Request {
-    /// The command's name, for those who watch.
-    pub(crate) fn name(&self) -> &'static str {
+/// What is sent for a command.
+pub(crate) enum Packed {
+    One(Cmd),
+    /// Commands of which the reply to the second is that of the whole, see [`Command::CachedGet`].
+    Tracked(Pipeline),
+    /// `MULTI`, the commands, and `EXEC`.
+    Transaction(Pipeline),
+}
+
+impl<'a> Command<'a> {
+    /// What is fixed for all commands of this kind.
+    pub(crate) fn spec(&self) -> &'static CommandSpec {
         match self {
-            Self::Transaction(_) => "MULTI",
-            Self::Kept(_) => "GET",
-            Self::One(command) => Self::name_of(command),
+            Self::Get { .. } => &spec::GET,
+            Self::CachedGet { .. } => &spec::CACHED_GET,
+            Self::Exists { .. } => &spec::EXISTS,
+            Self::Set { .. } => &spec::SET,
+            Self::Del { .. } => &spec::DEL,
+            Self::MGet { .. } => &spec::MGET,
+            Self::MSet { .. } => &spec::MSET,
+            Self::MSetWithTtl { .. } => &spec::MSET_WITH_TTL,
+            Self::Scan { .. } => &spec::SCAN,
+            Self::Increment {
+                script: ScriptForm::Hash,
+                ..
+            } => &spec::INCREMENT,
+            Self::Increment { .. } => &spec::INCREMENT_IN_FULL,
+            Self::AcquireLease { .. } | Self::ReleaseLease { .. } => &spec::LEASE,
+            Self::Admin(_) | Self::One(_) => &spec::ADMIN,
         }
     }
 
-    /// The name of one command, if it is one that calls are made of.
-    pub(crate) fn name_of(command: &Cmd) -> &'static str {
-        const NAMES: [&str; 9] = [
-            "GET", "SET", "DEL", "EXISTS", "SCAN", "EVALSHA", "EVAL", "MGET", "MSET",
-        ];
-        words(command)
-            .next()
-            .and_then(|name| NAMES.into_iter().find(|known| known.as_bytes() == name))
-            .unwrap_or("other")
-    }
-
-    /// The keys that it is about; a listing is about none.
-    pub(crate) fn keys(&self) -> Vec<&[u8]> {
-        match self {
-            Self::Transaction(commands) => {
-                let keys = commands.cmd_iter().map(|command| words(command).nth(1));
-                keys.flatten().collect()
-            }
-            Self::Kept(commands) => {
-                let get = commands.cmd_iter().nth(1);
-                get.and_then(|get| words(get).nth(1)).into_iter().collect()
-            }
-            Self::One(command) => {
-                let arguments = words(command).skip(1);
-                match (Self::name_of(command), words_per_key(command)) {
-                    (_, Some(words)) => arguments.step_by(words).collect(),
-                    ("SCAN", _) => Vec::new(),
-                    ("EVALSHA" | "EVAL", _) => arguments.skip(2).take(1).collect(),
-                    _ => arguments.take(1).collect(),
-                }
-            }
-        }
-    }
-
-    /// Whether a replica may answer it. `SCAN` is not among them: its cursor is of one server.
+    /// Whether a replica may execute it.
     pub(crate) fn is_read(&self) -> bool {
-        matches!(self.name(), "GET" | "EXISTS" | "MGET")
+        self.spec().access == Access::Read
+    }
+
+    /// Whether executing it twice has the effect of executing it once.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.spec().idempotent
+    }
+
+    /// The keys that it reads or writes; none for a listing.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut one, mut many, mut pairs) = (None, None, None);
+        match self {
+            Self::Get { key }
+            | Self::CachedGet { key }
+            | Self::Exists { key }
+            | Self::Set { key, .. }
+            | Self::Increment { key, .. }
+            | Self::AcquireLease { key, .. }
+            | Self::ReleaseLease { key, .. } => one = Some(key.as_bytes()),
+            Self::Del { keys } | Self::MGet { keys } => many = Some(keys),
+            Self::MSet { pairs: of } | Self::MSetWithTtl { pairs: of, .. } => pairs = Some(of),
+            Self::Scan { .. } | Self::Admin(_) | Self::One(_) => {}
+        }
+        let many = many.into_iter().flat_map(Batch::iter);
+        let pairs = pairs.into_iter().flat_map(Batch::iter);
+        one.into_iter()
+            .chain(many.map(|key| key.as_bytes()))
+            .chain(pairs.map(|(key, _)| key.as_bytes()))
+    }
+
+    /// The number of commands in a transaction of more than one.
+    pub(crate) fn transaction_size(&self) -> Option<usize> {
+        match self {
+            Self::MSetWithTtl { pairs, .. } => Some(pairs.len()).filter(|&size| size > 1),
+            _ => None,
+        }
+    }
+
+    /// The part of the command that is about the keys at these positions; `None` for a command that
+    /// cannot be split.
+    pub(crate) fn part(&self, positions: &[usize]) -> Option<Self> {
+        Some(match self {
+            Self::Del { keys } => Self::Del {
+                keys: keys.select(positions),
+            },
+            Self::MGet { keys } => Self::MGet {
+                keys: keys.select(positions),
+            },
+            Self::MSet { pairs } => Self::MSet {
+                pairs: pairs.select(positions),
+            },
+            Self::MSetWithTtl { pairs, ttl_ms } => Self::MSetWithTtl {
+                pairs: pairs.select(positions),
+                ttl_ms: *ttl_ms,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The command as it is sent.
+    pub(crate) fn pack(&self) -> Packed {
+        Packed::One(match self {
+            Self::CachedGet { key } => {
+                let mut commands = Pipeline::with_capacity(3);
+                commands.cmd("CLIENT").arg("CACHING").arg("YES");
+                commands.cmd("GET").arg(key);
+                commands.cmd("PTTL").arg(key);
+                return Packed::Tracked(commands);
+            }
+            Self::MSetWithTtl { pairs, ttl_ms } => {
+                let mut commands = Pipeline::with_capacity(pairs.len());
+                commands.atomic();
+                for (key, value) in pairs.iter() {
+                    commands.add_command(set(key, SplitBytes(value, &[]), Some(*ttl_ms)));
+                }
+                return Packed::Transaction(commands);
+            }
+            Self::Get { key } => redis::cmd("GET").arg(key).take(),
+            Self::Exists { key } => redis::cmd("EXISTS").arg(key).take(),
+            Self::Set { key, value, ttl_ms } => set(key, *value, *ttl_ms),
+            Self::Del { keys } => with_keys("DEL", keys),
+            Self::MGet { keys } => with_keys("MGET", keys),
+            Self::MSet { pairs } => {
+                let bytes = pairs.iter().map(|(key, value)| key.len() + value.len());
+                let mut mset = Cmd::with_capacity(pairs.len() * 2 + 1, bytes.sum());
+                mset.arg("MSET");
+                for (key, value) in pairs.iter() {
+                    mset.arg(key.as_ref()).arg(*value);
+                }
+                mset
+            }
+            Self::Scan {
+                cursor,
+                pattern,
+                count,
+            } => {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor);
+                if let Some(pattern) = pattern {
+                    scan.arg("MATCH").arg(pattern);
+                }
+                scan.arg("COUNT").arg(count).take()
+            }
+            Self::Increment {
+                key,
+                delta,
+                ttl_ms,
+                script,
+            } => {
+                let script = script.word();
+                let mut increment = Cmd::with_capacity(6, key.len() + script.len() + 48);
+                increment.arg(self.spec().name).arg(script).arg(1);
+                increment.arg(key).arg(delta).arg(ttl_ms).take()
+            }
+            Self::AcquireLease { key, holder, ttl } => {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(scripts::ACQUIRE_LEASE).arg(1).arg(key).arg(holder);
+                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                eval.arg(ttl_ms).take()
+            }
+            Self::ReleaseLease { key, holder } => {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(scripts::RELEASE_LEASE).arg(1).arg(key);
+                eval.arg(holder).take()
+            }
+            Self::Admin(command) => command.pack(),
+            Self::One(command) => command.clone(),
+        })
     }
 }
 
-/// How many words each key takes, the key among them, in a command that is about any number of keys.
-pub(crate) fn words_per_key(command: &Cmd) -> Option<usize> {
-    match Request::name_of(command) {
-        "MGET" | "DEL" => Some(1),
-        "MSET" => Some(2),
-        _ => None,
+fn set(key: &str, value: SplitBytes<'_>, ttl_ms: Option<u64>) -> Cmd {
+    let mut set = Cmd::with_capacity(5, key.len() + value.size() + 32);
+    set.arg("SET").arg(key).arg(value);
+    if let Some(ttl_ms) = ttl_ms {
+        set.arg("PX").arg(ttl_ms);
+    }
+    set
+}
+
+fn with_keys(name: &str, keys: &Batch<'_, RedisKey<'_>>) -> Cmd {
+    let mut command = Cmd::with_capacity(keys.len() + 1, keys.len() * 16);
+    command.arg(name);
+    for key in keys.iter() {
+        command.arg(key.as_ref());
+    }
+    command
+}
+
+/// Shows the name alone: arguments are stored data, or a password.
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Command({})", self.spec().name)
     }
 }
 
-/// A command's words, the first of which is its name.
-pub(crate) fn words(command: &Cmd) -> impl Iterator<Item = &[u8]> {
-    command.args_iter().map(|word| match word {
-        Arg::Simple(word) => word,
-        // No command made here has a cursor of the redis crate's.
-        _ => &[],
-    })
+impl SplitBytes<'_> {
+    /// The size of both parts together, in bytes.
+    pub fn size(self) -> usize {
+        self.0.len() + self.1.len()
+    }
+}
+
+impl ToRedisArgs for SplitBytes<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut argument = out.bufmut_for_next_arg(self.size());
+        argument.put_slice(self.0);
+        argument.put_slice(self.1);
+    }
 }

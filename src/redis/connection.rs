@@ -16,7 +16,7 @@ use crate::redis::server_error::in_words;
 use crate::settings::address::ServerSpec;
 
 use crate::redis::cluster::Cluster;
-use crate::redis::command::{Idempotency, Request, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::connect_error::Outage;
 use crate::redis::limiter::Admission;
 use crate::redis::limiter::Limiter;
@@ -80,10 +80,9 @@ impl Connection {
     /// # Errors
     ///
     /// What keeps Redis from answering, or Redis's refusal.
-    pub(crate) async fn ask(
+    pub(crate) async fn execute(
         &self,
-        request: &Request,
-        retry: Idempotency,
+        command: &Command<'_>,
         gate: &Limiter,
         patience: RetryPolicy,
     ) -> Result<Reply, Error> {
@@ -93,15 +92,15 @@ impl Connection {
             } => (primary, replica),
             Backend::Cluster(cluster) => {
                 // Boxed, because it is much larger than what single servers need.
-                return Box::pin(cluster.ask(request, retry, gate, patience)).await;
+                return Box::pin(cluster.execute(command, gate, patience)).await;
             }
         };
         let caller = Admission::Whole(gate);
-        let mut attempts = RetryLoop::new(request, retry, caller, patience);
+        let mut attempts = RetryLoop::new(command, caller, patience);
         loop {
             let node = match replica {
                 Some(replica)
-                    if request.is_read()
+                    if command.is_read()
                         && !attempts.was_refused()
                         && replica.session().is_some() =>
                 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use redis::{Cmd, ServerError, Value};
+use redis::{ServerError, Value};
 use tokio::time::timeout;
 
 pub(crate) use crate::redis::cluster::slot_map::Range;
@@ -22,7 +22,7 @@ pub(crate) use crate::redis::transport::ServerAddr;
 
 use crate::cache::read_through::Cache;
 use crate::redis::cluster::slot_map::ranges;
-use crate::redis::command::Request;
+use crate::redis::command::admin::AdminCommand;
 use crate::redis::options::ConnectOptions;
 use crate::redis::pubsub::connection;
 use crate::redis::pubsub::connection::PubSubConnection;
@@ -170,9 +170,11 @@ impl Probe {
     /// # Errors
     ///
     /// There is no answer: the connection broke, or time is up.
-    pub(crate) async fn ask(&self, command: Cmd) -> Result<Result<Value, ServerError>, String> {
-        let request = Request::One(command);
-        match timeout(self.limit, self.line.send(&request, false)).await {
+    pub(crate) async fn ask(
+        &self,
+        command: AdminCommand<'_>,
+    ) -> Result<Result<Value, ServerError>, String> {
+        match timeout(self.limit, self.line.send(&command.into(), false)).await {
             Ok(SessionReply::Value(answer)) => Ok(Ok(answer)),
             Ok(SessionReply::ServerError(refusal)) => Ok(Err(refusal)),
             Ok(SessionReply::Disconnected) => Err(connection::BROKE.to_owned()),
@@ -186,8 +188,7 @@ impl Probe {
     ///
     /// Why that is not known.
     pub(crate) async fn slots(&self, asked: &Endpoint) -> Result<Vec<Range>, String> {
-        let question = redis::cmd("CLUSTER").arg("SLOTS").take();
-        let answer = self.ask(question).await?;
+        let answer = self.ask(AdminCommand::ClusterSlots).await?;
         let answer = answer.map_err(|refusal| in_words(&refusal))?;
         ranges(&answer, asked).ok_or_else(|| "CLUSTER SLOTS has no slots in it".to_owned())
     }

@@ -4,7 +4,7 @@
 //! errors, and let a number wrap.
 
 use bytes::Bytes;
-use redis::Value;
+pub(crate) use redis::Value;
 
 use crate::error::Error;
 
@@ -73,6 +73,18 @@ pub(crate) fn scan_page(answer: Value) -> Result<(u64, Vec<Value>), Error> {
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(wrong)?;
     Ok((cursor, keys))
+}
+
+/// The keys of a page that are UTF-8, and the number of those that are not.
+pub(crate) fn text_keys(keys: Vec<Value>) -> (Vec<String>, usize) {
+    let total = keys.len();
+    let text = keys.into_iter().filter_map(|key| match key {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        _ => None,
+    });
+    let text: Vec<String> = text.collect();
+    let skipped = total - text.len();
+    (text, skipped)
 }
 
 #[cfg(test)]

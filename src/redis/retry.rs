@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::freshness::{Freshness, LEASE};
 use crate::error::{Error, ErrorKind};
-use crate::redis::command::{Idempotency, Request, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::limiter::Admission;
 use crate::redis::node::Node;
 use crate::redis::server_error::is_transient;
@@ -21,8 +21,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// A request on its way: how often it has been tried, and how long it pauses.
 #[derive(Debug)]
 pub(crate) struct RetryLoop<'a> {
-    request: &'a Request,
-    retry: Idempotency,
+    command: &'a Command<'a>,
     caller: Admission<'a>,
     /// How long it may take.
     pub(crate) patience: RetryPolicy,
@@ -72,14 +71,12 @@ pub(crate) enum AttemptOutcome {
 impl<'a> RetryLoop<'a> {
     /// A request that has not been tried yet.
     pub(crate) fn new(
-        request: &'a Request,
-        retry: Idempotency,
+        command: &'a Command<'a>,
         caller: Admission<'a>,
         patience: RetryPolicy,
     ) -> Self {
         Self {
-            request,
-            retry,
+            command,
             caller,
             patience,
             retries: 0,
@@ -133,7 +130,7 @@ impl<'a> RetryLoop<'a> {
             .patience
             .deadline
             .min(sent + self.patience.response_timeout);
-        let reply = timeout_at(limit, line.send(self.request, asking)).await;
+        let reply = timeout_at(limit, line.send(self.command, asking)).await;
         drop(turn);
         match reply {
             Ok(SessionReply::Value(answer)) => {
@@ -142,8 +139,7 @@ impl<'a> RetryLoop<'a> {
             }
             Ok(SessionReply::ServerError(refusal)) => self.refused(line, refusal).await,
             Ok(SessionReply::Disconnected)
-                if self.retry == Idempotency::Idempotent
-                    && self.retries < self.patience.retries =>
+                if self.command.is_idempotent() && self.retries < self.patience.retries =>
             {
                 self.retries += 1;
                 AttemptOutcome::Retry
@@ -153,7 +149,7 @@ impl<'a> RetryLoop<'a> {
                 line.suspect();
                 AttemptOutcome::Done(Err(match &self.earlier {
                     // What keeps Redis from it says more than that time is up.
-                    Some(refusal) if self.retry == Idempotency::Idempotent => Error::from(refusal),
+                    Some(refusal) if self.command.is_idempotent() => Error::from(refusal),
                     _ => self.no_answer(node),
                 }))
             }
@@ -169,8 +165,8 @@ impl<'a> RetryLoop<'a> {
             return;
         };
         freshness.renew(sent);
-        if matches!(self.request, Request::Kept(_)) {
-            tracking.has_key(self.request);
+        if matches!(self.command, Command::CachedGet { .. }) {
+            tracking.has_key(self.command);
             self.kept = Some(CacheTag {
                 freshness: Arc::clone(freshness),
                 missing_for: tracking.misses_new_keys().then_some(LEASE),
@@ -207,11 +203,20 @@ impl<'a> RetryLoop<'a> {
         true
     }
 
+    /// What an error says of a command that was sent.
+    fn ambiguity_note(&self) -> &'static str {
+        if self.command.is_idempotent() {
+            ""
+        } else {
+            "; it may or may not have been carried out"
+        }
+    }
+
     fn lost(&self, node: &Node) -> Error {
         let text = format!(
             "the connection to {} broke before the answer came{}",
             node.address,
-            ambiguity_note(self.retry)
+            self.ambiguity_note()
         );
         Error::new(ErrorKind::ConnectionLost, text)
     }
@@ -221,15 +226,8 @@ impl<'a> RetryLoop<'a> {
             "no answer from {} within {} ms{}",
             node.address,
             self.patience.response_timeout.as_millis(),
-            ambiguity_note(self.retry)
+            self.ambiguity_note()
         );
         Error::new(ErrorKind::Timeout, text)
-    }
-}
-
-fn ambiguity_note(retry: Idempotency) -> &'static str {
-    match retry {
-        Idempotency::Idempotent => "",
-        Idempotency::NotIdempotent => "; it may or may not have been carried out",
     }
 }

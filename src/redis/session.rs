@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::cache::read_through::Cache;
 use crate::redis::client_tracking::ClientTracker;
-use crate::redis::command::Request;
+use crate::redis::command::{Command, Packed, Request};
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::options::ConnectOptions;
 use crate::redis::resolve::ServerSelector;
@@ -153,18 +153,18 @@ impl Session {
 
     /// Sends a request and waits for the answer. With `asking`, a node of a cluster carries it
     /// out although it is only about to take over the key's slot.
-    pub(crate) async fn send(&self, request: &Request, asking: bool) -> SessionReply {
-        let answer = match request {
-            Request::One(command) if !asking => self.one(command).await,
-            Request::One(command) => {
+    pub(crate) async fn send(&self, command: &Command<'_>, asking: bool) -> SessionReply {
+        let answer = match command.pack() {
+            Packed::One(command) if !asking => self.one(&command).await,
+            Packed::One(command) => {
                 let mut commands = Pipeline::with_capacity(2);
                 commands.cmd("ASKING").ignore();
-                commands.add_command(command.clone());
+                commands.add_command(command);
                 self.last_of(&commands, 2).await
             }
-            Request::Kept(commands) => self.kept(commands, asking).await,
-            Request::Transaction(commands) if !asking => self.transaction(commands).await,
-            Request::Transaction(commands) => {
+            Packed::Tracked(commands) => self.kept(&commands, asking).await,
+            Packed::Transaction(commands) if !asking => self.transaction(&commands).await,
+            Packed::Transaction(commands) => {
                 let mut all = Pipeline::with_capacity(commands.len() + 3);
                 all.cmd("ASKING").cmd("MULTI");
                 for command in commands.cmd_iter() {

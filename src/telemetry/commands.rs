@@ -2,7 +2,6 @@
 //!
 //! One span and one measurement for each request of a room, retries and waiting included.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -12,7 +11,6 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use crate::error::Error;
-use crate::redis::command::Request;
 use crate::settings::address::Address;
 use crate::settings::address::ServerSpec;
 use crate::telemetry::error_type;
@@ -40,13 +38,17 @@ pub(crate) struct CommandSpan {
 #[derive(Debug)]
 struct CommandMeasurement {
     started: Instant,
-    operation: Cow<'static, str>,
+    operation: &'static str,
     server: Vec<KeyValue>,
 }
 
 impl CommandSpan {
     /// A request that goes to the server of this address.
-    pub(crate) fn started(request: &Request, address: &Address) -> Self {
+    pub(crate) fn started(
+        operation: &'static str,
+        batch_size: Option<usize>,
+        address: &Address,
+    ) -> Self {
         let (traces, metrics) = (exports_traces(), exports_metrics());
         if !traces && !metrics {
             return Self {
@@ -54,9 +56,8 @@ impl CommandSpan {
                 measured: None,
             };
         }
-        let (operation, batch_size) = operation(request);
         let span = if traces {
-            span(&operation, batch_size, address)
+            span(operation, batch_size, address)
         } else {
             Span::none()
         };
@@ -123,20 +124,6 @@ fn span(operation: &str, batch_size: Option<usize>, address: &Address) -> Span {
         span.record("server.address", tracing::field::display(path.display()));
     }
     span
-}
-
-/// The name of the operation, and how many it is if that is more than one.
-fn operation(request: &Request) -> (Cow<'static, str>, Option<usize>) {
-    let Request::Transaction(commands) = request else {
-        return (Cow::Borrowed(request.name()), None);
-    };
-    // Those that are made here are all of the same command.
-    let of = commands.cmd_iter().next().map(Request::name_of);
-    let name = of.map_or(Cow::Borrowed("MULTI"), |of| {
-        Cow::Owned(format!("MULTI {of}"))
-    });
-    let batch_size = Some(commands.len()).filter(|&size| size > 1);
-    (name, batch_size)
 }
 
 /// The attributes of a server.

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, debug, warn};
 
 use crate::error::{Error, ErrorKind};
 use crate::link::Link;
-use crate::redis::command::Idempotency;
-use crate::redis::reply::{integer, optional_bytes};
+use crate::redis::command::Command;
+use crate::redis::reply::{Value, integer, optional_bytes};
 use crate::settings::address::ServerSpec;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
@@ -176,7 +175,7 @@ impl Delivery {
 
     /// The value of a key now. It is asked of Redis even where a cache or a replica might know.
     async fn stored(&self, key: &str) -> Stored {
-        let answer = self.ask("GET", key).await;
+        let answer = self.ask(key, |key| Command::Get { key }).await;
         match answer.and_then(|answer| optional_bytes("GET", answer)) {
             Ok(Some(value)) => Stored::Value(value),
             Ok(None) => Stored::Nothing,
@@ -194,15 +193,18 @@ impl Delivery {
         ) {
             return Ok(true);
         }
-        let answer = self.ask("EXISTS", key).await?;
+        let answer = self.ask(key, |key| Command::Exists { key }).await?;
         Ok(integer("EXISTS", &answer)? == 0)
     }
 
-    async fn ask(&self, command: &str, key: &str) -> Result<Value, Error> {
+    async fn ask(
+        &self,
+        key: &str,
+        command: impl FnOnce(&str) -> Command<'_>,
+    ) -> Result<Value, Error> {
         let link = &self.link;
         let bucket = link.bucket(&link.settings().watch_bucket)?;
-        let command = redis::cmd(command).arg(&*bucket.redis_key(key)).take();
-        link.ask(command, Idempotency::Idempotent, Instant::now() + READ)
-            .await
+        let key = bucket.redis_key(key);
+        link.execute(&command(&key), Instant::now() + READ).await
     }
 }

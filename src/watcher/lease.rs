@@ -8,13 +8,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::{Cmd, Value};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::error::Error;
 use crate::link::Link;
-use crate::redis::command::Idempotency;
+use crate::redis::command::Command;
+use crate::redis::reply::Value;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// What tells the keys of leases from all others.
@@ -26,14 +26,6 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// How often it is renewed, or tried for.
 const EVERY: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(1);
-
-/// Takes the lease, or renews it; answers 1 if the caller has it then.
-const TAKE: &str = "local holder = redis.call('GET', KEYS[1]) \
-     if holder and holder ~= ARGV[1] then return 0 end \
-     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
-/// Gives it up, if the caller has it.
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-     return redis.call('DEL', KEYS[1]) end return 0";
 
 /// What tells this process from the others. A link that is put again keeps its lease.
 static HOLDER: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fastrand::u64(..)));
@@ -88,7 +80,12 @@ impl Lease {
         let mut delivers = false;
         loop {
             let started = Instant::now();
-            let outcome = self.run(TAKE, started + ANSWER).await;
+            let acquire = Command::AcquireLease {
+                key: &self.key,
+                holder: &HOLDER,
+                ttl: TTL,
+            };
+            let outcome = self.link.execute(&acquire, started + ANSWER).await;
             // It may have expired since the last time, also where it can be taken again now.
             let lapsed = !self.is_held();
             let failure = self.note(started, outcome);
@@ -133,14 +130,14 @@ impl Lease {
     pub(crate) async fn release(&self) {
         if self.is_held() {
             // Who cannot be told finds out when it expires.
-            let _ = self.run(RELEASE, Instant::now() + ANSWER / 2).await;
+            let release = Command::ReleaseLease {
+                key: &self.key,
+                holder: &HOLDER,
+            };
+            let _ = self
+                .link
+                .execute(&release, Instant::now() + ANSWER / 2)
+                .await;
         }
-    }
-
-    async fn run(&self, script: &str, deadline: Instant) -> Result<Value, Error> {
-        let mut eval = Cmd::new();
-        eval.arg("EVAL").arg(script).arg(1).arg(&self.key);
-        eval.arg(&*HOLDER).arg(TTL.as_millis() as u64);
-        self.link.ask(eval, Idempotency::Idempotent, deadline).await
     }
 }

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind};
-use crate::keyvalue::store::{KeyResponse, SplitBytes};
+use crate::keyvalue::store::KeyResponse;
+use crate::redis::command::SplitBytes;
 use crate::wrpc::codec::{DecodeError, Reader, Writer};
 
 /// A function of the interfaces.

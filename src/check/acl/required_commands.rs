@@ -1,15 +1,11 @@
-//! Which commands a link with given settings sends, each with the ACL rule that allows it and a
+//! The commands that a link with given settings sends, each with the ACL rule that allows it and a
 //! form of it that changes nothing.
 
-use redis::Cmd;
-
 use crate::link::keyspace::{Bucket, Keyspace};
+use crate::redis::command::spec::{self, Access, AclRule, CommandSpec, KEY};
 use crate::settings::Settings;
 use crate::settings::address::ServerSpec;
 
-/// A script that no server knows, and one that does nothing.
-const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
-const EMPTY_SCRIPT: &str = "return 1";
 const DEFAULT_BUCKET: &str = "default";
 const CACHE: &str = "CACHE_MAX_ENTRIES";
 
@@ -20,30 +16,22 @@ pub(crate) struct RequiredCommand {
     pub(crate) rule: &'static str,
     /// The ACL rule that allows the key.
     pub(crate) key_rule: String,
-    /// What it is for: an interface, or a setting.
+    /// The interface or setting that needs it.
     pub(crate) purpose: &'static str,
-    /// Whether it writes.
-    pub(crate) writes: bool,
-    /// Whether the link does not fully work without.
+    pub(crate) access: Access,
+    /// Whether the link does not fully work without it.
     pub(crate) necessary: bool,
-    /// The form that changes nothing.
-    pub(crate) trial: Cmd,
-}
-
-impl RequiredCommand {
-    /// Whether a replica may be asked it.
-    pub(crate) fn is_read(&self) -> bool {
-        matches!(self.rule, "+get" | "+mget" | "+exists") || self.purpose == CACHE
-    }
+    /// The words of the form that changes nothing.
+    pub(crate) trial: Vec<String>,
 }
 
 /// The keys of one bucket, for trials.
-struct Keys {
+struct TrialKeys {
     rule: String,
     key: String,
 }
 
-impl Keys {
+impl TrialKeys {
     fn of(bucket: &Bucket<'_>, name: &str) -> Self {
         Self {
             rule: format!("~{}", bucket.pattern_of("*")),
@@ -51,71 +39,45 @@ impl Keys {
         }
     }
 
-    fn need(&self, purpose: &'static str, rule: &'static str, words: &[&str]) -> RequiredCommand {
-        let words: Vec<&str> = words
-            .iter()
-            .map(|word| {
-                if *word == "KEY" {
-                    self.key.as_str()
-                } else {
-                    word
-                }
-            })
-            .collect();
+    fn require(&self, purpose: &'static str, rule: &AclRule) -> RequiredCommand {
+        let words = rule.trial.iter().map(|&word| match word {
+            KEY => self.key.clone(),
+            word => word.to_owned(),
+        });
         RequiredCommand {
+            rule: rule.rule,
             key_rule: self.rule.clone(),
-            ..need(purpose, rule, &words)
+            purpose,
+            access: rule.access,
+            necessary: true,
+            trial: words.collect(),
         }
     }
 }
 
-fn need(purpose: &'static str, rule: &'static str, words: &[&str]) -> RequiredCommand {
-    let mut trial = Cmd::new();
-    trial.arg(words);
-    RequiredCommand {
-        rule,
-        key_rule: String::new(),
-        purpose,
-        writes: matches!(
-            rule,
-            "+set"
-                | "+del"
-                | "+mset"
-                | "+incrby"
-                | "+pexpire"
-                | "+eval"
-                | "+evalsha"
-                | "+multi"
-                | "+exec"
-        ),
-        necessary: true,
-        trial,
-    }
-}
-
-/// Everything that a link with these settings sends once it is connected.
-pub(crate) fn needs(settings: &Settings) -> Vec<RequiredCommand> {
+/// Every command that a link with these settings sends once it is connected.
+pub(crate) fn required_commands(settings: &Settings) -> Vec<RequiredCommand> {
     let name = format!("kvredis:check:{:032x}", fastrand::u128(..));
     let keyspace = Keyspace::new(settings);
-    let mut needs = if settings.watch.is_empty() {
-        let mut needs = Vec::new();
+    let mut required = if settings.watch.is_empty() {
+        let mut required = Vec::new();
         for (index, bucket) in buckets(settings, &keyspace).iter().enumerate() {
-            of_interfaces(settings, &Keys::of(bucket, &name), index == 0, &mut needs);
+            let keys = TrialKeys::of(bucket, &name);
+            required.extend(of_interfaces(settings, &keys, index == 0));
         }
-        needs
+        required
     } else {
         of_watching(settings, &keyspace, &name)
     };
-    for (rule, words) in [
-        ("+ping", &["PING"][..]),
-        ("+client|setname", &["CLIENT", "SETNAME", "kvredis:check"]),
-    ] {
-        needs.push(RequiredCommand {
-            necessary: false,
-            ..need("seeing connections and whether they are alive", rule, words)
-        });
-    }
-    needs
+    let no_keys = TrialKeys {
+        rule: String::new(),
+        key: String::new(),
+    };
+    required.extend(spec::ADMIN.acl.iter().map(|rule| RequiredCommand {
+        necessary: false,
+        ..no_keys.require("seeing connections and whether they are alive", rule)
+    }));
+    required
 }
 
 /// The buckets that the link names; where it may open any, the default one.
@@ -129,79 +91,66 @@ fn buckets<'a>(settings: &'a Settings, keyspace: &'a Keyspace) -> Vec<Bucket<'a>
     buckets.filter_map(Result::ok).collect()
 }
 
-/// What `store`, `atomics` and `batch` send for a bucket; what has no key in it only once.
-fn of_interfaces(settings: &Settings, keys: &Keys, first: bool, needs: &mut Vec<RequiredCommand>) {
-    let mut store: Vec<(&'static str, &[&str])> =
-        vec![("+get", &["GET", "KEY"]), ("+exists", &["EXISTS", "KEY"])];
-    if first {
-        store.push(("+scan", &["SCAN", "0", "MATCH", "KEY", "COUNT", "1"]));
-    }
-    let mut batch: Vec<(&'static str, &[&str])> = vec![("+mget", &["MGET", "KEY"])];
-    let mut atomics: Vec<(&'static str, &[&str])> = Vec::new();
+/// The commands of `store`, `atomics` and `batch` for a bucket; rules without a key of the bucket
+/// only for the `first` one.
+fn of_interfaces(settings: &Settings, keys: &TrialKeys, first: bool) -> Vec<RequiredCommand> {
+    let expires = settings.ttl.is_some();
+    let mut specs: Vec<(&'static str, &CommandSpec)> = Vec::new();
     if settings.cache_max_entries > 0 {
-        // What is kept must not outlive its key.
-        needs.push(keys.need(CACHE, "+pttl", &["PTTL", "KEY"]));
+        specs.push((CACHE, &spec::CACHED_GET));
     }
+    specs.extend([
+        ("store", &spec::GET),
+        ("store", &spec::EXISTS),
+        ("store", &spec::SCAN),
+        ("batch", &spec::MGET),
+    ]);
     if !settings.read_only {
-        // Both at once are never true.
-        let set: (&'static str, &[&str]) = ("+set", &["SET", "KEY", "", "NX", "XX"]);
-        store.extend([set, ("+del", &["DEL", "KEY"])]);
-        batch.push(("+del", &["DEL", "KEY"]));
-        if settings.ttl.is_none() {
-            // A key without a value.
-            batch.push(("+mset", &["MSET", "KEY", "", "KEY"]));
+        let set_many = if expires {
+            &spec::MSET_WITH_TTL
         } else {
-            batch.push(set);
-            if first {
-                // Alone it is refused, and then it ends a transaction of nothing.
-                let exec: (&'static str, &[&str]) = ("+exec", &["EXEC"]);
-                batch.extend([exec, ("+multi", &["MULTI"]), exec]);
-            }
-        }
-        atomics.extend([
-            ("+evalsha", &["EVALSHA", NO_SCRIPT, "1", "KEY"][..]),
-            ("+eval", &["EVAL", EMPTY_SCRIPT, "1", "KEY"]),
-            // Of a number above 2^53.
-            ("+get", &["GET", "KEY"]),
-            ("+incrby", &["INCRBY", "KEY", "no number"]),
+            &spec::MSET
+        };
+        specs.extend([
+            ("store", &spec::SET),
+            ("store", &spec::DEL),
+            ("batch", &spec::DEL),
+            ("batch", set_many),
+            ("atomics", &spec::INCREMENT),
         ]);
-        if settings.ttl.is_some() {
-            atomics.extend([
-                ("+pttl", &["PTTL", "KEY"][..]),
-                ("+pexpire", &["PEXPIRE", "KEY", "no number"]),
-            ]);
-        }
     }
-    for (purpose, commands) in [("store", store), ("atomics", atomics), ("batch", batch)] {
-        let commands = commands.into_iter();
-        needs.extend(commands.map(|(rule, words)| keys.need(purpose, rule, words)));
+    let mut required = Vec::new();
+    for (purpose, spec) in specs {
+        let rules = spec.acl.iter();
+        let rules = rules.filter(|rule| (first || !rule.once) && (expires || !rule.only_with_ttl));
+        required.extend(rules.map(|rule| keys.require(purpose, rule)));
     }
+    required
 }
 
-/// What a watching link sends beside its subscription, which `watching` tries.
+/// The commands of a watching link beside its subscription, which `watching` tries.
 fn of_watching(settings: &Settings, keyspace: &Keyspace, name: &str) -> Vec<RequiredCommand> {
-    let mut needs = Vec::new();
+    let require = |keys: &TrialKeys, purpose, spec: &CommandSpec| -> Vec<RequiredCommand> {
+        let rules = spec.acl.iter();
+        rules.map(|rule| keys.require(purpose, rule)).collect()
+    };
+    let mut required = Vec::new();
     if let Ok(bucket) = keyspace.bucket(&settings.watch_bucket) {
-        let keys = Keys::of(&bucket, name);
-        needs.push(keys.need("WATCH", "+get", &["GET", "KEY"]));
+        let keys = TrialKeys::of(&bucket, name);
+        required.extend(require(&keys, "WATCH", &spec::GET));
         let on_delete = settings.watch.iter().any(|watched| watched.on_delete);
         if on_delete && matches!(settings.address.server, ServerSpec::Cluster { .. }) {
             // A key that moves to another node is deleted where it was.
-            needs.push(keys.need("WATCH", "+exists", &["EXISTS", "KEY"]));
+            required.extend(require(&keys, "WATCH", &spec::EXISTS));
         }
     }
     if settings.watch_once {
         let start = format!("{}kvredis:watch-lease:", settings.prefix);
-        let keys = Keys {
+        let keys = TrialKeys {
             rule: format!("~{start}*"),
             key: format!("{start}{name}"),
         };
-        needs.extend([
-            keys.need("WATCH_ONCE", "+eval", &["EVAL", EMPTY_SCRIPT, "1", "KEY"]),
-            keys.need("WATCH_ONCE", "+get", &["GET", "KEY"]),
-            keys.need("WATCH_ONCE", "+set", &["SET", "KEY", "", "NX", "XX"]),
-            keys.need("WATCH_ONCE", "+del", &["DEL", "KEY"]),
-        ]);
+        required.extend(require(&keys, "WATCH_ONCE", &spec::LEASE));
     }
-    needs
+    required
 }

@@ -17,7 +17,7 @@ fn settings(config: &[(&str, &str)]) -> Settings {
 }
 
 fn rules(config: &[(&str, &str)]) -> BTreeSet<&'static str> {
-    let needs = needs(&settings(config)).into_iter();
+    let needs = required_commands(&settings(config)).into_iter();
     needs
         .filter(|need| need.necessary)
         .map(|need| need.rule)
@@ -46,7 +46,7 @@ fn a_link_needs_what_it_sends_and_no_more() {
 #[test]
 fn keys_are_those_of_the_links_buckets() {
     let config = [("PREFIX", "p*/"), ("BUCKETS", "default, carts")];
-    let needs = needs(&settings(&config));
+    let needs = required_commands(&settings(&config));
     let rules: BTreeSet<&str> = needs.iter().map(|need| need.key_rule.as_str()).collect();
     assert_eq!(rules, BTreeSet::from(["", r"~p\*/*", r"~p\*/carts:*"]));
 }
@@ -54,7 +54,7 @@ fn keys_are_those_of_the_links_buckets() {
 #[test]
 fn refusals_of_old_and_new_servers_are_told_apart() {
     let settings = settings(&[("PREFIX", "own:")]);
-    let need = needs(&settings).remove(0);
+    let need = required_commands(&settings).remove(0);
     let rule = |details: &str| {
         let refusal = redis::parse_redis_value(format!("-NOPERM {details}\r\n").as_bytes());
         let Ok(redis::Value::ServerError(refusal)) = refusal else {
