@@ -1,5 +1,8 @@
-//! The interfaces of wrpc:keyvalue, one file each.
+//! The interfaces of `wasi:keyvalue`, one file each, executed over a link. Nothing here depends on
+//! how calls arrive.
 
 pub(crate) mod atomics;
 pub(crate) mod batch;
+pub mod call;
+pub(crate) mod dispatch;
 pub(crate) mod store;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::error::{Error, ErrorKind};
+pub use crate::keyvalue::call::{Call, Response};
 pub use crate::keyvalue::store::KeyResponse;
 pub use crate::redis::command::SplitBytes;
 pub use crate::wrpc::client::WatchEvent;
 pub use crate::wrpc::codec::{DecodeError, Writer};
-pub use crate::wrpc::functions;
+pub use crate::wrpc::functions::{Function, encode_result};
 
 use crate::link::registry::{LinkDefinition, ProviderLayers};
 use crate::link::table::Links;

@@ -4,11 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::{Bytes, BytesMut};
-use kvredis::testing::WatchEvent;
-use kvredis::testing::functions::{self, Call, Function};
-use kvredis::testing::{DecodeError, Writer};
-use kvredis::testing::{Error, ErrorKind};
-use kvredis::testing::{KeyResponse, SplitBytes};
+use kvredis::testing::{
+    Call, DecodeError, Error, ErrorKind, Function, KeyResponse, Response, SplitBytes, WatchEvent,
+    Writer, encode_result,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -85,7 +84,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 /// Every prefix of complete parameters is incomplete, and says for how many bytes it waits.
 fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     for cut in 0..params.len() {
-        match function.read(&params[..cut]) {
+        match function.decode(&params[..cut]) {
             Err(DecodeError::Incomplete(missing)) => {
                 assert!(
                     (1..=params.len() - cut).contains(&missing),
@@ -99,7 +98,7 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     let mut longer = params.to_vec();
     longer.push(0);
     assert!(matches!(
-        function.read(&longer),
+        function.decode(&longer),
         Err(DecodeError::Invalid(_))
     ));
 }
@@ -124,18 +123,18 @@ proptest! {
             (Function::Delete, Call::Delete { bucket: b, key: k }),
             (Function::Exists, Call::Exists { bucket: b, key: k }),
         ] {
-            prop_assert_eq!(function.read(&params), Ok(expected));
+            prop_assert_eq!(function.decode(&params), Ok(expected));
             assert_prefixes_incomplete(function, &params);
         }
         let params = generated((b, k, Bytes::from(value.clone())));
         let set = Call::Set { bucket: b, key: k, value: SplitBytes(&value, &[]) };
-        prop_assert_eq!(Function::Set.read(&params), Ok(set));
+        prop_assert_eq!(Function::Set.decode(&params), Ok(set));
         assert_prefixes_incomplete(Function::Set, &params);
         for cut in 0..=params.len() {
             let (first, rest) = params.split_at(cut);
             let in_value = cut >= params.len() - value.len();
             let Some(Call::Set { bucket, key, value: SplitBytes(begin, end) }) =
-                Function::Set.read_parts(first, rest)
+                Function::Set.decode_split(first, rest)
             else {
                 prop_assert!(!in_value, "not read at {}", cut);
                 continue;
@@ -143,10 +142,10 @@ proptest! {
             prop_assert_eq!((bucket, key), (b, k));
             prop_assert_eq!([begin, end].concat(), value.clone());
         }
-        prop_assert_eq!(Function::Set.read_parts(&params, b"more"), None);
+        prop_assert_eq!(Function::Set.decode_split(&params, b"more"), None);
         let params = generated((b, k, delta));
         let increment = Call::Increment { bucket: b, key: k, delta };
-        prop_assert_eq!(Function::Increment.read(&params), Ok(increment));
+        prop_assert_eq!(Function::Increment.decode(&params), Ok(increment));
         assert_prefixes_incomplete(Function::Increment, &params);
     }
 
@@ -154,7 +153,7 @@ proptest! {
     fn parameters_of_listings(bucket in text(), cursor in option::of(any::<u64>())) {
         let params = generated((bucket.as_str(), cursor));
         let list = Call::ListKeys { bucket: &bucket, cursor };
-        prop_assert_eq!(Function::ListKeys.read(&params), Ok(list));
+        prop_assert_eq!(Function::ListKeys.decode(&params), Ok(list));
         assert_prefixes_incomplete(Function::ListKeys, &params);
     }
 
@@ -164,16 +163,16 @@ proptest! {
         let b = bucket.as_str();
         let params = generated((b, keys.clone()));
         let get = Call::GetMany { bucket: b, keys: keys.clone() };
-        prop_assert_eq!(Function::GetMany.read(&params), Ok(get));
+        prop_assert_eq!(Function::GetMany.decode(&params), Ok(get));
         let delete = Call::DeleteMany { bucket: b, keys };
-        prop_assert_eq!(Function::DeleteMany.read(&params), Ok(delete));
+        prop_assert_eq!(Function::DeleteMany.decode(&params), Ok(delete));
         assert_prefixes_incomplete(Function::GetMany, &params);
         let owned: Vec<(String, Bytes)> =
             pairs.iter().map(|(key, value)| (key.clone(), Bytes::from(value.clone()))).collect();
         let params = generated((b, owned));
         let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
         let set = Call::SetMany { bucket: b, pairs };
-        prop_assert_eq!(Function::SetMany.read(&params), Ok(set));
+        prop_assert_eq!(Function::SetMany.decode(&params), Ok(set));
         assert_prefixes_incomplete(Function::SetMany, &params);
     }
 
@@ -181,7 +180,7 @@ proptest! {
     fn results_that_hold_nothing_or_a_number(
         sum in prop_oneof![any::<u64>().prop_map(Ok), error().prop_map(Err)],
     ) {
-        let bytes = by_hand(functions::result(sum.clone(), Writer::number));
+        let bytes = by_hand(encode_result(sum.clone().map(Response::Number)));
         prop_assert_eq!(&bytes, &generated(sum.clone().map_err(as_generated)));
         let read: Result<u64, store::Error> = read_by_generated(&bytes);
         match (&sum, &read) {
@@ -190,17 +189,17 @@ proptest! {
             _ => prop_assert!(false, "{:?} became {:?}", sum, read),
         }
         let nothing = sum.map(|_| ());
-        let bytes = by_hand(functions::result(nothing.clone(), functions::unit));
+        let bytes = by_hand(encode_result(nothing.clone().map(|()| Response::Unit)));
         prop_assert_eq!(bytes, generated(nothing.clone().map_err(as_generated)));
         let answer = nothing.map(|()| true);
-        let bytes = by_hand(functions::result(answer.clone(), functions::bool));
+        let bytes = by_hand(encode_result(answer.clone().map(Response::Exists)));
         prop_assert_eq!(bytes, generated(answer.map_err(as_generated)));
     }
 
     #[test]
     fn results_that_hold_values(value in option::of(value()), large in 0_usize..3) {
         let value = value.map(|value| Bytes::from(value.repeat(1 << (large * 5))));
-        let bytes = by_hand(functions::result(Ok(value.clone()), functions::value));
+        let bytes = by_hand(encode_result(Ok(Response::Value(value.clone()))));
         prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(value.clone())));
         let read: Result<Option<Bytes>, store::Error> = read_by_generated(&bytes);
         prop_assert!(matches!(read, Ok(read) if read == value));
@@ -209,7 +208,7 @@ proptest! {
     #[test]
     fn results_that_hold_keys(keys in vec(text(), 0..5), cursor in option::of(any::<u64>())) {
         let page = KeyResponse { keys: keys.clone(), cursor };
-        let bytes = by_hand(functions::result(Ok(page), functions::key_response));
+        let bytes = by_hand(encode_result(Ok(Response::Keys(page))));
         let expected = store::KeyResponse { keys: keys.clone(), cursor };
         prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(expected)));
         let read: Result<store::KeyResponse, store::Error> = read_by_generated(&bytes);
@@ -221,9 +220,7 @@ proptest! {
     fn results_that_hold_many_values(pairs in vec((text(), option::of(value())), 0..5)) {
         let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
         let values = pairs.iter().map(|(_, value)| value.clone().map(Bytes::from)).collect();
-        let bytes = by_hand(functions::result(Ok(values), |writer, values| {
-            functions::entries(writer, &keys, values);
-        }));
+        let bytes = by_hand(encode_result(Ok(Response::Entries { keys, values })));
         let expected: Vec<Option<(String, Bytes)>> = pairs
             .iter()
             .map(|(key, value)| Some((key.clone(), Bytes::from(value.clone()?))))
@@ -241,7 +238,7 @@ proptest! {
         let (first, rest) = junk.split_at(cut.index(junk.len() + 1));
         for function in Function::ALL {
             // Whatever it is, it answers; a claimed length must not be believed.
-            match (function.read(first), function.read(&junk)) {
+            match (function.decode(first), function.decode(&junk)) {
                 (Err(DecodeError::Incomplete(missing)), Ok(_)) => {
                     prop_assert!((1..=rest.len()).contains(&missing));
                 }
@@ -252,11 +249,11 @@ proptest! {
                 (Ok(_), whole) => prop_assert!(whole.is_ok() == rest.is_empty()),
             }
             if let Some(Call::Set { bucket, key, value: SplitBytes(begin, end) }) =
-                function.read_parts(first, rest)
+                function.decode_split(first, rest)
             {
                 let value = [begin, end].concat();
                 let set = Call::Set { bucket, key, value: SplitBytes(&value, &[]) };
-                prop_assert_eq!(function.read(&junk), Ok(set));
+                prop_assert_eq!(function.decode(&junk), Ok(set));
             }
         }
     }

@@ -7,9 +7,7 @@
 
 #![no_main]
 
-use kvredis::testing::functions::{Call, Function};
-use kvredis::testing::DecodeError;
-use kvredis::testing::SplitBytes;
+use kvredis::testing::{Call, DecodeError, Function, SplitBytes};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -21,14 +19,14 @@ fuzz_target!(|input: &[u8]| {
     let cut = usize::from(u16::from_le_bytes([*low, *high])) % (params.len() + 1);
     let (first, rest) = params.split_at(cut);
 
-    let whole = function.read(params);
+    let whole = function.decode(params);
     if let Ok(call) = &whole {
         assert!(
             payload_size(call) <= params.len(),
             "the call is larger than its encoding"
         );
     }
-    match function.read(first) {
+    match function.decode(first) {
         Err(DecodeError::Incomplete(missing)) => {
             assert!(missing > 0, "incomplete, but no bytes are missing");
             // A lower bound: lengths that are still missing may announce more bytes.
@@ -47,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
             "trailing bytes must make a call invalid"
         ),
     }
-    match function.read_parts(first, rest) {
+    match function.decode_split(first, rest) {
         Some(Call::Set {
             bucket,
             key,

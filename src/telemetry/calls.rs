@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 
-use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Histogram, UpDownCounter};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -27,7 +26,7 @@ pub(crate) const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
-static SERVED: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+static SERVER_DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     meter()
         .f64_histogram("rpc.server.call.duration")
         .with_description("Duration of calls of components, from arrival to answer.")
@@ -36,7 +35,7 @@ static SERVED: LazyLock<Histogram<f64>> = LazyLock::new(|| {
         .build()
 });
 
-static MADE: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+static CLIENT_DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     meter()
         .f64_histogram("rpc.client.call.duration")
         .with_description("Duration of calls to components that watch, one attempt each.")
@@ -53,11 +52,11 @@ static IN_FLIGHT: LazyLock<UpDownCounter<i64>> = LazyLock::new(|| {
         .build()
 });
 
-/// What is noted of a call, from its start until it is dropped.
+/// The span and the metrics of a call; the call ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct CallSpan {
     span: Span,
-    measured: Option<CallMeasurement>,
+    measurement: Option<CallMeasurement>,
 }
 
 #[derive(Debug)]
@@ -65,42 +64,53 @@ struct CallMeasurement {
     started: Instant,
     interface: &'static str,
     function: &'static str,
-    is_served: bool,
-    failure: OnceLock<Cow<'static, str>>,
+    kind: CallKind,
+    error_type: OnceLock<Cow<'static, str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallKind {
+    /// A component calls the provider.
+    Server,
+    /// The provider calls a component.
+    Client,
 }
 
 impl CallSpan {
-    /// A component's call that has arrived: a child of the component's own span, if the headers
-    /// say which that is.
-    pub(crate) fn arrived(
+    /// A call of a component; `headers` may hold the context of the component's own span.
+    pub(crate) fn server(
         interface: &'static str,
         function: &'static str,
-        headers: Option<&HeaderMap>,
+        headers: Option<&impl Extractor>,
     ) -> Self {
-        let noted = Self::start(interface, function, true);
+        let call_span = Self::start(interface, function, CallKind::Server);
         if let Some(headers) = headers.filter(|_| exports_traces()) {
-            let parent = TraceContextPropagator::new().extract(&Received(headers));
+            let parent = TraceContextPropagator::new().extract(headers);
             // It fails only where no layer exports spans.
-            let _ = noted.span.set_parent(parent);
+            let _ = call_span.span.set_parent(parent);
         }
-        if noted.measured.is_some() {
+        if call_span.measurement.is_some() {
             IN_FLIGHT.add(1, &[]);
         }
-        noted
+        call_span
     }
 
     /// A call to a component.
-    pub(crate) fn made(interface: &'static str, function: &'static str) -> Self {
-        Self::start(interface, function, false)
+    pub(crate) fn client(interface: &'static str, function: &'static str) -> Self {
+        Self::start(interface, function, CallKind::Client)
     }
 
-    fn start(interface: &'static str, function: &'static str, is_served: bool) -> Self {
+    fn start(interface: &'static str, function: &'static str, kind: CallKind) -> Self {
         let span = if exports_traces() {
             let method = format!("{interface}/{function}");
+            let span_kind = match kind {
+                CallKind::Server => "server",
+                CallKind::Client => "client",
+            };
             info_span!(
                 "call",
                 otel.name = method,
-                otel.kind = if is_served { "server" } else { "client" },
+                otel.kind = span_kind,
                 otel.status_code = Empty,
                 rpc.system.name = SYSTEM,
                 rpc.method = method,
@@ -109,91 +119,64 @@ impl CallSpan {
         } else {
             Span::none()
         };
-        let measured = exports_metrics().then(|| CallMeasurement {
+        let measurement = exports_metrics().then(|| CallMeasurement {
             started: Instant::now(),
             interface,
             function,
-            is_served,
-            failure: OnceLock::new(),
+            kind,
+            error_type: OnceLock::new(),
         });
-        Self { span, measured }
+        Self { span, measurement }
     }
 
-    /// Its span.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Notes that it failed.
-    pub(crate) fn failed(&self, error: &Error) {
-        if !self.span.is_none() || self.measured.is_some() {
-            self.failed_as(Cow::Owned(error_type::kind(error).to_owned()));
+    pub(crate) fn record_error(&self, error: &Error) {
+        if !self.span.is_none() || self.measurement.is_some() {
+            self.record_error_type(Cow::Owned(error_type::kind(error).to_owned()));
         }
     }
 
-    /// Notes that it failed in this way.
-    pub(crate) fn failed_as(&self, kind: Cow<'static, str>) {
+    pub(crate) fn record_error_type(&self, error_type: Cow<'static, str>) {
         self.span.record("otel.status_code", "ERROR");
-        self.span.record("error.type", &*kind);
-        if let Some(measured) = &self.measured {
-            // The first failure is the one that the others come from.
-            let _ = measured.failure.set(kind);
+        self.span.record("error.type", &*error_type);
+        if let Some(measurement) = &self.measurement {
+            // The first error is the cause of later ones.
+            let _ = measurement.error_type.set(error_type);
         }
     }
 
-    /// Adds the context of the call, so that the component's spans are its children.
-    pub(crate) fn add_context(&self, headers: &mut HeaderMap) {
+    /// Adds the context of the call to its headers, so that the component's spans become children.
+    pub(crate) fn inject_context(&self, headers: &mut impl Injector) {
         if !self.span.is_none() {
             let context = self.span.context();
-            TraceContextPropagator::new().inject_context(&context, &mut Sent(headers));
+            TraceContextPropagator::new().inject_context(&context, headers);
         }
     }
 }
 
 impl Drop for CallSpan {
     fn drop(&mut self) {
-        let Some(mut measured) = self.measured.take() else {
+        let Some(mut measurement) = self.measurement.take() else {
             return;
         };
-        let method = format!("{}/{}", measured.interface, measured.function);
+        let method = format!("{}/{}", measurement.interface, measurement.function);
         let mut attributes = vec![
             KeyValue::new("rpc.system.name", SYSTEM),
             KeyValue::new("rpc.method", method),
         ];
-        if let Some(kind) = measured.failure.take() {
-            attributes.push(KeyValue::new("error.type", kind));
+        if let Some(error_type) = measurement.error_type.take() {
+            attributes.push(KeyValue::new("error.type", error_type));
         }
-        let duration = measured.started.elapsed().as_secs_f64();
-        if measured.is_served {
-            SERVED.record(duration, &attributes);
-            IN_FLIGHT.add(-1, &[]);
-        } else {
-            MADE.record(duration, &attributes);
+        let duration = measurement.started.elapsed().as_secs_f64();
+        match measurement.kind {
+            CallKind::Server => {
+                SERVER_DURATION.record(duration, &attributes);
+                IN_FLIGHT.add(-1, &[]);
+            }
+            CallKind::Client => CLIENT_DURATION.record(duration, &attributes),
         }
-    }
-}
-
-/// The headers of a call as the propagator reads them.
-struct Received<'a>(&'a HeaderMap);
-
-impl Extractor for Received<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(|value| value.as_str())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0
-            .iter()
-            .filter_map(|(name, _)| std::str::from_utf8(name.as_ref()).ok())
-            .collect()
-    }
-}
-
-/// The headers of a call as the propagator writes them.
-struct Sent<'a>(&'a mut HeaderMap);
-
-impl Injector for Sent<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        self.0.insert(key, value);
     }
 }

@@ -136,7 +136,7 @@ impl Delivery {
                 Stored::Unreadable(error) => return self.unread(&error, attempts),
             },
         };
-        match self.caller.tell(&self.component, &self.name, told).await {
+        match self.caller.notify(&self.component, &self.name, told).await {
             Ok(()) => {
                 watching::delivered();
                 DeliveryAttempt::Done

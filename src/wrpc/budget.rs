@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// What may wait however small the limit is: some messages of NATS's usual size.
-const LEAST_WAITING: usize = 16 << 20;
+const MIN_QUEUE_BYTES: usize = 16 << 20;
 
 /// Why there is no room for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) struct Budget(Arc<Account>);
 struct Account {
     limit: usize,
     sums: Mutex<Sums>,
-    given_back: Notify,
+    released: Notify,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Budget {
         Self(Arc::new(Account {
             limit,
             sums: Mutex::default(),
-            given_back: Notify::new(),
+            released: Notify::new(),
         }))
     }
 
@@ -78,7 +78,7 @@ impl Budget {
     /// # Errors
     ///
     /// That was not before the deadline, or too many wait.
-    pub(crate) async fn hold(
+    pub(crate) async fn reserve(
         &self,
         bytes: usize,
         deadline: Instant,
@@ -90,8 +90,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// As [`Self::hold`].
-    pub(crate) async fn expect(
+    /// As [`Self::reserve`].
+    pub(crate) async fn reserve_announced(
         &self,
         here: usize,
         announced: usize,
@@ -111,11 +111,11 @@ impl Budget {
         }
         let _waiting = self.0.wait(here)?;
         loop {
-            let given_back = self.0.given_back.notified();
+            let released = self.0.released.notified();
             if let Some(held) = self.try_admit(here, announced) {
                 return Ok(held);
             }
-            timeout_at(deadline, given_back)
+            timeout_at(deadline, released)
                 .await
                 .map_err(|_| BudgetError::DeadlineExceeded)?;
         }
@@ -147,7 +147,7 @@ impl Account {
 
     fn wait(&self, bytes: usize) -> Result<QueuedBytes<'_>, BudgetError> {
         let mut sums = self.sums();
-        if sums.waiting.saturating_add(bytes) > self.limit.max(LEAST_WAITING) {
+        if sums.waiting.saturating_add(bytes) > self.limit.max(MIN_QUEUE_BYTES) {
             return Err(BudgetError::QueueFull);
         }
         sums.waiters += 1;
@@ -187,7 +187,7 @@ impl Drop for Reservation {
         let is_awaited = sums.waiters > 0;
         drop(sums);
         if is_awaited {
-            self.account.given_back.notify_waiters();
+            self.account.released.notify_waiters();
         }
     }
 }
@@ -205,16 +205,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_would_exceed_it_waits() {
         let budget = Budget::new(100);
-        let mut first = budget.hold(60, soon()).await.unwrap();
-        assert!(budget.hold(60, soon()).await.is_err());
-        let second = budget.hold(40, soon()).await.unwrap();
+        let mut first = budget.reserve(60, soon()).await.unwrap();
+        assert!(budget.reserve(60, soon()).await.is_err());
+        let second = budget.reserve(40, soon()).await.unwrap();
         first.grow(50);
-        assert!(budget.hold(1, soon()).await.is_err());
+        assert!(budget.reserve(1, soon()).await.is_err());
         let waiting = tokio::spawn({
             let budget = budget.clone();
             async move {
                 budget
-                    .hold(90, Instant::now() + Duration::from_secs(9))
+                    .reserve(90, Instant::now() + Duration::from_secs(9))
                     .await
             }
         });
@@ -224,7 +224,7 @@ mod tests {
         assert!(waiting.await.unwrap().is_ok());
         assert_eq!(*budget.0.sums(), Sums::default());
         assert!(
-            budget.hold(1_000, soon()).await.is_ok(),
+            budget.reserve(1_000, soon()).await.is_ok(),
             "alone, anything goes"
         );
     }
@@ -232,9 +232,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn announcements_hold_up_only_each_other() {
         let budget = Budget::new(100);
-        let mut first = budget.expect(10, 80, soon()).await.unwrap();
-        assert!(budget.expect(10, 10, soon()).await.is_err());
-        let small = budget.hold(50, soon()).await.unwrap();
+        let mut first = budget.reserve_announced(10, 80, soon()).await.unwrap();
+        assert!(budget.reserve_announced(10, 10, soon()).await.is_err());
+        let small = budget.reserve(50, soon()).await.unwrap();
         first.grow(85);
         assert_eq!(
             *budget.0.sums(),
@@ -250,13 +250,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_is_bounded_and_what_is_too_much_is_told_at_once() {
-        let limit = 2 * LEAST_WAITING;
+        let limit = 2 * MIN_QUEUE_BYTES;
         let budget = Budget::new(limit);
-        let _all = budget.hold(limit, soon()).await.unwrap();
+        let _all = budget.reserve(limit, soon()).await.unwrap();
         let (most, more, small) = tokio::join!(
-            budget.hold(limit - 1, soon()),
-            budget.hold(2, Instant::now() + Duration::from_secs(9)),
-            budget.hold(1, soon()),
+            budget.reserve(limit - 1, soon()),
+            budget.reserve(2, Instant::now() + Duration::from_secs(9)),
+            budget.reserve(1, soon()),
         );
         assert_eq!(most.unwrap_err(), BudgetError::DeadlineExceeded);
         assert_eq!(more.unwrap_err(), BudgetError::QueueFull);

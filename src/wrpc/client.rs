@@ -1,64 +1,60 @@
-//! Calls components: the other direction of wRPC, for `watcher`.
+//! Calls components that watch: the opposite direction of wRPC, used by `watcher`.
 //!
-//! One subscription to an inbox, made before anything is published, serves all calls; messages are
-//! told apart by a token in their subject. A call takes its place among the calls under way before
-//! it is published, so that no answer can come too early for it, as it can with
-//! wrpc-transport-nats 0.29.
+//! Each call is registered in the inbox before it is published, so that no reply can arrive too
+//! early, as with wrpc-transport-nats 0.29.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, SubscribeError};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::task::AbortOnDrop;
 use crate::telemetry::calls::CallSpan;
 use crate::wrpc::codec::Writer;
-use crate::wrpc::server::{COMPONENT, LINK_NAME, PROTOCOL};
+use crate::wrpc::inbox::{Conversation, Inbox};
+use crate::wrpc::protocol::{
+    HeaderCarrier, LINK_NAME, PROTOCOL, SOURCE_ID, max_payload, publish_stream,
+};
 
-/// The interface that components export to be told of changes.
-pub(crate) const WATCHER: &str = "wrpc:keyvalue/watcher";
+/// The interface that watching components export.
+const WATCHER: &str = "wrpc:keyvalue/watcher";
 const VERSION: &str = "0.2.0-draft";
-/// What stands for the bucket: hosts 1.x take only a number there.
+/// Stands for the bucket: 1.x hosts accept only a number there.
 const BUCKET: &str = "0";
-/// How long a host may take to accept a call.
-const ACCEPT: Duration = Duration::from_secs(5);
-/// How long a component may take over a call.
-const END: Duration = Duration::from_secs(15);
-/// What the headers and the reply subject take of a message, at most, besides their texts.
+/// How long it may take until a host accepts a call.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take as a whole.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(15);
+/// The space that headers and the reply subject take in the first message.
 const OVERHEAD: usize = 512;
 
-/// A function of the interface, with what a component is told.
+/// A call of the interface: its function and parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent<'a> {
     /// `on-set`: the key has this value.
     Set(&'a str, Bytes),
-    /// `on-delete`: the key has none any more.
+    /// `on-delete`: the key has no value any more.
     Deleted(&'a str),
 }
 
-/// Why a component was not told, or may not have been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a component was not notified, or may not have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotifyError {
-    /// No host runs the component: nobody heard of the call.
+    /// Nothing received the call.
+    #[error("no host runs the component")]
     NoResponders,
-    /// There is no connection to NATS: nothing was sent.
+    /// Nothing was sent.
+    #[error("there is no connection to NATS")]
     Disconnected,
-    /// No host has accepted the call in time.
+    #[error("no host has taken the call within {ACCEPT_TIMEOUT:?}")]
     AcceptTimeout,
-    /// The component has not ended the call in time.
+    #[error("the component has not ended the call within {COMPLETION_TIMEOUT:?}")]
     CompletionTimeout,
-    /// NATS is closed.
+    #[error("NATS is closed")]
     Closed,
 }
 
@@ -67,43 +63,17 @@ pub(crate) struct ComponentClient {
     nats: Client,
     lattice: String,
     provider: String,
-    inbox: String,
-    next: AtomicU64,
-    under_way: Arc<PendingCalls>,
-    _demultiplexer: AbortOnDrop,
+    inbox: Inbox<PendingCall>,
 }
 
-/// The calls under way, by token.
-#[derive(Default)]
-struct PendingCalls(Mutex<HashMap<u64, mpsc::UnboundedSender<Frame>>>);
-
-/// A message for a call.
-enum Frame {
-    /// The call is accepted; what is left of the parameters goes to this subject.
-    Accepted(Subject),
+/// A call in progress. Messages that do not fit to its state are ignored.
+enum PendingCall {
+    Published,
     NoResponders,
-    Ended,
-}
-
-/// The place of a call among those under way.
-struct PendingCall<'a> {
-    token: u64,
-    under_way: &'a PendingCalls,
-    arrivals: mpsc::UnboundedReceiver<Frame>,
-}
-
-impl fmt::Display for NotifyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoResponders => f.write_str("no host runs the component"),
-            Self::Disconnected => f.write_str("there is no connection to NATS"),
-            Self::AcceptTimeout => write!(f, "no host has taken the call within {ACCEPT:?}"),
-            Self::CompletionTimeout => {
-                write!(f, "the component has not ended the call within {END:?}")
-            }
-            Self::Closed => f.write_str("NATS is closed"),
-        }
-    }
+    /// A host has accepted the call; the rest of the parameters goes to this subject.
+    Accepted(Subject),
+    /// The call has ended; the subject is that of the parameters.
+    Completed(Subject),
 }
 
 impl fmt::Debug for ComponentClient {
@@ -116,7 +86,8 @@ impl fmt::Debug for ComponentClient {
 }
 
 impl NotifyError {
-    fn kind(self) -> &'static str {
+    /// The value of `error.type`.
+    fn error_type(self) -> &'static str {
         match self {
             Self::NoResponders => "absent",
             Self::Disconnected => "disconnected",
@@ -127,15 +98,14 @@ impl NotifyError {
 }
 
 impl WatchEvent<'_> {
-    /// The function's name in the interface.
-    pub(crate) fn function(&self) -> &'static str {
+    fn function(&self) -> &'static str {
         match self {
             Self::Set(..) => "on-set",
             Self::Deleted(_) => "on-delete",
         }
     }
 
-    /// The encoding of the parameters.
+    /// The encoded parameters.
     pub fn parameters(self) -> Writer {
         let mut writer = Writer::default();
         writer.text(BUCKET);
@@ -151,7 +121,7 @@ impl WatchEvent<'_> {
 }
 
 impl ComponentClient {
-    /// A caller as `provider` in `lattice`.
+    /// A client that calls as `provider` in `lattice`.
     ///
     /// # Errors
     ///
@@ -161,49 +131,36 @@ impl ComponentClient {
         lattice: &str,
         provider: &str,
     ) -> Result<Self, SubscribeError> {
-        let inbox = nats.new_inbox();
-        let mut messages = nats.subscribe(format!("{inbox}.>")).await?;
-        let under_way = Arc::<PendingCalls>::default();
-        let receivers = Arc::clone(&under_way);
-        let skip = inbox.len() + 1;
-        let demultiplexer = AbortOnDrop::spawn(async move {
-            while let Some(message) = messages.next().await {
-                receivers.route(skip, message);
-            }
-        });
         Ok(Self {
             nats: nats.clone(),
             lattice: lattice.to_owned(),
             provider: provider.to_owned(),
-            inbox,
-            next: AtomicU64::new(0),
-            under_way,
-            _demultiplexer: demultiplexer,
+            inbox: Inbox::subscribe(nats).await?,
         })
     }
 
-    /// The lattice and the provider that it calls as.
+    /// The lattice and the provider of its calls.
     pub(crate) fn identity(&self) -> (&str, &str) {
         (&self.lattice, &self.provider)
     }
 
-    /// Calls a component, over the link of this name, and waits until it has ended the call. Hosts
-    /// do not say whether it ended well.
+    /// Notifies a component over the link of this name, and waits until the call has ended. Hosts
+    /// do not report whether the component succeeded.
     ///
     /// # Errors
     ///
-    /// It was not told, or may not have been.
-    pub(crate) async fn tell(
+    /// See [`NotifyError`].
+    pub(crate) async fn notify(
         &self,
         component: &str,
         link: &str,
-        told: WatchEvent<'_>,
+        event: WatchEvent<'_>,
     ) -> Result<(), NotifyError> {
-        let noted = CallSpan::made(WATCHER, told.function());
-        let call = self.call(component, link, told, &noted);
-        let outcome = call.instrument(noted.span()).await;
-        if let Err(failure) = outcome {
-            noted.failed_as(Cow::Borrowed(failure.kind()));
+        let call_span = CallSpan::client(WATCHER, event.function());
+        let call = self.call(component, link, event, &call_span);
+        let outcome = call.instrument(call_span.span()).await;
+        if let Err(error) = outcome {
+            call_span.record_error_type(Cow::Borrowed(error.error_type()));
         }
         outcome
     }
@@ -212,122 +169,78 @@ impl ComponentClient {
         &self,
         component: &str,
         link: &str,
-        told: WatchEvent<'_>,
-        noted: &CallSpan,
+        event: WatchEvent<'_>,
+        call_span: &CallSpan,
     ) -> Result<(), NotifyError> {
         if self.nats.connection_state() != State::Connected {
             return Err(NotifyError::Disconnected);
         }
-        let end = Instant::now() + END;
-        let mut place = self.under_way.enter(&self.next);
-        let function = told.function();
+        let deadline = Instant::now() + COMPLETION_TIMEOUT;
         let subject = format!(
-            "{}.{component}.{PROTOCOL}.{WATCHER}@{VERSION}.{function}",
-            self.lattice
+            "{}.{component}.{PROTOCOL}.{WATCHER}@{VERSION}.{}",
+            self.lattice,
+            event.function()
         );
         let mut headers = HeaderMap::new();
-        headers.insert(COMPONENT, self.provider.as_str());
+        headers.insert(SOURCE_ID, self.provider.as_str());
         headers.insert(LINK_NAME, link);
-        noted.add_context(&mut headers);
+        call_span.inject_context(&mut HeaderCarrier(&mut headers));
 
-        let most = self.nats.server_info().max_payload.max(2 * OVERHEAD);
-        let room = most - OVERHEAD.min(most - 1);
-        let mut pieces = told.parameters().finish();
+        let mut pieces = event.parameters().finish();
         let mut rest = pieces.next().unwrap_or_default();
-        let first = rest.split_to(rest.len().min(room));
-        let reply = format!("{}.{}", self.inbox, place.token);
+        let first = rest.split_to(rest.len().min(max_payload(&self.nats) - OVERHEAD));
+        let (reply, pending) = self.inbox.register(PendingCall::Published);
         self.nats
             .publish_with_reply_and_headers(subject, reply, headers, first)
             .await
             .map_err(|_| NotifyError::Closed)?;
 
-        let accepted = timeout_at(Instant::now() + ACCEPT, place.accepted()).await;
-        let params = accepted.map_err(|_| NotifyError::AcceptTimeout)??;
-        for mut piece in std::iter::once(rest).chain(pieces) {
-            while !piece.is_empty() {
-                let part = piece.split_to(piece.len().min(most));
-                self.publish(&params, part).await?;
-            }
-        }
-        self.publish(&params, Bytes::new()).await?;
-        timeout_at(end, place.ended())
+        let accepted = pending.wait_for(PendingCall::params_subject);
+        let params = timeout_at(Instant::now() + ACCEPT_TIMEOUT, accepted)
+            .await
+            .map_err(|_| NotifyError::AcceptTimeout)??;
+        publish_stream(&self.nats, params, std::iter::once(rest).chain(pieces))
+            .await
+            .map_err(|_| NotifyError::Closed)?;
+        let completed = pending.wait_for(|call| call.is_completed().then_some(()));
+        timeout_at(deadline, completed)
             .await
             .map_err(|_| NotifyError::CompletionTimeout)
     }
-
-    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), NotifyError> {
-        self.nats
-            .publish(subject.clone(), payload)
-            .await
-            .map_err(|_| NotifyError::Closed)
-    }
 }
 
-impl PendingCalls {
-    fn enter(&self, next: &AtomicU64) -> PendingCall<'_> {
-        let token = next.fetch_add(1, Ordering::Relaxed);
-        let (sender, arrivals) = mpsc::unbounded_channel();
-        self.table().insert(token, sender);
-        PendingCall {
-            token,
-            under_way: self,
-            arrivals,
+impl PendingCall {
+    /// The subject for the rest of the parameters, once a host has accepted the call.
+    fn params_subject(&mut self) -> Option<Result<Subject, NotifyError>> {
+        match self {
+            Self::Published => None,
+            Self::NoResponders => Some(Err(NotifyError::NoResponders)),
+            Self::Accepted(params) | Self::Completed(params) => Some(Ok(params.clone())),
         }
     }
 
-    /// Hands a message to its call; a call that is over gets no more.
-    fn route(&self, skip: usize, message: Message) {
-        let name = message.subject.get(skip..).unwrap_or_default();
-        let (token, is_result) = match name.split_once('.') {
-            Some((token, "results")) => (token, true),
-            Some(_) => return,
-            None => (name, false),
-        };
-        let table = self.table();
-        let Some(call) = token.parse().ok().and_then(|token: u64| table.get(&token)) else {
-            return;
-        };
-        let arrival = match (is_result, message.reply) {
-            // The functions have no result: what comes before the end is not looked at.
-            (true, _) if message.payload.is_empty() => Frame::Ended,
-            (true, _) => return,
-            (false, _) if message.status == Some(StatusCode::NO_RESPONDERS) => Frame::NoResponders,
-            (false, Some(reply)) => Frame::Accepted(Subject::from(format!("{reply}.params"))),
-            (false, None) => return,
-        };
-        // An error says that the call is over.
-        let _ = call.send(arrival);
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Frame>>> {
-        self.0.lock()
+    fn is_completed(&self) -> bool {
+        matches!(self, Self::Completed(_))
     }
 }
 
-impl PendingCall<'_> {
-    async fn accepted(&mut self) -> Result<Subject, NotifyError> {
-        loop {
-            match self.arrivals.recv().await {
-                Some(Frame::Accepted(params)) => return Ok(params),
-                Some(Frame::NoResponders) => return Err(NotifyError::NoResponders),
-                // It belongs to nothing.
-                Some(Frame::Ended) => {}
-                None => return Err(NotifyError::Closed),
+impl Conversation for PendingCall {
+    fn receive(&mut self, suffix: &str, message: Message) -> bool {
+        let next = match (&*self, suffix) {
+            (Self::Published, "") if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Self::NoResponders
             }
-        }
-    }
-
-    async fn ended(&mut self) {
-        while let Some(arrival) = self.arrivals.recv().await {
-            if matches!(arrival, Frame::Ended) {
-                return;
+            (Self::Published, "") => match message.reply {
+                Some(reply) => Self::Accepted(Subject::from(format!("{reply}.params"))),
+                None => return false,
+            },
+            // The functions return no value: only the end of the results matters.
+            (Self::Accepted(params), "results") if message.payload.is_empty() => {
+                Self::Completed(params.clone())
             }
-        }
-    }
-}
-
-impl Drop for PendingCall<'_> {
-    fn drop(&mut self) {
-        self.under_way.table().remove(&self.token);
+            _ => return false,
+        };
+        *self = next;
+        true
     }
 }

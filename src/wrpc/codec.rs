@@ -209,6 +209,17 @@ impl Writer {
         self.last.put_slice(text.as_bytes());
     }
 
+    /// An `option` of what `some` writes.
+    pub fn option<T>(&mut self, value: Option<T>, some: impl FnOnce(&mut Self, T)) {
+        match value {
+            None => self.byte(0),
+            Some(value) => {
+                self.byte(1);
+                some(self, value);
+            }
+        }
+    }
+
     /// A `list<u8>`.
     pub fn bytes(&mut self, bytes: Bytes) {
         if bytes.len() < ZERO_COPY_THRESHOLD {

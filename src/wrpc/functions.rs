@@ -1,11 +1,8 @@
-//! The functions of the interfaces as they are called: names, parameters, results.
-//!
-//! From the bytes of a call to a [`Call`], and from what a room answers to the bytes of a result.
-//! How bytes are laid out is for `wire`, how they travel for `serve`.
-
-use bytes::Bytes;
+//! The functions of `wrpc:keyvalue`: their names in subjects, decoding of parameters to a [`Call`],
+//! and encoding of results.
 
 use crate::error::{Error, ErrorKind};
+use crate::keyvalue::call::{Call, Response};
 use crate::keyvalue::store::KeyResponse;
 use crate::redis::command::SplitBytes;
 use crate::wrpc::codec::{DecodeError, Reader, Writer};
@@ -31,47 +28,6 @@ pub enum Function {
     SetMany,
     /// `batch.delete-many`
     DeleteMany,
-}
-
-/// A call with its parameters, borrowed from the bytes they came in.
-#[derive(Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the parameters' names in the interface"
-)]
-pub enum Call<'a> {
-    /// `store.get`
-    Get { bucket: &'a str, key: &'a str },
-    /// `store.set`
-    Set {
-        bucket: &'a str,
-        key: &'a str,
-        value: SplitBytes<'a>,
-    },
-    /// `store.delete`
-    Delete { bucket: &'a str, key: &'a str },
-    /// `store.exists`
-    Exists { bucket: &'a str, key: &'a str },
-    /// `store.list-keys`
-    ListKeys {
-        bucket: &'a str,
-        cursor: Option<u64>,
-    },
-    /// `atomics.increment`
-    Increment {
-        bucket: &'a str,
-        key: &'a str,
-        delta: u64,
-    },
-    /// `batch.get-many`
-    GetMany { bucket: &'a str, keys: Vec<&'a str> },
-    /// `batch.set-many`
-    SetMany {
-        bucket: &'a str,
-        pairs: Vec<(&'a str, &'a [u8])>,
-    },
-    /// `batch.delete-many`
-    DeleteMany { bucket: &'a str, keys: Vec<&'a str> },
 }
 
 impl Function {
@@ -131,12 +87,12 @@ impl Function {
         }
     }
 
-    /// Reads the parameters.
+    /// Decodes the parameters.
     ///
     /// # Errors
     ///
     /// More bytes are needed, or these are not the function's parameters.
-    pub fn read(self, params: &[u8]) -> Result<Call<'_>, DecodeError> {
+    pub fn decode(self, params: &[u8]) -> Result<Call<'_>, DecodeError> {
         let mut reader = Reader::new(params);
         let bucket = reader.text()?;
         let call = match self {
@@ -183,9 +139,10 @@ impl Function {
         Ok(call)
     }
 
-    /// Reads parameters that came in two parts without putting them together, which a large value
-    /// is worth; `None` where that does not go.
-    pub fn read_parts<'a>(self, first: &'a [u8], rest: &'a [u8]) -> Option<Call<'a>> {
+    /// Decodes parameters that arrived in two parts without concatenating them, which would copy a
+    /// large value. Only a `set` that is split within its value can be decoded so; for other calls
+    /// this returns `None`.
+    pub fn decode_split<'a>(self, first: &'a [u8], rest: &'a [u8]) -> Option<Call<'a>> {
         if self != Self::Set {
             return None;
         }
@@ -198,13 +155,13 @@ impl Function {
     }
 }
 
-/// The encoding of a `result`, with `ok` writing what it holds.
-pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> Writer {
+/// Encodes the result of a call.
+pub fn encode_result(result: Result<Response<'_>, Error>) -> Writer {
     let mut writer = Writer::default();
-    match outcome {
-        Ok(value) => {
+    match result {
+        Ok(response) => {
             writer.byte(0);
-            ok(&mut writer, value);
+            encode_response(&mut writer, response);
         }
         Err(error) => {
             writer.byte(1);
@@ -221,51 +178,29 @@ pub fn result<T>(outcome: Result<T, Error>, ok: impl FnOnce(&mut Writer, T)) -> 
     writer
 }
 
-/// Nothing.
-pub fn unit(_: &mut Writer, (): ()) {}
-
-/// A `bool`.
-pub fn bool(writer: &mut Writer, value: bool) {
-    writer.byte(u8::from(value));
-}
-
-/// An `option<list<u8>>`.
-pub fn value(writer: &mut Writer, value: Option<Bytes>) {
-    match value {
-        None => writer.byte(0),
-        Some(bytes) => {
-            writer.byte(1);
-            writer.bytes(bytes);
+fn encode_response(writer: &mut Writer, response: Response<'_>) {
+    match response {
+        Response::Unit => {}
+        Response::Exists(exists) => writer.byte(u8::from(exists)),
+        Response::Number(number) => writer.number(number),
+        Response::Value(value) => writer.option(value, Writer::bytes),
+        Response::Keys(page) => encode_keys(writer, page),
+        Response::Entries { keys, values } => {
+            writer.length(values.len());
+            for (key, value) in keys.into_iter().zip(values) {
+                writer.option(value, |writer, value| {
+                    writer.text(key);
+                    writer.bytes(value);
+                });
+            }
         }
     }
 }
 
-/// A `key-response`.
-pub fn key_response(writer: &mut Writer, page: KeyResponse) {
+fn encode_keys(writer: &mut Writer, page: KeyResponse) {
     writer.length(page.keys.len());
     for key in &page.keys {
         writer.text(key);
     }
-    match page.cursor {
-        None => writer.byte(0),
-        Some(cursor) => {
-            writer.byte(1);
-            writer.number(cursor);
-        }
-    }
-}
-
-/// A `list<option<tuple<string, list<u8>>>>`: the keys asked with their values.
-pub fn entries(writer: &mut Writer, keys: &[&str], values: Vec<Option<Bytes>>) {
-    writer.length(values.len());
-    for (key, value) in keys.iter().zip(values) {
-        match value {
-            None => writer.byte(0),
-            Some(bytes) => {
-                writer.byte(1);
-                writer.text(key);
-                writer.bytes(bytes);
-            }
-        }
-    }
+    writer.option(page.cursor, Writer::number);
 }
