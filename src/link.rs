@@ -1,7 +1,8 @@
-//! One link: its settings, its buckets, its share of a connection.
+//! One link: its settings, its buckets, and its share of a connection.
 //!
-//! This is all that the rooms of the interfaces need to carry out a call. Which link a call
-//! belongs to is for `links`, what happens on the way to Redis for `connection`.
+//! This is the policy of a link: which buckets exist, what may be written, how long a call may wait,
+//! and what may be served from the cache. `table` finds the link of a call, `keyspace` maps buckets and
+//! keys to Redis keys, `redis` sends commands.
 
 pub(crate) mod keyspace;
 pub(crate) mod registry;
@@ -29,33 +30,31 @@ use crate::settings::Settings;
 use crate::telemetry::commands::CommandSpan;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// A link that works, or will as soon as its Redis is there.
+/// A link with valid settings; its Redis may be unreachable.
 #[derive(Debug)]
 pub(crate) struct Link {
     settings: Settings,
     keyspace: Keyspace,
-    gate: Limiter,
+    limiter: Limiter,
     connection: Arc<Connection>,
-    answered: AtomicBool,
-    told_of_layout: AtomicBool,
-    unlisted: LogThrottle,
+    replied: AtomicBool,
+    layout_logged: AtomicBool,
+    skipped_keys: LogThrottle,
 }
 
 impl Link {
-    /// A link with these settings over this connection.
     pub(crate) fn new(settings: Settings, connection: Arc<Connection>) -> Self {
         Self {
             keyspace: Keyspace::new(&settings),
-            gate: Limiter::new(settings.max_in_flight, settings.max_waiting),
+            limiter: Limiter::new(settings.max_in_flight, settings.max_waiting),
             settings,
             connection,
-            answered: AtomicBool::new(false),
-            told_of_layout: AtomicBool::new(false),
-            unlisted: LogThrottle::default(),
+            replied: AtomicBool::new(false),
+            layout_logged: AtomicBool::new(false),
+            skipped_keys: LogThrottle::default(),
         }
     }
 
-    /// What was set.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -65,19 +64,18 @@ impl Link {
         self.settings.address.to_string()
     }
 
-    /// Since when and why it has no connection.
     pub(crate) fn outage(&self) -> Option<Outage> {
         self.connection.outage()
     }
 
-    /// Whether Redis has answered a call over it since it was put.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+    /// Whether Redis has replied to a call over it since it was put.
+    pub(crate) fn has_replied(&self) -> bool {
+        self.replied.load(Ordering::Relaxed)
     }
 
-    /// It was put again as it is.
+    /// The host put it again with the same settings.
     pub(crate) fn reset(&self) {
-        self.answered.store(false, Ordering::Relaxed);
+        self.replied.store(false, Ordering::Relaxed);
     }
 
     /// A bucket to read from.
@@ -87,11 +85,11 @@ impl Link {
     /// [`NoSuchStore`](crate::error::ErrorKind::NoSuchStore) for a bucket that the link does not have.
     pub(crate) fn bucket(&self, name: &str) -> Result<Bucket<'_>, Error> {
         let bucket = self.keyspace.bucket(name)?;
-        if self.keyspace.is_prefixed(name) && !self.told_of_layout.swap(true, Ordering::Relaxed) {
+        if self.keyspace.is_prefixed(name) && !self.layout_logged.swap(true, Ordering::Relaxed) {
             info!(
                 redis = self.address(),
-                "keys of named buckets are stored as `bucket:key`; who comes from wasmCloud's own \
-                 provider, which ignored the names, sets BUCKET_LAYOUT=flat"
+                "keys of named buckets are stored as `bucket:key`; to entry_policy the keys of wasmCloud's \
+                 own provider, which ignores bucket names, set BUCKET_LAYOUT=flat"
             );
         }
         Ok(bucket)
@@ -110,7 +108,7 @@ impl Link {
         Ok(bucket)
     }
 
-    /// Checks a value that is to be written.
+    /// Checks the size of a value to write.
     ///
     /// # Errors
     ///
@@ -121,24 +119,24 @@ impl Link {
             return Ok(());
         }
         Err(Error::other(format!(
-            "the value has {bytes} bytes, and this link takes at most {limit} (MAX_VALUE_BYTES)"
+            "the value has {bytes} bytes; this link accepts at most {limit} (MAX_VALUE_BYTES)"
         )))
     }
 
-    /// The time to live of what is written, in milliseconds.
+    /// The time to live of written keys, in milliseconds.
     pub(crate) fn ttl_ms(&self) -> Option<u64> {
         self.settings
             .ttl
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Counts keys that a listing left out because they are no UTF-8.
+    /// Counts keys that a listing skipped because they are not UTF-8.
     pub(crate) fn record_skipped_keys(&self, keys: usize) {
-        if let Some(keys) = self.unlisted.record(keys) {
+        if let Some(keys) = self.skipped_keys.record(keys) {
             tracing::warn!(
                 keys,
                 redis = self.address(),
-                "keys that are not UTF-8 were left out of listings"
+                "keys that are not UTF-8 were skipped in listings"
             );
         }
     }
@@ -157,17 +155,16 @@ impl Link {
         Ok(reply.value)
     }
 
-    /// What has been read over the link and is kept, if anything is.
     pub(crate) fn cache(&self) -> Option<&Cache> {
         self.connection.cache().map(Arc::as_ref)
     }
 
-    /// The value of a key of Redis, if it is in memory; that the key is missing may be, too.
+    /// The cached value of a Redis key, if there is one; the inner `None` is a key cached as missing.
     pub(crate) fn peek(&self, key: &str) -> Option<Option<Bytes>> {
         self.cache()?.peek(key.as_bytes(), Instant::now())
     }
 
-    /// The value of a key of Redis; from memory, where the link keeps what it has read.
+    /// Reads through the cache, where the link has one.
     ///
     /// # Errors
     ///
@@ -176,40 +173,40 @@ impl Link {
         let Some(cache) = self.cache() else {
             return self.get(key, deadline).await;
         };
-        let asked = Instant::now();
-        let turn = match cache.lookup(key.as_bytes(), asked) {
+        let sent_at = Instant::now();
+        let fill = match cache.lookup(key.as_bytes(), sent_at) {
             Lookup::Hit(value) => return Ok(value),
-            Lookup::Miss(turn) => turn,
+            Lookup::Miss(fill) => fill,
             Lookup::Bypass => return self.get(key, deadline).await,
-            Lookup::Pending(reading) => {
-                let _waiting = self.gate.wait()?;
-                match timeout_at(deadline, reading.outcome()).await {
+            Lookup::Pending(read) => {
+                let _waiting = self.limiter.wait()?;
+                match timeout_at(deadline, read.outcome()).await {
                     Ok(Some(outcome)) => return outcome,
                     Ok(None) | Err(_) => return self.get(key, deadline).await,
                 }
             }
         };
-        let answered = self.send(&Command::CachedGet { key }, deadline).await;
-        let (outcome, keep) = match answered.and_then(|answered| read(answered, asked, cache.age()))
-        {
-            Ok((value, keep)) => (Ok(value), keep),
-            Err(error) => (Err(error), None),
-        };
-        turn.end(&outcome, keep);
+        let reply = self.send(&Command::CachedGet { key }, deadline).await;
+        let (outcome, entry_policy) =
+            match reply.and_then(|reply| cacheable(reply, sent_at, cache.age())) {
+                Ok((value, entry_policy)) => (Ok(value), entry_policy),
+                Err(error) => (Err(error), None),
+            };
+        fill.end(&outcome, entry_policy);
         outcome
     }
 
-    /// The value of a key as Redis has it.
+    /// Reads from Redis.
     async fn get(&self, key: &str, deadline: Instant) -> Result<Option<Bytes>, Error> {
         let value = self.execute(&Command::Get { key }, deadline).await?;
         reply::optional_bytes("GET", value)
     }
 
     async fn send(&self, command: &Command<'_>, deadline: Instant) -> Result<Reply, Error> {
-        let _changing = self
+        let _invalidation = self
             .cache()
             .and_then(|cache| InvalidateOnDrop::new(cache, command));
-        let patience = RetryPolicy {
+        let policy = RetryPolicy {
             deadline,
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
@@ -219,26 +216,25 @@ impl Link {
             command.transaction_size(),
             &self.settings.address,
         );
-        // Boxed, because it is most of a call, and each call is moved several times on its way here.
-        let asked = Box::pin(self.connection.execute(command, &self.gate, patience));
-        let answer = asked.instrument(span.span()).await;
-        span.ended(&answer);
-        if answer.is_ok() {
-            self.answered.store(true, Ordering::Relaxed);
+        // Boxed: it is most of a call's future, which is moved several times on its way here.
+        let reply = Box::pin(self.connection.execute(command, &self.limiter, policy));
+        let reply = reply.instrument(span.span()).await;
+        span.ended(&reply);
+        if reply.is_ok() {
+            self.replied.store(true, Ordering::Relaxed);
         }
-        answer
+        reply
     }
 }
 
-/// Keys that are being written: whatever comes of it, what was read of them before is forgotten
-/// when it is over.
+/// Invalidates the keys of a write when it ends, whatever its outcome.
 struct InvalidateOnDrop<'a> {
     cache: &'a Cache,
     keys: Vec<&'a [u8]>,
 }
 
 impl<'a> InvalidateOnDrop<'a> {
-    /// Nothing, if the request changes nothing.
+    /// `None` for a command that writes nothing.
     fn new(cache: &'a Cache, command: &'a Command<'_>) -> Option<Self> {
         if command.is_read() {
             return None;
@@ -254,37 +250,37 @@ impl Drop for InvalidateOnDrop<'_> {
     }
 }
 
-/// The value that a [`Command::CachedGet`] answered, and how long it may be kept.
+/// Reads the reply to a [`Command::CachedGet`]: the value, and how long it may be cached.
 ///
 /// # Errors
 ///
-/// The answer is of another kind.
-fn read(
-    answered: Reply,
-    asked: Instant,
+/// The reply has another type.
+fn cacheable(
+    reply: Reply,
+    sent_at: Instant,
     age: Duration,
 ) -> Result<(Option<Bytes>, Option<EntryPolicy>), Error> {
-    let both = reply::array("GET", answered.value, 2)?;
+    let both = reply::array("GET", reply.value, 2)?;
     let [value, time_to_live] =
         <[Value; 2]>::try_from(both).map_err(|_| Error::unexpected_reply("GET"))?;
     let value = reply::optional_bytes("GET", value)?;
-    let Some(by) = answered.kept else {
+    let Some(tag) = reply.cache_tag else {
         return Ok((value, None));
     };
-    let longest = match (&value, time_to_live) {
+    let lifetime = match (&value, time_to_live) {
         (_, Value::Nil) => return Ok((value, None)),
-        (None, _) => by.missing_for.map_or(age, |limit| limit.min(age)),
-        // It does not expire.
+        (None, _) => tag.negative_ttl.map_or(age, |limit| limit.min(age)),
+        // The key does not expire.
         (Some(_), Value::Int(-1)) => age,
-        // Counted from before the question, so that it is over here before it is there.
-        (Some(_), Value::Int(left)) => {
-            age.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        // Counted from before the command was sent, so that it expires here before it does in Redis.
+        (Some(_), Value::Int(remaining)) => {
+            age.min(Duration::from_millis(u64::try_from(remaining).unwrap_or(0)))
         }
         _ => return Ok((value, None)),
     };
-    let keep = EntryPolicy {
-        until: asked + longest,
-        freshness: by.freshness,
+    let entry_policy = EntryPolicy {
+        until: sent_at + lifetime,
+        freshness: tag.freshness,
     };
-    Ok((value, Some(keep)))
+    Ok((value, Some(entry_policy)))
 }

@@ -1,7 +1,7 @@
 //! `wrpc:keyvalue/atomics`: counting.
 //!
-//! Redis's `INCRBY` alone would let a negative counter through, which the interface has no number
-//! for, so the check and the addition are one script.
+//! `INCRBY` alone would let a counter become negative, which the interface cannot express: a script
+//! adds and checks at once.
 
 use tokio::time::Instant;
 
@@ -16,9 +16,9 @@ use crate::redis::reply::Value;
 ///
 /// # Errors
 ///
-/// As [`Link::ask`]; for a value that is no whole number, for a sum below zero or above
-/// `i64::MAX`, and for such a delta, and then nothing has changed. Where the connection broke after
-/// the request was sent, it says that the sum may have been stored.
+/// As [`Link::execute`]; for a value that is not an integer, for a sum below zero or above
+/// `i64::MAX`, and for such a delta, and then nothing has changed. If the connection was lost after the
+/// command was sent, the error says that the sum may have been stored.
 pub(crate) async fn increment(
     link: &Link,
     bucket: &str,

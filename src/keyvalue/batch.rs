@@ -1,7 +1,6 @@
 //! `wrpc:keyvalue/batch`: several keys in one command.
 //!
-//! As `store`, but for many keys. An empty list is a success without asking Redis, since an error
-//! would stop the component's instance.
+//! An empty list succeeds without a command: an error would stop the component's instance.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -12,12 +11,12 @@ use crate::redis::command::Command;
 use crate::redis::command::batch::Batch;
 use crate::redis::reply;
 
-/// The values of several keys: one entry for each key asked, in the order asked. A missing key and
+/// The values of several keys: one entry for each requested key, in that order. A missing key and
 /// a value of another Redis type are `None`.
 ///
 /// # Errors
 ///
-/// As [`Link::ask`].
+/// As [`Link::execute`].
 pub(crate) async fn get_many(
     link: &Link,
     bucket: &str,
@@ -42,11 +41,11 @@ pub(crate) async fn get_many(
         .collect()
 }
 
-/// Sets several keys, all of them or none; of a key given twice the last value stays.
+/// Sets several keys atomically; a key given twice gets its last value.
 ///
 /// # Errors
 ///
-/// As [`Link::ask`], for a value that is too large, and on a link that is read only.
+/// As [`Link::execute`], for a value that is too large, and on a link that is read only.
 pub(crate) async fn set_many(
     link: &Link,
     bucket: &str,
@@ -77,7 +76,7 @@ pub(crate) async fn set_many(
 ///
 /// # Errors
 ///
-/// As [`Link::ask`], and on a link that is read only.
+/// As [`Link::execute`], and on a link that is read only.
 pub(crate) async fn delete_many(
     link: &Link,
     bucket: &str,

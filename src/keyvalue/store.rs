@@ -1,7 +1,7 @@
 //! `wrpc:keyvalue/store`: single keys, and listings.
 //!
-//! Turns each function into a command and its answer into a result. Which key a bucket's key is in
-//! Redis is for `keyspace`, getting an answer at all for `connection`.
+//! Turns each function into a command and its reply into a result. `keyspace` maps keys to Redis keys;
+//! `redis` is responsible for the reply.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -17,8 +17,8 @@ use crate::redis::reply;
 pub struct KeyResponse {
     /// The keys of this page.
     pub keys: Vec<String>,
-    /// Where the next page continues; it is Redis's own cursor, so that any process of the
-    /// provider can go on with it.
+    /// The start of the next page. It is Redis's own cursor, so that any process of the provider can
+    /// continue with it.
     pub cursor: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ pub struct KeyResponse {
 ///
 /// # Errors
 ///
-/// As [`Link::ask`]; a value of another Redis type is Redis's WRONGTYPE.
+/// As [`Link::execute`]; WRONGTYPE for a value of another Redis type.
 pub(crate) async fn get(
     link: &Link,
     bucket: &str,
@@ -41,7 +41,7 @@ pub(crate) async fn get(
 ///
 /// # Errors
 ///
-/// As [`Link::ask`], for a value that is too large, and on a link that is read only.
+/// As [`Link::execute`], for a value that is too large, and on a link that is read only.
 pub(crate) async fn set(
     link: &Link,
     bucket: &str,
@@ -64,7 +64,7 @@ pub(crate) async fn set(
 ///
 /// # Errors
 ///
-/// As [`Link::ask`], and on a link that is read only.
+/// As [`Link::execute`], and on a link that is read only.
 pub(crate) async fn delete(
     link: &Link,
     bucket: &str,
@@ -80,11 +80,11 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Whether a key has a value, of whichever type.
+/// Whether a key has a value of any type.
 ///
 /// # Errors
 ///
-/// As [`Link::ask`].
+/// As [`Link::execute`].
 pub(crate) async fn exists(
     link: &Link,
     bucket: &str,
@@ -101,12 +101,12 @@ pub(crate) async fn exists(
     Ok(reply::integer("EXISTS", &count)? > 0)
 }
 
-/// A page of a bucket's keys: as soon as there are any, so that no page is much larger than
-/// `SCAN_COUNT`. Where only other buckets' keys come, it goes on for half of the call's time.
+/// A page of a bucket's keys. Returns as soon as it has any, so that no page is much larger than
+/// `SCAN_COUNT`; while Redis returns only keys of other buckets, it continues for half of the call's time.
 ///
 /// # Errors
 ///
-/// As [`Link::ask`].
+/// As [`Link::execute`].
 pub(crate) async fn list_keys(
     link: &Link,
     bucket: &str,
@@ -116,7 +116,7 @@ pub(crate) async fn list_keys(
     let bucket = link.bucket(bucket)?;
     let pattern = bucket.pattern();
     let now = Instant::now();
-    let enough = now + deadline.saturating_duration_since(now) / 2;
+    let scan_until = now + deadline.saturating_duration_since(now) / 2;
     let mut cursor = cursor.unwrap_or_default();
     loop {
         let scan = Command::Scan {
@@ -132,7 +132,7 @@ pub(crate) async fn list_keys(
             .iter()
             .filter_map(|key| bucket.key_of(key).map(str::to_owned))
             .collect();
-        if next == 0 || !keys.is_empty() || Instant::now() >= enough {
+        if next == 0 || !keys.is_empty() || Instant::now() >= scan_until {
             let cursor = (next != 0).then_some(next);
             return Ok(KeyResponse { keys, cursor });
         }

@@ -144,7 +144,7 @@ impl Links {
     pub(crate) fn delete(&self, component: &str, name: &str) {
         let mut table = self.table();
         let deleted = table.links.delete(component, name, |link| {
-            let used = link.as_ref().is_ok_and(|link| link.has_answered());
+            let used = link.as_ref().is_ok_and(|link| link.has_replied());
             if used { OVERTAKEN } else { OVERTAKEN_UNUSED }
         });
         if deleted.is_some() {

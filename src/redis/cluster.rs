@@ -1,8 +1,8 @@
-//! A Redis Cluster: which node has a key, and following keys when they move.
+//! A Redis Cluster: routes commands to the nodes of their keys, and follows slots that move.
 //!
-//! One connection to each node, kept up as any other (`node`). `slots` is the map from keys to
-//! nodes, kept fresh by `topology`; `split` takes requests apart whose keys are on several nodes.
-//! A batch over several slots is no longer all or nothing: Redis has no such thing there.
+//! Each node has a connection of its own (`node`). `slot_map` maps slots to nodes and `topology` keeps
+//! it current; `scatter` splits commands whose keys are on several nodes. Such a batch is not atomic:
+//! Redis has no transaction over several nodes.
 
 pub(crate) mod scatter;
 pub(crate) mod slot_map;
@@ -29,11 +29,11 @@ use crate::redis::options::ConnectOptions;
 use crate::redis::retry::{AttemptOutcome, Reply, RetryLoop};
 use crate::settings::address::Endpoint;
 
-/// How often a request follows a key that is said to be elsewhere, without a pause in between.
+/// How many redirects a command follows without a pause in between.
 const MAX_REDIRECTS: u32 = 5;
-/// How many parts of a batch are under way at once: a batch may have as many as there are slots.
-const PARTS_AT_ONCE: usize = 1024;
-/// A cursor of a listing holds the node's lowest slot above, and the node's own cursor below.
+/// How many parts of a batch are in flight at once; a batch may have as many as there are slots.
+const MAX_PARTS_IN_FLIGHT: usize = 1024;
+/// A listing's cursor holds the node's lowest slot in its upper bits, the node's own cursor below.
 const CURSOR_BITS: u32 = 50;
 
 /// The nodes of a cluster.
@@ -44,67 +44,67 @@ pub(crate) struct Cluster {
     read_from_replica: bool,
 }
 
-/// Where a request goes that was sent elsewhere.
+/// The options of a redirect.
 struct Redirect {
     node: Arc<Node>,
     asking: bool,
 }
 
 impl Cluster {
-    /// Starts connecting to the nodes, which any of the seeds names.
+    /// Starts connecting to the nodes, of which any seed has the list.
     pub(crate) fn start(
-        target: ConnectOptions,
+        options: ConnectOptions,
         seeds: Vec<Endpoint>,
         name: &str,
         cache: Option<&Arc<Cache>>,
     ) -> Self {
         Self {
-            address: target.address.to_string(),
-            read_from_replica: target.read_from_replica,
-            topology: Topology::start(target, seeds, name, cache),
+            address: options.address.to_string(),
+            read_from_replica: options.read_from_replica,
+            topology: Topology::start(options, seeds, name, cache),
         }
     }
 
-    /// The earliest outage of a node that keys are on.
+    /// The earliest outage of a node that serves slots.
     pub(crate) fn outage(&self) -> Option<Outage> {
         self.topology.outage()
     }
 
-    /// The map, as it changes.
     pub(crate) fn maps(&self) -> watch::Receiver<Option<Arc<SlotMap>>> {
         self.topology.maps()
     }
 
-    /// Sends a request to whichever nodes its keys are on.
+    /// Sends a command to the nodes of its keys.
     ///
     /// # Errors
     ///
-    /// As [`super::Connection::ask`]; where several nodes are concerned, the others may have
-    /// carried out their parts.
+    /// As [`Connection::execute`](crate::redis::connection::Connection::execute); where several nodes
+    /// are concerned, the others may have carried out their parts.
     pub(crate) async fn execute(
         &self,
         command: &Command<'_>,
-        gate: &Limiter,
-        patience: RetryPolicy,
+        limiter: &Limiter,
+        policy: RetryPolicy,
     ) -> Result<Reply, Error> {
         match scatter::plan(command) {
             Plan::Whole(slot) => {
-                let attempts = RetryLoop::new(command, Admission::Whole(gate), patience);
-                self.ask_slot(slot, attempts, command.is_read()).await
+                let retry_loop = RetryLoop::new(command, Admission::Whole(limiter), policy);
+                self.execute_on_slot(slot, retry_loop, command.is_read())
+                    .await
             }
             Plan::Parts(parts) => {
-                let party = SharedPermit::new(gate);
-                let caller = Admission::Part(&party);
-                let answers: Vec<_> = parts
+                let permit = SharedPermit::new(limiter);
+                let admission = Admission::Part(&permit);
+                let replies: Vec<_> = parts
                     .iter()
                     .map(|Part { slot, command, .. }| {
-                        let attempts = RetryLoop::new(command, caller, patience);
-                        self.ask_slot(*slot, attempts, command.is_read())
+                        let retry_loop = RetryLoop::new(command, admission, policy);
+                        self.execute_on_slot(*slot, retry_loop, command.is_read())
                     })
                     .collect();
-                let answers = stream::iter(answers).buffered(PARTS_AT_ONCE);
-                let answers: Vec<Reply> = answers.try_collect().await?;
-                let values = answers.into_iter().map(|answer| answer.value).collect();
+                let replies = stream::iter(replies).buffered(MAX_PARTS_IN_FLIGHT);
+                let replies: Vec<Reply> = replies.try_collect().await?;
+                let values = replies.into_iter().map(|answer| answer.value).collect();
                 scatter::merge(command, &parts, values).map(Reply::from)
             }
             Plan::Scan {
@@ -112,35 +112,36 @@ impl Cluster {
                 pattern,
                 count,
             } => {
-                let page = self.scan((cursor, pattern, count), gate, patience).await?;
+                let page = self.scan((cursor, pattern, count), limiter, policy).await?;
                 Ok(Reply::from(page))
             }
         }
     }
 
-    async fn ask_slot(
+    async fn execute_on_slot(
         &self,
         slot: u16,
-        mut attempts: RetryLoop<'_>,
+        mut retry_loop: RetryLoop<'_>,
         is_read: bool,
     ) -> Result<Reply, Error> {
-        let mut hop: Option<Redirect> = None;
-        let mut hops = 0;
+        let mut redirect: Option<Redirect> = None;
+        let mut redirects = 0;
         loop {
             let map = self
-                .map(attempts.caller(), attempts.patience.deadline)
+                .map(retry_loop.admission(), retry_loop.policy.deadline)
                 .await?;
-            let Redirect { node, asking } = match hop.take() {
-                Some(hop) => hop,
+            let Redirect { node, asking } = match redirect.take() {
+                Some(redirect) => redirect,
                 None => {
-                    let from_replica = is_read && self.read_from_replica && !attempts.was_refused();
+                    let from_replica =
+                        is_read && self.read_from_replica && !retry_loop.had_transient_error();
                     let Some(node) = map.node_of(slot, from_replica) else {
                         self.topology.refresh();
-                        if attempts.pause().await {
+                        if retry_loop.pause().await {
                             continue;
                         }
                         return Err(Error::other(format!(
-                            "{}: no node has the key's slot",
+                            "{}: no node serves the slot of the key",
                             self.address
                         )));
                     };
@@ -153,21 +154,21 @@ impl Cluster {
             if node.session().is_none() {
                 self.topology.refresh();
             }
-            // While its node is away, the slot may get another one.
-            let line = tokio::select! {
-                line = node.line(attempts.caller(), attempts.patience) => line?,
+            // While its node is away, the slot may be assigned to another one.
+            let session = tokio::select! {
+                session = node.line(retry_loop.admission(), retry_loop.policy) => session?,
                 () = self.topology.changed_since(&map) => continue,
             };
-            match attempts.once(&node, &line, asking).await {
-                AttemptOutcome::Done(result) => return attempts.answered(result),
-                // It broke, or the node has lost the cluster (CLUSTERDOWN): the slot may have another
-                // node by now, of which this one will never tell.
+            match retry_loop.try_once(&node, &session, asking).await {
+                AttemptOutcome::Done(result) => return retry_loop.finish(result),
+                // The connection was lost, or the node has lost the cluster (CLUSTERDOWN): the slot may
+                // be assigned to another node, which this one cannot name.
                 AttemptOutcome::Retry => self.topology.refresh(),
-                AttemptOutcome::Redirect(refusal) => {
-                    hop = Some(self.follow(&refusal)?);
-                    hops += 1;
-                    if hops > MAX_REDIRECTS && !attempts.pause().await {
-                        return Err(Error::from(&refusal));
+                AttemptOutcome::Redirect(error) => {
+                    redirect = Some(self.follow(&error)?);
+                    redirects += 1;
+                    if redirects > MAX_REDIRECTS && !retry_loop.pause().await {
+                        return Err(Error::from(&error));
                     }
                 }
             }
@@ -175,54 +176,61 @@ impl Cluster {
     }
 
     /// The node that `MOVED` or `ASK` names.
-    fn follow(&self, refusal: &ServerError) -> Result<Redirect, Error> {
-        let asking = refusal.code() == "ASK";
+    fn follow(&self, error: &ServerError) -> Result<Redirect, Error> {
+        let asking = error.code() == "ASK";
         if !asking {
             self.topology.refresh();
         }
-        let endpoint = refusal
+        let endpoint = error
             .details()
             .and_then(|details| details.split(' ').nth(1))
             .and_then(slot_map::endpoint_of)
-            .ok_or_else(|| Error::from(refusal))?;
+            .ok_or_else(|| Error::from(error))?;
         Ok(Redirect {
             node: self.topology.node(&endpoint),
             asking,
         })
     }
 
-    /// The map of slots, waiting for the first one if need be.
-    async fn map(&self, caller: Admission<'_>, deadline: Instant) -> Result<Arc<SlotMap>, Error> {
+    /// The slot map, waiting for the first one if need be.
+    async fn map(
+        &self,
+        admission: Admission<'_>,
+        deadline: Instant,
+    ) -> Result<Arc<SlotMap>, Error> {
         if let Some(map) = self.topology.map() {
             return Ok(map);
         }
-        let _waiting = caller.wait()?;
+        let _waiting = admission.wait()?;
         if let Ok(Some(map)) = timeout_at(deadline, self.topology.first_map()).await {
             return Ok(map);
         }
         Err(self.outage().map_or_else(
             || {
-                let text = format!("cannot reach {}: its map came too late", self.address);
+                let text = format!(
+                    "cannot reach {}: the slot map did not arrive in time",
+                    self.address
+                );
                 Error::new(ErrorKind::Unreachable, text)
             },
             |outage| outage.failure,
         ))
     }
 
-    /// One page of one node; after its last page, the next node's first. NodeTable are told apart by
-    /// the lowest slot that they have, so that any process can go on with a cursor.
+    /// Returns one page of one node; after its last page, the first of the next node. A node is
+    /// identified by its lowest slot, so that any process can continue with a cursor.
     async fn scan(
         &self,
         (cursor, pattern, count): (u64, Option<&str>, u32),
-        gate: &Limiter,
-        patience: RetryPolicy,
+        limiter: &Limiter,
+        policy: RetryPolicy,
     ) -> Result<Value, Error> {
-        let (slot, inner) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
-        let map = self.map(Admission::Whole(gate), patience.deadline).await?;
-        // An invented cursor may name no slot.
+        let (slot, node_cursor) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
+        let map = self.map(Admission::Whole(limiter), policy.deadline).await?;
+        // An invented cursor may name a slot that does not exist.
         let slot = u16::try_from(slot).unwrap_or_default();
-        // Whoever has the slot now goes on with it.
-        let shard = if inner == 0 {
+        // The node that serves the slot now continues with it.
+        let shard = if node_cursor == 0 {
             map.shard_from(slot)
         } else {
             Some(slot)
@@ -231,13 +239,13 @@ impl Cluster {
             return Ok(scatter::page(0, Vec::new()));
         };
         let page = Command::Scan {
-            cursor: inner,
+            cursor: node_cursor,
             pattern,
             count,
         };
-        let attempts = RetryLoop::new(&page, Admission::Whole(gate), patience);
-        let answered = self.ask_slot(shard, attempts, false).await?;
-        let (next, keys) = crate::redis::reply::scan_page(answered.value)?;
+        let retry_loop = RetryLoop::new(&page, Admission::Whole(limiter), policy);
+        let reply = self.execute_on_slot(shard, retry_loop, false).await?;
+        let (next, keys) = crate::redis::reply::scan_page(reply.value)?;
         let cursor = if next != 0 {
             if next >> CURSOR_BITS != 0 {
                 return Err(Error::unexpected_reply("SCAN"));

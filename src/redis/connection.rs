@@ -1,12 +1,8 @@
-//! A connection to Redis that mends itself: a request goes in, an answer comes out.
+//! A connection to Redis that restores itself: a command goes in, a reply comes out.
 //!
-//! Many calls share it at once. It waits for Redis within a call's time, tries again what is safe
-//! to try again, and knows which requests may have reached Redis. A single server, or the one that
-//! sentinels name, is a `node`; a `cluster` is several. `supervisor` keeps a node up, `line` is one
-//! established connection, `no_line` why there is none, `gate` says how many calls of a link may use
-//! it. `subscription` hears of changes of keys over connections of its own; `probe` tells how a
-//! connection would be.
-//! Which command a call needs is for the rooms of the interfaces.
+//! Many calls share it at once. It waits for Redis within a call's time, retries what is safe to
+//! retry, and knows which commands may have reached Redis. A single server, or the primary that
+//! sentinels name, is one `node`; a `cluster` is several.
 
 use std::sync::Arc;
 
@@ -28,18 +24,18 @@ use crate::redis::retry::Reply;
 use crate::redis::retry::{AttemptOutcome, RetryLoop};
 use crate::redis::transport::ServerAddr;
 
-/// A connection that is kept up as long as somebody holds it.
+/// A connection that is maintained until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    kind: Backend,
+    backend: Backend,
     cache: Option<Arc<Cache>>,
 }
 
 #[derive(Debug)]
 enum Backend {
-    /// One server at a time, and one to read from, if that is another.
+    /// One server, and a replica for reads where the settings ask for it.
     Single {
-        place: ServerSelector,
+        selector: ServerSelector,
         primary: Node,
         replica: Option<Node>,
     },
@@ -48,75 +44,74 @@ enum Backend {
 
 impl Connection {
     /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`).
-    pub(crate) fn start(target: ConnectOptions, name: &str) -> Self {
-        let cache = target.cache.map(Cache::new).map(Arc::new);
-        let kind = Backend::start(target, name, cache.as_ref());
-        Self { kind, cache }
+    pub(crate) fn start(options: ConnectOptions, name: &str) -> Self {
+        let cache = options.cache.map(Cache::new).map(Arc::new);
+        let backend = Backend::start(options, name, cache.as_ref());
+        Self { backend, cache }
     }
 
-    /// What has been read over it and is kept.
     pub(crate) fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
     }
 
-    /// Since when and why there is no connection; `None` while there is one.
+    /// `None` while there is a connection.
     pub(crate) fn outage(&self) -> Option<Outage> {
-        match &self.kind {
+        match &self.backend {
             Backend::Single { primary, .. } => primary.outage(),
             Backend::Cluster(cluster) => cluster.outage(),
         }
     }
 
-    /// Where changes of keys are told: at the server, or at each primary of a cluster.
-    pub(crate) fn places(&self) -> ServerSet {
-        match &self.kind {
-            Backend::Single { place, .. } => ServerSet::One(place.clone()),
+    /// The servers that publish key changes: the server, or each primary of a cluster.
+    pub(crate) fn publishers(&self) -> ServerSet {
+        match &self.backend {
+            Backend::Single { selector, .. } => ServerSet::One(selector.clone()),
             Backend::Cluster(cluster) => ServerSet::Cluster(cluster.maps()),
         }
     }
 
-    /// Sends a request and waits for its answer, which is never an error of Redis.
+    /// Sends a command and returns its reply, which is never an error of the server.
     ///
     /// # Errors
     ///
-    /// What keeps Redis from answering, or Redis's refusal.
+    /// There is no connection, no reply in time, or the server refuses the command.
     pub(crate) async fn execute(
         &self,
         command: &Command<'_>,
-        gate: &Limiter,
-        patience: RetryPolicy,
+        limiter: &Limiter,
+        policy: RetryPolicy,
     ) -> Result<Reply, Error> {
-        let (primary, replica) = match &self.kind {
+        let (primary, replica) = match &self.backend {
             Backend::Single {
                 primary, replica, ..
             } => (primary, replica),
             Backend::Cluster(cluster) => {
                 // Boxed, because it is much larger than what single servers need.
-                return Box::pin(cluster.execute(command, gate, patience)).await;
+                return Box::pin(cluster.execute(command, limiter, policy)).await;
             }
         };
-        let caller = Admission::Whole(gate);
-        let mut attempts = RetryLoop::new(command, caller, patience);
+        let admission = Admission::Whole(limiter);
+        let mut retry_loop = RetryLoop::new(command, admission, policy);
         loop {
             let node = match replica {
                 Some(replica)
                     if command.is_read()
-                        && !attempts.was_refused()
+                        && !retry_loop.had_transient_error()
                         && replica.session().is_some() =>
                 {
                     replica
                 }
                 _ => primary,
             };
-            let line = node.line(caller, patience).await?;
-            match attempts.once(node, &line, false).await {
-                AttemptOutcome::Done(result) => return attempts.answered(result),
+            let session = node.line(admission, policy).await?;
+            match retry_loop.try_once(node, &session, false).await {
+                AttemptOutcome::Done(result) => return retry_loop.finish(result),
                 AttemptOutcome::Retry => {}
-                AttemptOutcome::Redirect(refusal) => {
+                AttemptOutcome::Redirect(error) => {
                     return Err(Error::other(format!(
                         "the server is a node of a cluster: expected redis-cluster://… as URL \
                          ({})",
-                        in_words(&refusal)
+                        in_words(&error)
                     )));
                 }
             }
@@ -125,10 +120,10 @@ impl Connection {
 }
 
 impl Backend {
-    fn start(target: ConnectOptions, name: &str, cache: Option<&Arc<Cache>>) -> Self {
-        let address = target.address.to_string();
-        let replica_wanted = target.read_from_replica;
-        let (primary, replica) = match &target.address.server {
+    fn start(options: ConnectOptions, name: &str, cache: Option<&Arc<Cache>>) -> Self {
+        let address = options.address.to_string();
+        let replica_wanted = options.read_from_replica;
+        let (primary, replica) = match &options.address.server {
             ServerSpec::Tcp(endpoint) => (
                 ServerSelector::ServerSpec(ServerAddr::Tcp(endpoint.clone())),
                 None,
@@ -143,16 +138,16 @@ impl Backend {
             ),
             ServerSpec::Cluster { seeds } => {
                 let seeds = seeds.clone();
-                return Self::Cluster(Cluster::start(target, seeds, name, cache));
+                return Self::Cluster(Cluster::start(options, seeds, name, cache));
             }
         };
-        let replica = replica.map(|place| {
+        let replica = replica.map(|selector| {
             let address = format!("a replica of {address}");
-            Node::start(target.clone(), place, address, name, cache)
+            Node::start(options.clone(), selector, address, name, cache)
         });
         Self::Single {
-            place: primary.clone(),
-            primary: Node::start(target, primary, address, name, cache),
+            selector: primary.clone(),
+            primary: Node::start(options, primary, address, name, cache),
             replica,
         }
     }

@@ -1,4 +1,7 @@
-//! Retry of one request: the attempts that it makes until it has a reply, an error, or no time left.
+//! The retry loop of one command: its attempts until it has a reply, an error, or no time left.
+//!
+//! Whether a command may be sent again is a property of the command; which node it is sent to next is
+//! decided by `connection` and `cluster`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,151 +17,149 @@ use crate::redis::node::Node;
 use crate::redis::server_error::is_transient;
 use crate::redis::session::{Session, SessionReply};
 
-/// First pause before asking again a Redis that says it will be ready soon.
+/// The pauses after a transient error, which doubles each of them.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// A request on its way: how often it has been tried, and how long it pauses.
+/// The state of a command between its attempts.
 #[derive(Debug)]
 pub(crate) struct RetryLoop<'a> {
     command: &'a Command<'a>,
-    caller: Admission<'a>,
-    /// How long it may take.
-    pub(crate) patience: RetryPolicy,
+    admission: Admission<'a>,
+    pub(crate) policy: RetryPolicy,
     retries: u32,
     pause: Duration,
-    /// What kept Redis from it so far.
-    earlier: Option<ServerError>,
-    kept: Option<CacheTag>,
+    /// The transient error of the last attempt.
+    last_transient: Option<ServerError>,
+    cache_tag: Option<CacheTag>,
 }
 
-/// An answer, and what is known of it.
+/// A reply, and whether it may be cached.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// Redis's answer, which is no error.
+    /// Never an error of the server.
     pub(crate) value: Value,
-    /// Whether it can be kept.
-    pub(crate) kept: Option<CacheTag>,
+    /// `None` for a reply that must not be cached.
+    pub(crate) cache_tag: Option<CacheTag>,
 }
 
 impl From<Value> for Reply {
-    /// An answer of which nothing is known.
     fn from(value: Value) -> Self {
-        Self { value, kept: None }
+        Self {
+            value,
+            cache_tag: None,
+        }
     }
 }
 
-/// Who tells when an answer is no longer true.
+/// The conditions under which a reply may be served from the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheTag {
-    /// Vouches for it.
     pub(crate) freshness: Arc<Freshness>,
-    /// The longest that a missing key is taken as missing, where that is limited.
-    pub(crate) missing_for: Option<Duration>,
+    /// The longest that a missing key may be cached as missing, where that is limited.
+    pub(crate) negative_ttl: Option<Duration>,
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 #[derive(Debug)]
 pub(crate) enum AttemptOutcome {
-    /// There is nothing more to do.
+    /// No further attempt is needed.
     Done(Result<Value, Error>),
-    /// It may be tried again, now.
+    /// The command may be sent again at once.
     Retry,
-    /// Another node of the cluster has the key.
+    /// Another node of the cluster serves the key (`MOVED` or `ASK`).
     Redirect(ServerError),
 }
 
 impl<'a> RetryLoop<'a> {
-    /// A request that has not been tried yet.
+    /// The loop of a command that has not been sent yet.
     pub(crate) fn new(
         command: &'a Command<'a>,
-        caller: Admission<'a>,
-        patience: RetryPolicy,
+        admission: Admission<'a>,
+        policy: RetryPolicy,
     ) -> Self {
         Self {
             command,
-            caller,
-            patience,
+            admission,
+            policy,
             retries: 0,
             pause: FIRST_PAUSE,
-            earlier: None,
-            kept: None,
+            last_transient: None,
+            cache_tag: None,
         }
     }
 
-    /// The answer, with what is known of it.
+    /// Ends the loop with the result of its last attempt.
     ///
     /// # Errors
     ///
     /// That of the result.
-    pub(crate) fn answered(self, result: Result<Value, Error>) -> Result<Reply, Error> {
+    pub(crate) fn finish(self, result: Result<Value, Error>) -> Result<Reply, Error> {
         result.map(|value| Reply {
             value,
-            kept: self.kept,
+            cache_tag: self.cache_tag,
         })
     }
 
-    /// Who it is for the gate, which limits how many requests there are at once.
-    pub(crate) fn caller(&self) -> Admission<'a> {
-        self.caller
+    pub(crate) fn admission(&self) -> Admission<'a> {
+        self.admission
     }
 
-    /// Whether Redis has said that it cannot answer yet. Where a replica did, the primary may be
-    /// able to.
-    pub(crate) fn was_refused(&self) -> bool {
-        self.earlier.is_some()
+    /// Whether the last attempt ended with a transient error. After that of a replica, the primary may
+    /// be able to reply.
+    pub(crate) fn had_transient_error(&self) -> bool {
+        self.last_transient.is_some()
     }
 
-    /// Tries once over a line of `node`, as a guest of a node that is still importing the key's
-    /// slot where `asking` says so.
-    pub(crate) async fn once(
+    /// Sends the command once; with `asking`, prefixes `ASKING` for a slot that is being imported.
+    pub(crate) async fn try_once(
         &mut self,
         node: &Node,
-        line: &Session,
+        session: &Session,
         asking: bool,
     ) -> AttemptOutcome {
-        let turn = match self.caller.turn(self.patience.deadline).await {
-            Ok(turn) => turn,
+        let permit = match self.admission.turn(self.policy.deadline).await {
+            Ok(permit) => permit,
             Err(error) => return AttemptOutcome::Done(Err(error)),
         };
-        if line.is_closed() {
-            // It broke while the call waited for its turn: nothing was sent.
+        if session.is_closed() {
+            // It was lost while the call waited for its permit: nothing was sent.
             return AttemptOutcome::Retry;
         }
         let sent = Instant::now();
         let limit = self
-            .patience
+            .policy
             .deadline
-            .min(sent + self.patience.response_timeout);
-        let reply = timeout_at(limit, line.send(self.command, asking)).await;
-        drop(turn);
+            .min(sent + self.policy.response_timeout);
+        let reply = timeout_at(limit, session.send(self.command, asking)).await;
+        drop(permit);
         match reply {
-            Ok(SessionReply::Value(answer)) => {
-                self.note(line, sent);
-                AttemptOutcome::Done(Ok(answer))
+            Ok(SessionReply::Value(value)) => {
+                self.note_reply(session, sent);
+                AttemptOutcome::Done(Ok(value))
             }
-            Ok(SessionReply::ServerError(refusal)) => self.refused(line, refusal).await,
+            Ok(SessionReply::ServerError(error)) => self.on_server_error(session, error).await,
             Ok(SessionReply::Disconnected)
-                if self.command.is_idempotent() && self.retries < self.patience.retries =>
+                if self.command.is_idempotent() && self.retries < self.policy.retries =>
             {
                 self.retries += 1;
                 AttemptOutcome::Retry
             }
             Ok(SessionReply::Disconnected) => AttemptOutcome::Done(Err(self.lost(node))),
             Err(_) => {
-                line.suspect();
-                AttemptOutcome::Done(Err(match &self.earlier {
-                    // What keeps Redis from it says more than that time is up.
-                    Some(refusal) if self.command.is_idempotent() => Error::from(refusal),
-                    _ => self.no_answer(node),
+                session.suspect();
+                AttemptOutcome::Done(Err(match &self.last_transient {
+                    // It tells more than the expired time limit does.
+                    Some(error) if self.command.is_idempotent() => Error::from(error),
+                    _ => self.timed_out(node),
                 }))
             }
         }
     }
 
-    /// An answer proves that all is known which the server told before it.
-    fn note(&mut self, line: &Session, sent: Instant) {
-        let Some(tracking) = line.tracking() else {
+    /// A reply proves that all earlier invalidations have arrived.
+    fn note_reply(&mut self, session: &Session, sent: Instant) {
+        let Some(tracking) = session.tracking() else {
             return;
         };
         let Some(freshness) = tracking.freshness() else {
@@ -167,35 +168,35 @@ impl<'a> RetryLoop<'a> {
         freshness.renew(sent);
         if matches!(self.command, Command::CachedGet { .. }) {
             tracking.has_key(self.command);
-            self.kept = Some(CacheTag {
+            self.cache_tag = Some(CacheTag {
                 freshness: Arc::clone(freshness),
-                missing_for: tracking.misses_new_keys().then_some(LEASE),
+                negative_ttl: tracking.misses_new_keys().then_some(LEASE),
             });
         }
     }
 
-    async fn refused(&mut self, line: &Session, refusal: ServerError) -> AttemptOutcome {
-        if matches!(refusal.code(), "MOVED" | "ASK") {
-            return AttemptOutcome::Redirect(refusal);
+    async fn on_server_error(&mut self, session: &Session, error: ServerError) -> AttemptOutcome {
+        if matches!(error.code(), "MOVED" | "ASK") {
+            return AttemptOutcome::Redirect(error);
         }
-        if refusal.code() == "READONLY" {
-            // It was the primary once; another one may be by now, perhaps at the same address.
-            line.demoted();
+        if error.code() == "READONLY" {
+            // A failover: the primary is another server now, perhaps at the same address.
+            session.demoted();
         }
-        if !is_transient(refusal.code()) {
-            return AttemptOutcome::Done(Err(Error::from(&refusal)));
+        if !is_transient(error.code()) {
+            return AttemptOutcome::Done(Err(Error::from(&error)));
         }
-        // Redis did not carry it out, so that any request may be sent again.
+        // A transient error means that nothing was carried out: any command may be sent again.
         if !self.pause().await {
-            return AttemptOutcome::Done(Err(Error::from(&refusal)));
+            return AttemptOutcome::Done(Err(Error::from(&error)));
         }
-        self.earlier = Some(refusal);
+        self.last_transient = Some(error);
         AttemptOutcome::Retry
     }
 
-    /// Pauses, a little longer each time; false when the call's time does not allow it.
+    /// Pauses, longer each time; returns false when the call's deadline does not allow it.
     pub(crate) async fn pause(&mut self) -> bool {
-        if Instant::now() + self.pause >= self.patience.deadline {
+        if Instant::now() + self.pause >= self.policy.deadline {
             return false;
         }
         sleep(self.pause).await;
@@ -203,7 +204,7 @@ impl<'a> RetryLoop<'a> {
         true
     }
 
-    /// What an error says of a command that was sent.
+    /// The part of an error that says whether the command may have been carried out.
     fn ambiguity_note(&self) -> &'static str {
         if self.command.is_idempotent() {
             ""
@@ -214,18 +215,18 @@ impl<'a> RetryLoop<'a> {
 
     fn lost(&self, node: &Node) -> Error {
         let text = format!(
-            "the connection to {} broke before the answer came{}",
+            "the connection to {} was lost before the reply arrived{}",
             node.address,
             self.ambiguity_note()
         );
         Error::new(ErrorKind::ConnectionLost, text)
     }
 
-    fn no_answer(&self, node: &Node) -> Error {
+    fn timed_out(&self, node: &Node) -> Error {
         let text = format!(
-            "no answer from {} within {} ms{}",
+            "no reply from {} within {} ms{}",
             node.address,
-            self.patience.response_timeout.as_millis(),
+            self.policy.response_timeout.as_millis(),
             self.ambiguity_note()
         );
         Error::new(ErrorKind::Timeout, text)

@@ -66,7 +66,7 @@ impl Watch {
         let client = format!("kvredis:{component}:{name}");
         let target = ConnectOptions::new(&settings);
         let connection = Arc::new(Connection::start(target.clone(), &client));
-        let places = connection.places();
+        let places = connection.publishers();
         let link = Arc::new(Link::new(settings, connection));
         let settings = link.settings();
         let bucket = link.bucket(&settings.watch_bucket).map_err(|_| {
