@@ -23,7 +23,7 @@ async fn a_healthy_server() {
         "reachable",
         "login",
         "server",
-        "rights",
+        "acl",
         "latency",
     ] {
         assert_eq!(found.status(name), "ok", "{}", found.text);

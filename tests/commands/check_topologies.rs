@@ -24,7 +24,7 @@ async fn a_cluster() {
         assert_eq!(details["slots_covered"], 16_384);
         assert_eq!(details["primaries"].as_array().unwrap().len(), 3);
         assert_eq!(details["replicas"].as_array().unwrap().len(), 3);
-        assert_eq!(found.status("rights"), "ok");
+        assert_eq!(found.status("acl"), "ok");
     }
     let found = check(&[&url, "WATCH=SET@a"]).await;
     found.fails(&["notifications"]);
@@ -39,7 +39,7 @@ async fn a_cluster() {
         .await
         .fails(&["notifications"]);
     let found = check(&[&url, "WATCH=DEL@a"]).await;
-    found.fails(&["rights", "notifications"]);
+    found.fails(&["acl", "notifications"]);
     let lacks = found.text.contains("lacks +exists (WATCH)");
     assert!(lacks, "{}", found.text);
     let () = node
@@ -51,7 +51,7 @@ async fn a_cluster() {
         .await
         .unwrap();
     let found = check(&[&url]).await;
-    found.fails(&["rights"]);
+    found.fails(&["acl"]);
     let address = format!("127.0.0.1:{}", node.port);
     assert!(
         found.text.contains(&format!("at {address}: ")),

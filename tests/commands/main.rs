@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
-mod check_rights;
+mod check_acl;
 mod check_topologies;
 mod help;
 mod run;

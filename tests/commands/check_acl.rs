@@ -20,7 +20,7 @@ async fn check_as_user(redis: &Redis, settings: &[&str]) -> Check {
 
 fn missing(found: &Check) -> Vec<&str> {
     let failed = found
-        .all("rights")
+        .all("acl")
         .into_iter()
         .find(|finding| finding["status"] == "failed");
     let missing = failed.map(|finding| finding["details"]["missing"].as_array().unwrap());
@@ -96,7 +96,7 @@ async fn the_documented_rights_are_those_needed() {
         let () = redis.command(&["ACL", "SETUSER", "app", "-ping"]).await;
         let found = check_as_user(&redis, &words).await;
         found.fails(&[]);
-        assert_eq!(found.status("rights"), "warning", "{}", found.text);
+        assert_eq!(found.status("acl"), "warning", "{}", found.text);
     }
 }
 
@@ -104,10 +104,10 @@ async fn the_documented_rights_are_those_needed() {
 async fn a_user_who_only_reads() {
     let redis = with_user(&["~*", "+@read", "+ping", "+client", "+info", "+acl|whoami"]).await;
     let found = check_as_user(&redis, &[]).await;
-    found.fails(&["rights"]);
+    found.fails(&["acl"]);
     let writes = ["+del", "+eval", "+evalsha", "+incrby", "+mset", "+set"];
     assert_eq!(missing(&found), writes, "{}", found.text);
-    found.says("rights", &["ACL SETUSER app +del +eval", "READ_ONLY=true"]);
+    found.says("acl", &["ACL SETUSER app +del +eval", "READ_ONLY=true"]);
     assert_eq!(found.one("login")["details"]["user"], "app");
     check_as_user(&redis, &["READ_ONLY=true"]).await.fails(&[]);
 }
@@ -119,14 +119,14 @@ async fn keys_of_others() {
     let found = check_as_user(&redis, &["PREFIX=own:", "BUCKETS=a,default"]).await;
     found.fails(&[]);
     let found = check_as_user(&redis, &["BUCKETS=own,carts"]).await;
-    found.fails(&["rights"]);
+    found.fails(&["acl"]);
     assert_eq!(missing(&found), ["~carts:*"], "{}", found.text);
     assert!(!found.text.contains("or set"), "{}", found.text);
     let found = check_as_user(&redis, &[]).await;
     assert_eq!(missing(&found), ["~*"], "{}", found.text);
-    found.says("rights", &["or set BUCKETS (or PREFIX)"]);
+    found.says("acl", &["or set BUCKETS (or PREFIX)"]);
     let found = check_as_user(&redis, &["BUCKET_LAYOUT=flat"]).await;
-    found.says("rights", &["or set PREFIX"]);
+    found.says("acl", &["or set PREFIX"]);
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn reads_that_may_not_be_kept() {
     assert_eq!(found.status("cache"), "ok");
     let () = redis.command(&["ACL", "SETUSER", "app", "-pttl"]).await;
     let found = check_as_user(&redis, &cache).await;
-    found.fails(&["rights"]);
+    found.fails(&["acl"]);
     assert_eq!(missing(&found), ["+pttl"], "{}", found.text);
     check_as_user(&redis, &[]).await.fails(&[]);
 }
@@ -200,8 +200,8 @@ async fn channels_that_are_forbidden() {
 async fn commands_that_the_server_does_not_know() {
     let redis = Redis::with_arguments(&["--rename-command", "EVAL", ""]).await;
     let found = check(&[&redis.url()]).await;
-    found.fails(&["rights"]);
-    found.says("rights", &["no command eval", "rename-command"]);
+    found.fails(&["acl"]);
+    found.says("acl", &["no command eval", "rename-command"]);
 }
 
 #[tokio::test]
