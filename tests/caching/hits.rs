@@ -1,4 +1,4 @@
-//! What is answered from memory, how much is kept, and for how long.
+//! Reads served from the cache, the size limits of the cache, and the lifetime of entries.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
-use test_support::wait::{eventually, eventually_eq};
-use tokio::time::Instant;
+use test_support::wait::{eventually, eventually_eq, test_timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{CACHED, behind_a_proxy, cached};
 
-/// How many commands about keys Redis has run.
+/// The number of commands about keys that Redis has run.
 async fn reads(redis: &Redis) -> u64 {
     let mut sum = 0;
     for command in ["get", "exists", "mget", "pttl"] {
@@ -21,7 +21,7 @@ async fn reads(redis: &Redis) -> u64 {
 }
 
 #[tokio::test]
-async fn what_has_been_read_is_answered_without_redis() {
+async fn cached_reads_send_no_command_to_redis() {
     let env = cached().await;
     let value: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     env.client.set("", "k", &value).await.unwrap();
@@ -49,15 +49,19 @@ async fn what_has_been_read_is_answered_without_redis() {
         let k = Some(("k".to_owned(), value.clone()));
         assert_eq!(many, [k.clone(), None, k]);
     }
-    assert_eq!(reads(&env.redis).await, before, "Redis was asked");
-    // What is not all in memory is asked as a whole.
+    assert_eq!(
+        reads(&env.redis).await,
+        before,
+        "commands were sent to Redis"
+    );
+    // A batch that is not cached completely is read as a whole.
     let many = env.client.get_many("", &["k", "unread"]).await.unwrap();
     assert_eq!(many, [Some(("k".to_owned(), value.clone())), None]);
     assert_eq!(env.redis.calls("mget").await, 1);
 }
 
 #[tokio::test]
-async fn nothing_is_kept_unless_asked_for() {
+async fn the_cache_is_off_by_default() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     for _ in 0..5 {
@@ -68,13 +72,13 @@ async fn nothing_is_kept_unless_asked_for() {
     assert_eq!(flags(&env).await, ["N"]);
     let env = cached().await;
     let tracking = vec!["t".to_owned()];
-    eventually_eq("the connection tracks", tracking, async || {
+    eventually_eq("client tracking is as expected", tracking, async || {
         flags(&env).await
     })
     .await;
 }
 
-/// The flags that `CLIENT LIST` has for the connections of kvredis.
+/// The flags of kvredis's connections in `CLIENT LIST`.
 async fn flags(env: &TestEnv) -> Vec<String> {
     let clients = env.redis.kvredis_clients().await;
     clients
@@ -84,7 +88,7 @@ async fn flags(env: &TestEnv) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_makes_room() {
+async fn the_least_recently_used_entry_is_evicted() {
     let env = TestEnv::with(&[CACHED, &[("CACHE_MAX_ENTRIES", "3")]].concat()).await;
     let read = async |key: &str| {
         let before = env.redis.calls("get").await;
@@ -92,16 +96,19 @@ async fn the_least_recently_used_makes_room() {
         env.redis.calls("get").await == before
     };
     for key in ["a", "b", "c"] {
-        assert!(!read(key).await, "{key} cannot be known yet");
+        assert!(!read(key).await, "{key} is cached before it was read");
     }
     assert!(read("a").await);
     assert!(!read("d").await);
     assert!(read("a").await && read("c").await && read("d").await);
-    assert!(!read("b").await, "b was used least recently");
+    assert!(
+        !read("b").await,
+        "b was used least recently, so it is evicted"
+    );
 }
 
 #[tokio::test]
-async fn bytes_are_limited_too() {
+async fn cache_max_bytes_limits_the_cache() {
     let env = TestEnv::with(&[CACHED, &[("CACHE_MAX_BYTES", "1000000")]].concat()).await;
     let value = vec![7; 300_000];
     for key in ["a", "b", "c", "d"] {
@@ -112,9 +119,13 @@ async fn bytes_are_limited_too() {
     for key in ["b", "c", "d"] {
         env.client.get("", key).await.unwrap();
     }
-    assert_eq!(env.redis.calls("get").await, before, "three fit");
+    assert_eq!(env.redis.calls("get").await, before, "three values fit");
     env.client.get("", "a").await.unwrap();
-    assert_eq!(env.redis.calls("get").await, before + 1, "four do not");
+    assert_eq!(
+        env.redis.calls("get").await,
+        before + 1,
+        "four values do not fit"
+    );
     env.client
         .set("", "large", vec![7; 2_000_000])
         .await
@@ -124,46 +135,53 @@ async fn bytes_are_limited_too() {
     }
     assert_eq!(env.redis.calls("get").await, before + 4);
     env.client.get("", "d").await.unwrap();
-    assert_eq!(env.redis.calls("get").await, before + 4, "the others stay");
+    assert_eq!(
+        env.redis.calls("get").await,
+        before + 4,
+        "a value that is too large evicts others"
+    );
 }
 
 #[tokio::test]
-async fn concurrent_readers_of_a_key_ask_once() {
+async fn concurrent_reads_of_a_key_are_coalesced() {
     let (env, proxy) = behind_a_proxy(|builder| builder).await;
     env.client.set("", "k", b"v").await.unwrap();
     proxy.hold_replies();
-    let began = Instant::now();
+    let started = Instant::now();
     let calls = join_all((0..200).map(|_| env.client.get("", "k")));
-    let (answers, ()) = tokio::join!(calls, async {
-        eventually("Redis has answered", async || proxy.has_held_replies()).await;
+    let (replies, ()) = tokio::join!(calls, async {
+        eventually("Redis has replied", async || proxy.has_held_replies()).await;
         env.client.probe().await.unwrap();
         proxy.release();
     });
-    for answer in answers {
-        assert_eq!(answer, Ok(Some(b"v".to_vec())));
+    for reply in replies {
+        assert_eq!(reply, Ok(Some(b"v".to_vec())));
     }
-    // A read is joined for 100 ms; a busy machine may need more for so many calls.
-    let most = 1 + began.elapsed().as_millis() as usize / 100;
+    // Reads are coalesced for 100 ms; a busy machine may need longer to make so many calls.
+    let max_reads = 1 + started.elapsed().as_millis() as usize / 100;
     assert!(
-        proxy.command_count("GET") <= most,
+        proxy.command_count("GET") <= max_reads,
         "{} reads",
         proxy.command_count("GET")
     );
 }
 
-/// Whoever comes later than that is not answered with what was there before.
+/// A read is not coalesced with one that started more than 100 ms before it.
 #[tokio::test]
-async fn a_read_that_takes_long_is_not_joined() {
+async fn a_slow_read_is_not_coalesced_with_later_ones() {
     let (env, proxy) = behind_a_proxy(|builder| builder).await;
     env.client.set("", "k", b"old").await.unwrap();
     proxy.hold_replies();
     let (early, late) = tokio::join!(env.client.get("", "k"), async {
-        eventually("Redis has answered", async || proxy.has_held_replies()).await;
+        eventually("Redis has replied", async || proxy.has_held_replies()).await;
         let () = env.redis.command(&["SET", "k", "new"]).await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        sleep(Duration::from_millis(150)).await;
         let gets = proxy.command_count("GET");
         let (late, ()) = tokio::join!(env.client.get("", "k"), async {
-            eventually("it asks itself", async || proxy.command_count("GET") > gets).await;
+            eventually("the later read sends its own command", async || {
+                proxy.command_count("GET") > gets
+            })
+            .await;
             proxy.release();
         });
         late
@@ -174,20 +192,23 @@ async fn a_read_that_takes_long_is_not_joined() {
 }
 
 #[tokio::test]
-async fn values_outlive_neither_their_limit_nor_their_key() {
+async fn cached_values_expire_after_cache_ttl_ms() {
     let env = TestEnv::with(&[CACHED, &[("CACHE_TTL_MS", "400")]].concat()).await;
-    // Redis tells of no change here: it is another database that comes to this one's place.
+    // SWAPDB replaces the database without an invalidation.
     env.redis.command_in::<()>(1, &["SET", "k", "one"]).await;
     env.client.set("", "k", b"zero").await.unwrap();
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"zero".to_vec())));
     let () = env.redis.command(&["SWAPDB", "0", "1"]).await;
-    eventually("the limit is over", async || {
+    eventually("the cached value has expired", async || {
         env.client.get("", "k").await == Ok(Some(b"one".to_vec()))
     })
     .await;
+}
 
+#[tokio::test]
+async fn cached_values_expire_with_their_key() {
     let mut redis = Redis::start().await;
-    // Redis 6.2 allows DEBUG without being told, and ends at an option that it does not know.
+    // Redis 6.2 allows DEBUG by default, and rejects the option.
     let option: Vec<String> = redis
         .command(&["CONFIG", "GET", "enable-debug-command"])
         .await;
@@ -195,17 +216,39 @@ async fn values_outlive_neither_their_limit_nor_their_key() {
         redis.restart_with(&["--enable-debug-command", "yes"]).await;
     }
     let env = TestEnv::builder().redis(redis).config(CACHED).start().await;
-    // Expired keys stay where they are until somebody asks for them, and nobody is told.
+    // Expired keys are deleted only on access, so that Redis sends no invalidation.
     let () = env
         .redis
         .command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"])
         .await;
-    let () = env.redis.command(&["SET", "k", "v", "PX", "500"]).await;
-    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    let before = env.redis.calls("get").await;
-    assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
-    assert_eq!(env.redis.calls("get").await, before);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut lifetime = Duration::from_millis(500);
+    let expired_at = loop {
+        let milliseconds = lifetime.as_millis().to_string();
+        let before_set = Instant::now();
+        let () = env
+            .redis
+            .command(&["SET", "k", "v", "PX", &milliseconds])
+            .await;
+        let after_set = Instant::now();
+        let first = env.client.get("", "k").await;
+        let gets = env.redis.calls("get").await;
+        let second = env.client.get("", "k").await;
+        let gets = env.redis.calls("get").await - gets;
+        // A slow machine may need longer than the key lives, or than the lease of a connection.
+        if before_set.elapsed() < lifetime.min(Duration::from_secs(1)) {
+            assert_eq!(first, Ok(Some(b"v".to_vec())));
+            assert_eq!(second, Ok(Some(b"v".to_vec())));
+            assert_eq!(gets, 0, "the second read was not served from the cache");
+            break after_set + lifetime;
+        }
+        lifetime *= 2;
+        assert!(
+            lifetime < test_timeout(),
+            "the machine is too slow for this test"
+        );
+    };
+    // Clocks of Redis tick in milliseconds.
+    sleep_until(expired_at + Duration::from_millis(2)).await;
     assert_eq!(
         env.client.get("", "k").await,
         Ok(None),
@@ -214,7 +257,7 @@ async fn values_outlive_neither_their_limit_nor_their_key() {
 }
 
 #[tokio::test]
-async fn links_that_share_a_connection_share_what_is_kept() {
+async fn links_that_share_a_connection_share_the_cache() {
     let env = TestEnv::builder().unlinked().start().await;
     let url = env.redis.url();
     let config = [
@@ -237,13 +280,13 @@ async fn links_that_share_a_connection_share_what_is_kept() {
     let before = env.redis.calls("get").await;
     assert_eq!(b.get("", "k").await, Ok(Some(b"v".to_vec())));
     assert_eq!(env.redis.calls("get").await, before);
-    // One that keeps nothing asks.
+    // A link without the cache reads from Redis.
     assert_eq!(c.get("", "k").await, Ok(Some(b"v".to_vec())));
     assert_eq!(env.redis.calls("get").await, before + 1);
     assert_eq!(env.redis.connections().await, 2);
     b.set("", "k", b"w").await.unwrap();
     assert_eq!(b.get("", "k").await, Ok(Some(b"w".to_vec())));
-    eventually("the other one hears of it", async || {
+    eventually("the write is visible to the other link", async || {
         a.get("", "k").await == Ok(Some(b"w".to_vec()))
     })
     .await;

@@ -1,5 +1,5 @@
-//! Contract §2 "Cache": answers from memory that are never wrong. The real binary between real
-//! servers; what does not reach Redis is seen in Redis's own statistics or in a proxy before it.
+//! The client-side cache never returns a stale value. Real processes throughout: Redis's own
+//! statistics or a proxy in front of it show which reads reach Redis.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,19 +15,19 @@ use test_support::proxy::Proxy;
 use test_support::redis::Redis;
 use test_support::test_env::{TestEnv, TestEnvBuilder};
 
-/// Settings under which nothing is forgotten but for a reason.
+/// Settings with which entries leave the cache only on invalidation.
 const CACHED: &[(&str, &str)] = &[
     ("CACHE_MAX_ENTRIES", "100000"),
     ("CACHE_TTL_MS", "3600000"),
     ("BACKEND_RESPONSE_TIMEOUT_MS", "8000"),
 ];
 
-/// A world whose link keeps what it reads.
+/// An environment whose link caches.
 async fn cached() -> TestEnv {
     TestEnv::with(CACHED).await
 }
 
-/// The same, with a proxy before its Redis, and what else is to be different.
+/// The same with a proxy in front of Redis, and further adjustments.
 async fn behind_a_proxy(adjust: impl FnOnce(TestEnvBuilder) -> TestEnvBuilder) -> (TestEnv, Proxy) {
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.port()).await;

@@ -1,4 +1,4 @@
-//! A read that is under way when its key changes leaves nothing behind.
+//! A read that is in flight while its key changes leaves nothing in the cache.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::{behind_a_proxy, cached};
 
-/// The answer of a read and the news that its key has changed meanwhile arrive in one piece, so
-/// that the news is there before anybody has looked at the answer.
+/// The reply to a read and the invalidation of its key arrive in one segment, so that the
+/// invalidation is received before the reply is processed.
 #[tokio::test]
-async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
+async fn a_reply_that_arrives_with_its_invalidation_is_not_cached() {
     let (env, proxy) = behind_a_proxy(|builder| builder).await;
     for (round, change) in [
         &["SET", "k", "new"][..],
@@ -27,23 +27,23 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
     .enumerate()
     {
         let () = env.redis.command(&["SET", "k", "old"]).await;
-        eventually("the setup is seen", async || {
+        eventually("the setup is visible", async || {
             env.client.get("", "k").await == Ok(Some(b"old".to_vec()))
         })
         .await;
-        // Nothing is known of the key when the read begins.
+        // The key is not cached when the read starts.
         let () = env.redis.command(&["SET", "k", "old", "KEEPTTL"]).await;
         let before = env.redis.calls("get").await;
         proxy.hold_replies();
-        let (read, ()) = tokio::join!(read_past(&env, &proxy), async {
-            // What is held may at first be the news of the change just before.
-            eventually("Redis has answered", async || {
+        let (read, ()) = tokio::join!(read_through(&env, &proxy), async {
+            // The first held bytes may be the invalidation of the change just before.
+            eventually("Redis has replied", async || {
                 proxy.has_held_replies() && env.redis.calls("get").await > before
             })
             .await;
             let answer = proxy.held_bytes();
             let _: redis::Value = env.redis.command(change).await;
-            eventually("the news is behind the answer", async || {
+            eventually("the invalidation follows the reply", async || {
                 proxy.held_bytes() > answer
             })
             .await;
@@ -55,13 +55,13 @@ async fn an_answer_that_arrives_with_the_news_of_its_change_is_not_kept() {
         assert_eq!(
             env.client.get("", "k").await,
             Ok(stored),
-            "round {round}: after {change:?} the old value stayed"
+            "round {round}: the old value is still cached after {change:?}"
         );
     }
 }
 
-/// Reads until Redis is really asked, which the proxy sees.
-async fn read_past(env: &TestEnv, proxy: &Proxy) -> Option<Vec<u8>> {
+/// Reads until a read reaches Redis, which the proxy records.
+async fn read_through(env: &TestEnv, proxy: &Proxy) -> Option<Vec<u8>> {
     let before = proxy.command_count("GET");
     let deadline = Instant::now() + test_timeout();
     loop {
@@ -73,10 +73,10 @@ async fn read_past(env: &TestEnv, proxy: &Proxy) -> Option<Vec<u8>> {
     }
 }
 
-/// Readers without a pause, while others change the same keys thousands of times: whenever the
-/// changes stop, what is read is what is stored.
+/// Readers without a pause, while other clients change the same keys thousands of times: whenever the
+/// changes stop, the values read are the values stored.
 #[tokio::test]
-async fn thousands_of_changes_among_readers_leave_nothing_old() {
+async fn concurrent_readers_see_current_values_once_changes_stop() {
     const KEYS: usize = 8;
     let env = cached().await;
     let keys: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
@@ -107,17 +107,17 @@ async fn thousands_of_changes_among_readers_leave_nothing_old() {
         let last = Instant::now();
         stop.send_replace(true);
         join_all(readers).await;
-        // All news of these changes has been sent before this.
+        // The invalidations of all changes have been sent by now.
         let () = env.redis.command(&["PING"]).await;
         tokio::time::sleep(Duration::from_millis(100).saturating_sub(last.elapsed())).await;
         for key in &keys {
             let stored: Option<Vec<u8>> = env.redis.command(&["GET", key]).await;
             eventually(
-                &format!("round {round}: {key} is what is stored"),
+                &format!("round {round}: {key} is read as stored"),
                 async || env.client.get("", key).await.unwrap() == stored,
             )
             .await;
         }
     }
-    println!("{changes} changes among readers, and nothing old was left");
+    println!("{changes} changes with concurrent readers, and no stale value remained");
 }

@@ -1,4 +1,4 @@
-//! Clusters and sentinels: each node tells of its own keys.
+//! Clusters and Sentinel deployments: each node sends the invalidations of its own keys.
 
 use test_support::client::Client;
 use test_support::cluster::RedisCluster;
@@ -39,20 +39,20 @@ fn text(number: u32) -> Option<Vec<u8>> {
     Some(number.to_string().into_bytes())
 }
 
-/// Writes past kvredis, to whichever node has the key.
+/// Writes directly to the node that owns the key.
 async fn set(cluster: &RedisCluster, key: &str, value: &str) {
     for node in &cluster.nodes {
         if node.command::<()>(&["SET", key, value]).await.is_ok() {
             return;
         }
     }
-    panic!("no node takes {key}");
+    panic!("no node accepts {key}");
 }
 
 #[tokio::test]
-async fn each_node_of_a_cluster_tells_of_its_keys() {
+async fn every_node_of_a_cluster_sends_invalidations() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let (_w, client) = linked(&cluster.url(), &[]).await;
+    let (_env, client) = linked(&cluster.url(), &[]).await;
     let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
     for key in &keys {
         client.set("", key, b"0").await.unwrap();
@@ -62,12 +62,16 @@ async fn each_node_of_a_cluster_tells_of_its_keys() {
     for key in &keys {
         assert_eq!(client.get("", key).await.unwrap(), text(0));
     }
-    assert_eq!(gets(&cluster.nodes).await, before, "nodes were asked");
+    assert_eq!(
+        gets(&cluster.nodes).await,
+        before,
+        "commands were sent to nodes"
+    );
     for key in &keys {
         set(&cluster, key, "1").await;
     }
     for key in &keys {
-        eventually("a change by another is seen", async || {
+        eventually("the change by another client is visible", async || {
             client.get("", key).await.unwrap() == text(1)
         })
         .await;
@@ -84,11 +88,11 @@ async fn each_node_of_a_cluster_tells_of_its_keys() {
     }
 }
 
-/// Keys that move, and keys that are created where their slot has moved to.
+/// Keys that move to another node, and keys that are created after tnew_primary slot has moved.
 #[tokio::test]
-async fn what_moves_to_another_node_is_followed() {
+async fn keys_in_moved_slots_are_invalidated() {
     let mut cluster = RedisCluster::start(0, &[]).await;
-    let (_w, client) = linked(&cluster.url(), &[]).await;
+    let (_env, client) = linked(&cluster.url(), &[]).await;
     let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
     for key in &keys {
         client.set("", key, b"0").await.unwrap();
@@ -105,7 +109,7 @@ async fn what_moves_to_another_node_is_followed() {
     }
     for key in &keys {
         for key in [key.clone(), format!("no-{key}")] {
-            eventually(&format!("the change of {key} is seen"), async || {
+            eventually(&format!("the change of {key} is visible"), async || {
                 client.get("", &key).await.unwrap() == text(1)
             })
             .await;
@@ -113,11 +117,11 @@ async fn what_moves_to_another_node_is_followed() {
     }
 }
 
-/// Who gives slots away may say nothing of what becomes of their keys.
+/// A node that gives slots away may send no invalidation for tnew_primary keys.
 #[tokio::test]
-async fn another_map_of_a_cluster_empties_the_cache() {
+async fn a_new_slot_map_empties_the_cache() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let (_w, client) = linked(&cluster.url(), &[]).await;
+    let (_env, client) = linked(&cluster.url(), &[]).await;
     // `foo` is on the third node and stays there; `bar` is on the first.
     for key in ["foo", "bar"] {
         client.set("", key, "0").await.unwrap();
@@ -126,10 +130,10 @@ async fn another_map_of_a_cluster_empties_the_cache() {
     let third = &cluster.nodes[2..];
     let before = gets(third).await;
     assert_eq!(client.get("", "foo").await.unwrap(), text(0));
-    assert_eq!(gets(third).await, before, "it was not kept");
+    assert_eq!(gets(third).await, before, "foo is not cached");
     cluster.migrate("bar", 1).await;
-    eventually("redis is asked again", async || {
-        // It is sent elsewhere, and so has the map read.
+    eventually("foo is read from Redis again", async || {
+        // The redirect of this write causes a refresh of the slot map.
         client.set("", "bar", "1").await.unwrap();
         assert_eq!(client.get("", "foo").await.unwrap(), text(0));
         gets(third).await > before
@@ -138,10 +142,10 @@ async fn another_map_of_a_cluster_empties_the_cache() {
 }
 
 #[tokio::test]
-async fn a_primary_that_dies_or_stands_still_answers_no_more() {
+async fn a_failed_or_suspended_primary_stops_serving_cached_values() {
     const SLOT_OF_FOO: u16 = 12_182;
     let mut cluster = RedisCluster::start(1, &[]).await;
-    let (_w, client) = linked(&cluster.url(), &[("BACKEND_RESPONSE_TIMEOUT_MS", "1000")]).await;
+    let (_env, client) = linked(&cluster.url(), &[("BACKEND_RESPONSE_TIMEOUT_MS", "1000")]).await;
     for dies in [false, true] {
         let witness = 0;
         client.set("", "foo", b"0").await.unwrap();
@@ -153,23 +157,23 @@ async fn a_primary_that_dies_or_stands_still_answers_no_more() {
         } else {
             cluster.nodes[victim].pause();
         }
-        let heir = eventually_some("a replica is promoted", async || {
+        let new_primary = eventually_some("a replica is promoted", async || {
             let owner = cluster.slot_owner(SLOT_OF_FOO, witness).await?;
             (owner != victim).then_some(owner)
         })
         .await;
-        eventually("the heir takes writes", async || {
-            cluster.nodes[heir]
+        eventually("the new primary accepts writes", async || {
+            cluster.nodes[new_primary]
                 .command::<()>(&["SET", "foo", "1"])
                 .await
                 .is_ok()
         })
         .await;
-        // The promotion took longer than a silent connection is trusted.
-        eventually("the change is seen", async || {
+        // The failover takes longer than the lease of the old connection.
+        eventually("the change is visible", async || {
             match client.get("", "foo").await {
                 Ok(read) => {
-                    assert_eq!(read, text(1), "that was the old primary's");
+                    assert_eq!(read, text(1), "the value is the old primary's");
                     true
                 }
                 Err(_) => false,
@@ -182,16 +186,16 @@ async fn a_primary_that_dies_or_stands_still_answers_no_more() {
 }
 
 #[tokio::test]
-async fn a_failover_by_sentinels_is_followed() {
+async fn a_sentinel_failover_empties_the_cache() {
     let mut redis = SentinelDeployment::start().await;
-    let (_w, client) = linked(&redis.url(""), &[]).await;
+    let (_env, client) = linked(&redis.url(""), &[]).await;
     client.set("", "k", b"0").await.unwrap();
     client.get("", "k").await.unwrap();
     let before = gets(&redis.servers).await;
     assert_eq!(client.get("", "k").await.unwrap(), text(0));
     assert_eq!(gets(&redis.servers).await, before);
     redis.servers[0].kill();
-    let new = eventually_some("there is another primary", async || {
+    let new = eventually_some("the sentinels report a new primary", async || {
         let primary = redis.primary().await;
         (primary != 0).then_some(primary)
     })
@@ -200,10 +204,10 @@ async fn a_failover_by_sentinels_is_followed() {
         .command(&["SET", "k", "1"])
         .await
         .unwrap();
-    eventually("the link is back", async || {
+    eventually("calls succeed again", async || {
         match client.get("", "k").await {
             Ok(read) => {
-                assert_eq!(read, text(1), "that was the old primary's");
+                assert_eq!(read, text(1), "the value is the old primary's");
                 true
             }
             Err(_) => false,
@@ -214,19 +218,19 @@ async fn a_failover_by_sentinels_is_followed() {
         .command(&["SET", "k", "2"])
         .await
         .unwrap();
-    eventually("the new primary tells of changes", async || {
+    eventually("the new primary sends invalidations", async || {
         client.get("", "k").await.unwrap() == text(2)
     })
     .await;
 }
 
 #[tokio::test]
-async fn replicas_tell_of_changes_as_they_hear_of_them() {
+async fn replicas_send_invalidations_as_they_replicate() {
     let redis = SentinelDeployment::start().await;
-    let (_w, client) = linked(&redis.url(""), &[("READ_FROM", "replica")]).await;
+    let (_env, client) = linked(&redis.url(""), &[("READ_FROM", "replica")]).await;
     for round in 0..100 {
         client.set("", "k", round.to_string()).await.unwrap();
-        eventually("the replica has it", async || {
+        eventually("the replica has the value", async || {
             client.get("", "k").await.unwrap() == text(round)
         })
         .await;

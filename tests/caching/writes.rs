@@ -1,4 +1,4 @@
-//! The link's own writes are seen by its next read, always.
+//! A link's own writes are always visible to its next read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,13 +7,13 @@ use test_support::client::Client;
 
 use crate::cached;
 
-/// Writers, each with a key of its own.
+/// The number of concurrent writers; each has its own key.
 const WRITERS: u64 = 8;
-/// Pairs of a write and a read for each of them.
+/// The number of write and read pairs per writer.
 const PAIRS: u64 = 2_500;
 
 #[tokio::test]
-async fn every_function_that_writes_is_seen_at_once() {
+async fn every_write_is_visible_to_the_next_read() {
     let env = cached().await;
     let c = &env.client;
     let get = async |key: &str| {
@@ -48,7 +48,7 @@ async fn every_function_that_writes_is_seen_at_once() {
 }
 
 #[tokio::test]
-async fn writes_with_a_time_to_live_are_seen_too() {
+async fn writes_with_a_ttl_are_visible_to_the_next_read() {
     let env = crate::TestEnv::with(&[crate::CACHED, &[("TTL_MS", "600000")]].concat()).await;
     for round in 0..50_u32 {
         let text = round.to_string();
@@ -62,17 +62,17 @@ async fn writes_with_a_time_to_live_are_seen_too() {
     }
 }
 
-/// Each writer reads its own key after each write, while others read it all the time. A reader
-/// never sees a key go back.
+/// Each writer reads its own key after each write, while concurrent readers read it all the time. A
+/// reader never sees a value older than one it has seen.
 #[tokio::test]
-async fn thousands_of_writes_are_read_back_among_readers_of_the_same_keys() {
+async fn writes_are_visible_with_concurrent_readers_of_the_same_keys() {
     let env = cached().await;
     let stop = Arc::new(AtomicBool::new(false));
     let reads = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..WRITERS * 2)
         .map(|reader| {
             let key = format!("key-{}", reader % WRITERS);
-            tokio::spawn(watch(
+            tokio::spawn(read_continuously(
                 env.client.clone(),
                 key,
                 Arc::clone(&stop),
@@ -109,11 +109,18 @@ async fn thousands_of_writes_are_read_back_among_readers_of_the_same_keys() {
     let asked = env.redis.calls("get").await;
     let pairs = WRITERS * PAIRS;
     let reads = pairs + reads.load(Ordering::Relaxed);
-    println!("{pairs} writes read back among {reads} reads, of which Redis saw {asked}");
-    assert!(asked < reads, "nothing was answered from memory");
+    println!(
+        "{pairs} writes read back with {reads} concurrent reads, of which {asked} reached Redis"
+    );
+    assert!(asked < reads, "nothing was served from the cache");
 }
 
-async fn watch(client: Client, key: String, stop: Arc<AtomicBool>, reads: Arc<AtomicU64>) {
+async fn read_continuously(
+    client: Client,
+    key: String,
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+) {
     let mut latest = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let value = client.get("", &key).await.unwrap();
@@ -121,7 +128,7 @@ async fn watch(client: Client, key: String, stop: Arc<AtomicBool>, reads: Arc<At
         let number = text.parse().unwrap();
         assert!(
             number >= latest,
-            "{key} went back from {latest} to {number}"
+            "{key} changed back from {latest} to {number}"
         );
         latest = number;
         reads.fetch_add(1, Ordering::Relaxed);
