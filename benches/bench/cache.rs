@@ -1,13 +1,14 @@
 //! kvredis with its cache compared to kvredis without: keys that are read repeatedly, and keys that
 //! are read once.
 
+use test_support::redis::Redis;
+
 use crate::Options;
-use crate::comparison::Target::{None, RatioAtLeast, RatioAtMost};
+use crate::comparison::Target::{RatioAtLeast, RatioAtMost};
 use crate::operation::{Operation, VALUE_BYTES, get, value};
 use crate::provider::{Provider, ProviderKind, Servers};
 use crate::report::Report;
 use crate::workload::{Metric, RoundStats, Workload};
-use test_support::redis::Redis;
 
 const CONFIG: &[(&str, &str)] = &[("CACHE_MAX_ENTRIES", "10000")];
 const READ_ONCE_CALLS: u64 = 15_000;
@@ -20,7 +21,7 @@ pub async fn compare(
     options: &Options,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let start = |config| Provider::start(ProviderKind::Kvredis, servers, Option::None, config);
+    let start = |config| Provider::start(ProviderKind::Kvredis, servers, None, config);
     let (mut with, mut without) = (start(CONFIG)?, start(&[])?);
     for workload in options.select(hot_reads()) {
         let rounds = workload.compare(&mut with, &mut without)?;
@@ -39,14 +40,14 @@ fn hot_reads() -> Vec<Workload> {
     vec![
         Workload {
             metrics: vec![
-                Metric::cpu(RatioAtMost(0.65)),
+                Metric::cpu(Some(RatioAtMost(0.65))),
                 Metric::p50(None),
-                Metric::throughput(RatioAtLeast(1.25)),
+                Metric::throughput(Some(RatioAtLeast(1.25))),
             ],
             ..Workload::hot_reads(64, 20_000)
         },
         Workload {
-            metrics: vec![Metric::cpu(None), Metric::p50(RatioAtMost(0.75))],
+            metrics: vec![Metric::cpu(None), Metric::p50(Some(RatioAtMost(0.75)))],
             ..Workload::hot_reads(1, 2_000)
         },
     ]
@@ -56,7 +57,10 @@ fn read_once() -> Workload {
     Workload {
         name: "keys read once",
         operations: Vec::new(),
-        metrics: vec![Metric::cpu(RatioAtMost(1.1)), Metric::throughput(None)],
+        metrics: vec![
+            Metric::cpu(Some(RatioAtMost(1.1))),
+            Metric::throughput(None),
+        ],
         ..Workload::hot_reads(64, READ_ONCE_CALLS)
     }
 }

@@ -3,7 +3,6 @@
 /// The target for a comparison. A ratio is that of the first provider to the second.
 #[derive(Clone, Copy)]
 pub enum Target {
-    None,
     RatioAtMost(f64),
     RatioAtLeast(f64),
     /// A bound on the first provider's value itself.
@@ -16,7 +15,7 @@ pub struct Comparison {
     /// The metric with its unit.
     pub metric: String,
     pub values: [f64; 2],
-    pub target: Target,
+    pub target: Option<Target>,
 }
 
 impl Comparison {
@@ -27,10 +26,14 @@ impl Comparison {
     /// The row of a Markdown table.
     pub fn row(&self) -> String {
         let (target, met) = match self.target {
-            Target::None => (String::new(), None),
-            Target::RatioAtMost(limit) => (format!("≤ {limit}"), Some(self.ratio() <= limit)),
-            Target::RatioAtLeast(limit) => (format!("≥ {limit}"), Some(self.ratio() >= limit)),
-            Target::AtMost(limit) => (format!("kvredis ≤ {limit}"), Some(self.values[0] <= limit)),
+            None => (String::new(), None),
+            Some(Target::RatioAtMost(limit)) => (format!("≤ {limit}"), Some(self.ratio() <= limit)),
+            Some(Target::RatioAtLeast(limit)) => {
+                (format!("≥ {limit}"), Some(self.ratio() >= limit))
+            }
+            Some(Target::AtMost(limit)) => {
+                (format!("kvredis ≤ {limit}"), Some(self.values[0] <= limit))
+            }
         };
         let met = match met {
             None => "",

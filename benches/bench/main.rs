@@ -127,7 +127,7 @@ fn compare_telemetry(
     let collector = collector::start()?;
     let mut kvredis = Provider::start(ProviderKind::Kvredis, servers, Some(&collector.url), &[])?;
     let workload = Workload {
-        metrics: vec![Metric::cpu(Target::RatioAtMost(1.0))],
+        metrics: vec![Metric::cpu(Some(Target::RatioAtMost(1.0)))],
         ..Workload::single_keys(64)
     };
     for workload in options.select(vec![workload]) {
@@ -163,7 +163,7 @@ fn compare_memory(
         workload: format!("{}, {calls} calls", workload.label()),
         metric: "growth of resident memory per call (bytes)".to_owned(),
         values: [growth(kvredis)?, growth(baseline)?],
-        target: Target::AtMost(1.0),
+        target: Some(Target::AtMost(1.0)),
     });
     Ok(())
 }
@@ -182,7 +182,7 @@ fn compare_startup(servers: &Servers, report: &mut Report) -> anyhow::Result<()>
         workload: "start of the process".to_owned(),
         metric: "time to first response (ms)".to_owned(),
         values: [median(&mut kvredis), median(&mut baseline)],
-        target: Target::RatioAtMost(1.0),
+        target: Some(Target::RatioAtMost(1.0)),
     });
     Ok(())
 }

@@ -17,7 +17,7 @@ pub fn bars(title: &str, comparisons: &[Comparison]) -> String {
         .filter(|comparison| {
             matches!(
                 comparison.target,
-                Target::RatioAtMost(_) | Target::RatioAtLeast(_)
+                Some(Target::RatioAtMost(_) | Target::RatioAtLeast(_))
             )
         })
         .collect();

@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nkeys::KeyPair;
+use test_support::process::Process;
 use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
 use crate::load::Client;
 use crate::operation::{self, VALUE_BYTES};
-use test_support::process::Process;
 
 /// The argument with which the benchmark's program runs as the SDK baseline.
 pub const SERVE_BASELINE: &str = "--serve-baseline";

@@ -36,7 +36,7 @@ pub struct Metric {
     /// The name with the unit.
     pub name: &'static str,
     pub value: fn(&RoundStats) -> f64,
-    pub target: Target,
+    pub target: Option<Target>,
 }
 
 /// The measurements of one round.
@@ -55,27 +55,27 @@ pub struct RoundStats {
 }
 
 impl Metric {
-    pub fn cpu(target: Target) -> Self {
+    pub fn cpu(target: Option<Target>) -> Self {
         Self::new("CPU per call (µs)", |stats| stats.cpu, target)
     }
 
-    fn cpu_per_key(target: Target) -> Self {
+    fn cpu_per_key(target: Option<Target>) -> Self {
         Self::new("CPU per key (µs)", |stats| stats.cpu, target)
     }
 
-    pub fn p50(target: Target) -> Self {
+    pub fn p50(target: Option<Target>) -> Self {
         Self::new("p50 (µs)", |stats| stats.p50, target)
     }
 
-    fn p99(target: Target) -> Self {
+    fn p99(target: Option<Target>) -> Self {
         Self::new("p99 (µs)", |stats| stats.p99, target)
     }
 
-    pub fn throughput(target: Target) -> Self {
+    pub fn throughput(target: Option<Target>) -> Self {
         Self::new("throughput (calls/s)", |stats| stats.throughput, target)
     }
 
-    fn new(name: &'static str, value: fn(&RoundStats) -> f64, target: Target) -> Self {
+    fn new(name: &'static str, value: fn(&RoundStats) -> f64, target: Option<Target>) -> Self {
         Self {
             name,
             value,
@@ -87,7 +87,7 @@ impl Metric {
 impl Workload {
     /// The workloads that kvredis and the SDK baseline are compared by.
     pub fn all() -> Vec<Self> {
-        use Target::{None, RatioAtLeast, RatioAtMost};
+        use Target::{RatioAtLeast, RatioAtMost};
         let single_keys = |in_flight, cpu, p50, throughput| Self {
             metrics: vec![
                 Metric::cpu(cpu),
@@ -104,16 +104,21 @@ impl Workload {
             calls: 200,
             rounds: ROUNDS,
             keys: 1,
-            metrics: vec![Metric::cpu(RatioAtMost(0.7))],
+            metrics: vec![Metric::cpu(Some(RatioAtMost(0.7)))],
         };
         vec![
             Self {
                 calls: 2_000,
                 rounds: MANY_ROUNDS,
-                ..single_keys(1, RatioAtMost(0.4), RatioAtMost(0.75), None)
+                ..single_keys(1, Some(RatioAtMost(0.4)), Some(RatioAtMost(0.75)), None)
             },
-            single_keys(64, RatioAtMost(0.33), RatioAtMost(0.6), RatioAtLeast(1.7)),
-            single_keys(256, None, None, RatioAtLeast(1.7)),
+            single_keys(
+                64,
+                Some(RatioAtMost(0.33)),
+                Some(RatioAtMost(0.6)),
+                Some(RatioAtLeast(1.7)),
+            ),
+            single_keys(256, None, None, Some(RatioAtLeast(1.7))),
             large("set of 1 MiB", set("large", LARGE)),
             large("get of 1 MiB", get("large", LARGE)),
             Self {
@@ -123,7 +128,7 @@ impl Workload {
                 calls: 2_000,
                 rounds: MANY_ROUNDS,
                 keys: 100,
-                metrics: vec![Metric::cpu_per_key(RatioAtMost(0.6))],
+                metrics: vec![Metric::cpu_per_key(Some(RatioAtMost(0.6)))],
             },
         ]
     }
