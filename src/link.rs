@@ -16,7 +16,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, info};
 
-use crate::cache::read_through::{Cache, EntryPolicy, Lookup};
+use crate::cache::entries::{CachedValue, EntryPolicy, ReadOutcome};
+use crate::cache::read_through::{Cache, Lookup};
 use crate::error::Error;
 use crate::link::keyspace::{Bucket, Keyspace};
 use crate::redis::command::{Command, RetryPolicy};
@@ -159,8 +160,8 @@ impl Link {
         self.connection.cache().map(Arc::as_ref)
     }
 
-    /// The cached value of a Redis key, if there is one; the inner `None` is a key cached as missing.
-    pub(crate) fn peek(&self, key: &str) -> Option<Option<Bytes>> {
+    /// The cached value of a Redis key, if there is one.
+    pub(crate) fn peek(&self, key: &str) -> Option<CachedValue> {
         self.cache()?.peek(key.as_bytes(), Instant::now())
     }
 
@@ -175,24 +176,24 @@ impl Link {
         };
         let sent_at = Instant::now();
         let fill = match cache.lookup(key.as_bytes(), sent_at) {
-            Lookup::Hit(value) => return Ok(value),
+            Lookup::Hit(value) => return Ok(value.into_option()),
             Lookup::Miss(fill) => fill,
             Lookup::Bypass => return self.get(key, deadline).await,
             Lookup::Pending(read) => {
                 let _waiting = self.limiter.wait()?;
                 match timeout_at(deadline, read.outcome()).await {
-                    Ok(Some(outcome)) => return outcome,
-                    Ok(None) | Err(_) => return self.get(key, deadline).await,
+                    Ok(ReadOutcome::Completed(result)) => return result,
+                    Ok(ReadOutcome::Abandoned) | Err(_) => return self.get(key, deadline).await,
                 }
             }
         };
         let reply = self.send(&Command::CachedGet { key }, deadline).await;
         let (outcome, entry_policy) =
-            match reply.and_then(|reply| cacheable(reply, sent_at, cache.age())) {
+            match reply.and_then(|reply| cacheable(reply, sent_at, cache.ttl())) {
                 Ok((value, entry_policy)) => (Ok(value), entry_policy),
                 Err(error) => (Err(error), None),
             };
-        fill.end(&outcome, entry_policy);
+        fill.complete(&outcome, entry_policy);
         outcome
     }
 
@@ -279,7 +280,7 @@ fn cacheable(
         _ => return Ok((value, None)),
     };
     let entry_policy = EntryPolicy {
-        until: sent_at + lifetime,
+        expires_at: sent_at + lifetime,
         freshness: tag.freshness,
     };
     Ok((value, Some(entry_policy)))

@@ -1,82 +1,113 @@
-//! Who comes in when there is no room: where nearly everything goes again without having been of
-//! use, only keys that are read a second time are kept.
+//! The admission filter: when nearly all evicted entries were never used, a full cache admits a new key on
+//! its second read only.
 //!
-//! So keys that are read once cost little, and do not push out those that are read again and again.
+//! So keys that are read once cost little, and do not evict those that are read repeatedly. The decision
+//! comes before the read, since a read that is not cached is one plain `GET`.
 
 use std::hash::{BuildHasher as _, RandomState};
 
-/// So many that went are looked at together.
+/// Evictions per decision.
 const SAMPLE: u32 = 1_024;
-/// The filter closes when of ten that went nine were never used again.
-const USELESS_IN_TEN: u32 = 9;
-/// Bits of the note for each slot that there may be, and the most and least of them.
-const BITS_FOR_EACH: usize = 64;
+/// The filter engages if at least this many of ten evicted entries were never used.
+const UNUSED_IN_TEN: u32 = 9;
+/// Bits of the table of recent keys per entry of the cache, and their limits.
+const BITS_PER_ENTRY: usize = 64;
 const MAX_BITS: usize = 1 << 26;
 const MIN_BITS: usize = 1 << 12;
-/// So many bits for each key that is noted, so that few keys share one.
-const BITS_FOR_NOTED: usize = 32;
+/// Bits of the table per recent key, so that few keys share a bit.
+const BITS_PER_KEY: usize = 32;
 
-/// The filter of a cache.
+/// The admission filter of one cache.
 #[derive(Debug)]
 pub(crate) struct AdmissionFilter {
     hasher: RandomState,
-    /// A bit for each key read lately; several keys may share one. Empty as long as the filter is
-    /// open.
-    noted: Vec<u64>,
+    /// The size of the table of recent keys.
     bits: usize,
+    state: FilterState,
+    evicted: u32,
+    evicted_unused: u32,
+}
+
+#[derive(Debug)]
+enum FilterState {
+    /// Every key is admitted.
+    Open,
+    /// Only recently read keys are admitted.
+    Engaged(RecentKeys),
+}
+
+/// The keys that were read recently: a bit per key, which several keys may share.
+#[derive(Debug)]
+struct RecentKeys {
+    words: Vec<u64>,
     count: usize,
-    gone: u32,
-    useless: u32,
-    closed: bool,
 }
 
 impl AdmissionFilter {
-    /// An open filter of a cache with so many slots.
-    pub(crate) fn new(slots: usize) -> Self {
-        let bits = slots.saturating_mul(BITS_FOR_EACH);
+    /// An open filter for a cache of at most `entries`.
+    pub(crate) fn new(entries: usize) -> Self {
+        let bits = entries.saturating_mul(BITS_PER_ENTRY);
         Self {
             hasher: RandomState::new(),
-            noted: Vec::new(),
             bits: bits.clamp(MIN_BITS, MAX_BITS).next_power_of_two(),
-            count: 0,
-            gone: 0,
-            useless: 0,
-            closed: false,
+            state: FilterState::Open,
+            evicted: 0,
+            evicted_unused: 0,
         }
     }
 
-    /// Whether a key comes in, for which another one would have to go.
+    /// Decides whether a full cache takes a key, which evicts another one.
     pub(crate) fn admits(&mut self, key: &[u8]) -> bool {
-        if !self.closed {
-            return true;
+        match &mut self.state {
+            FilterState::Open => true,
+            FilterState::Engaged(recent) => {
+                let hash = self.hasher.hash_one(key);
+                let bit = usize::try_from(hash).unwrap_or_default() % self.bits;
+                recent.check_and_insert(bit)
+            }
         }
-        if self.noted.is_empty() || self.count > self.bits / BITS_FOR_NOTED {
-            // What was noted long ago is forgotten.
-            self.noted = vec![0; self.bits / 64];
-            self.count = 0;
+    }
+
+    /// Records an eviction.
+    pub(crate) fn record_eviction(&mut self, was_used: bool) {
+        self.evicted += 1;
+        self.evicted_unused += u32::from(!was_used);
+        if self.evicted < SAMPLE {
+            return;
         }
-        let bit = usize::try_from(self.hasher.hash_one(key)).unwrap_or_default() % self.bits;
+        let engage = self.evicted_unused * 10 >= self.evicted * UNUSED_IN_TEN;
+        (self.evicted, self.evicted_unused) = (0, 0);
+        match (&self.state, engage) {
+            (FilterState::Open, true) => {
+                self.state = FilterState::Engaged(RecentKeys::new(self.bits));
+            }
+            (FilterState::Engaged(_), false) => self.state = FilterState::Open,
+            (FilterState::Open, false) | (FilterState::Engaged(_), true) => {}
+        }
+    }
+}
+
+impl RecentKeys {
+    fn new(bits: usize) -> Self {
+        Self {
+            words: vec![0; bits / 64],
+            count: 0,
+        }
+    }
+
+    /// Returns true if the bit was set before; sets it.
+    fn check_and_insert(&mut self, bit: usize) -> bool {
+        if self.count > self.words.len() * 64 / BITS_PER_KEY {
+            *self = Self::new(self.words.len() * 64);
+        }
         let mask = 1 << (bit % 64);
-        let word = &mut self.noted[bit / 64];
-        let known = *word & mask != 0;
-        if !known {
+        let word = &mut self.words[bit / 64];
+        let was_set = *word & mask != 0;
+        if !was_set {
             *word |= mask;
             self.count += 1;
         }
-        known
-    }
-
-    /// Somebody had to go.
-    pub(crate) fn record_eviction(&mut self, was_used: bool) {
-        self.gone += 1;
-        self.useless += u32::from(!was_used);
-        if self.gone == SAMPLE {
-            self.closed = self.useless * 10 >= self.gone * USELESS_IN_TEN;
-            (self.gone, self.useless) = (0, 0);
-            if !self.closed {
-                self.noted = Vec::new();
-            }
-        }
+        was_set
     }
 }
 
@@ -85,20 +116,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_closes_for_what_is_never_used_and_opens_again() {
+    fn admission_filter_engages_and_releases() {
         let mut filter = AdmissionFilter::new(1_000);
         assert!(filter.admits(b"a"));
         for _ in 0..SAMPLE {
             filter.record_eviction(false);
         }
         assert!(!filter.admits(b"a"));
-        assert!(filter.admits(b"a"), "it came a second time");
-        let strangers = (0..10_000_u32).filter(|n| filter.admits(&n.to_be_bytes()));
-        let admitted = strangers.count();
-        assert!(
-            admitted < 500,
-            "{admitted} of 10,000 that never came before"
-        );
+        assert!(filter.admits(b"a"), "a second read is admitted");
+        let first_reads = (0..10_000_u32).filter(|n| filter.admits(&n.to_be_bytes()));
+        let admitted = first_reads.count();
+        assert!(admitted < 500, "{admitted} of 10,000 first reads");
         for _ in 0..SAMPLE {
             filter.record_eviction(true);
         }

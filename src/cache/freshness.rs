@@ -1,107 +1,117 @@
-//! Whether the server can still be trusted to tell of changes: one for each connection.
+//! The freshness of what was read over one connection: whether an invalidation may have been missed.
 //!
-//! An answer proves that everything which the server told before it has arrived. So what was kept
-//! is good as long as some question that was asked no longer than [`LEASE`] ago has been answered,
-//! on the connection that also tells of changes. Asking is for `connection::tracking`.
+//! Replies and invalidations arrive in one order on one connection, so a reply proves that all
+//! invalidations have arrived that were sent before it. Cached values are valid as long as a request has
+//! been replied to that was sent at most [`MAX_STALENESS`] ago. `redis::client_tracking` sends heartbeats
+//! where calls alone do not prove it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The oldest question whose answer vouches for what is kept: how old a value from memory can be
-/// when a connection falls silent.
-pub(crate) const LEASE: Duration = Duration::from_secs(1);
-/// How often a question is asked for that, while what is kept is used.
+/// The maximum age of the proof, which is the maximum age of a stale value when a connection falls silent.
+pub(crate) const MAX_STALENESS: Duration = Duration::from_secs(1);
+/// The interval of heartbeats while cached values are used.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
-/// How long after its latest use that goes on.
+/// The time after the last use at which heartbeats stop.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Vouches for what was read over one connection.
+/// Values of `proven_at`: in between are microseconds since `start`.
+const UNPROVEN: u64 = 0;
+const REVOKED: u64 = u64::MAX;
+/// The value of `last_used` while the heartbeat is idle: the next use wakes it.
+const IDLE: u64 = u64::MAX;
+
+/// The freshness of one connection.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     start: Instant,
-    /// When the youngest question was asked that has been answered: microseconds after `start`.
-    confirmed: AtomicU64,
-    used: AtomicU64,
-    over: AtomicBool,
-    asleep: AtomicBool,
-    woken: Notify,
+    /// When the latest request was sent that has been replied to: `UNPROVEN`, then a time, finally
+    /// `REVOKED`. Each transition is a maximum: a late reply does not shorten the proof, and no reply
+    /// revives a revoked one. Acquire and release, so that a use that sees a renewal also sees the
+    /// invalidations before it.
+    proven_at: AtomicU64,
+    /// When a cached value was last used, or `IDLE`. It only paces the heartbeat: relaxed ordering suffices.
+    last_used: AtomicU64,
+    wake: Notify,
 }
 
 impl Freshness {
-    /// Vouches for nothing yet.
+    /// A freshness that is not valid before the first [`Self::renew`].
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
-            confirmed: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-            over: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            woken: Notify::new(),
+            proven_at: AtomicU64::new(UNPROVEN),
+            last_used: AtomicU64::new(0),
+            wake: Notify::new(),
         }
     }
 
-    /// Whether all changes are known that record up to [`LEASE`] before `now`.
+    /// Returns true if all invalidations have arrived that were sent up to [`MAX_STALENESS`] before `now`.
+    /// Counts as a use, which keeps the heartbeat running.
     pub(crate) fn is_valid(&self, now: Instant) -> bool {
-        if self.is_revoked() {
+        let proven_at = self.proven_at.load(Ordering::Acquire);
+        if proven_at == REVOKED {
             return false;
         }
         let now = self.micros(now);
-        self.used.store(now, Ordering::Relaxed);
-        if self.asleep.load(Ordering::Relaxed) {
-            self.woken.notify_one();
+        if self.last_used.swap(now, Ordering::Relaxed) == IDLE {
+            self.wake.notify_one();
         }
-        let confirmed = self.confirmed.load(Ordering::Acquire);
-        u128::from(now.saturating_sub(confirmed)) <= LEASE.as_micros() && confirmed > 0
+        proven_at != UNPROVEN && now.saturating_sub(proven_at) <= micros(MAX_STALENESS)
     }
 
-    /// A question that was asked then has been answered.
-    pub(crate) fn renew(&self, asked: Instant) {
-        self.confirmed
-            .fetch_max(self.micros(asked), Ordering::AcqRel);
+    /// Records that a request has been replied to that was sent at `sent`.
+    pub(crate) fn renew(&self, sent: Instant) {
+        self.proven_at
+            .fetch_max(self.micros(sent), Ordering::AcqRel);
     }
 
-    /// Vouches no more, for good.
+    /// Ends the validity for good.
     pub(crate) fn revoke(&self) {
-        self.over.store(true, Ordering::Release);
+        self.proven_at.store(REVOKED, Ordering::Release);
     }
 
-    /// Whether it has ended.
     pub(crate) fn is_revoked(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.proven_at.load(Ordering::Acquire) == REVOKED
     }
 
-    /// Waits until a question is next_heartbeat.
+    /// Waits until a heartbeat is due: an interval after the latest proof, or at the first use after an
+    /// idle time.
     pub(crate) async fn next_heartbeat(&self) {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             let now = self.micros(Instant::now());
-            let since_use = now.saturating_sub(self.used.load(Ordering::Relaxed));
-            if u128::from(since_use) > IDLE_AFTER.as_micros() {
-                self.asleep.store(true, Ordering::Relaxed);
-                self.woken.notified().await;
-                self.asleep.store(false, Ordering::Relaxed);
+            let last_used = self.last_used.load(Ordering::Relaxed);
+            if last_used == IDLE || now.saturating_sub(last_used) > micros(IDLE_AFTER) {
+                let idle = self.last_used.compare_exchange(
+                    last_used,
+                    IDLE,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                if idle.is_ok() {
+                    self.wake.notified().await;
+                }
                 return;
             }
-            let since_answer = now.saturating_sub(self.confirmed.load(Ordering::Acquire));
-            if u128::from(since_answer) >= HEARTBEAT_INTERVAL.as_micros() {
+            let proven_at = self.proven_at.load(Ordering::Acquire);
+            if now.saturating_sub(proven_at) >= micros(HEARTBEAT_INTERVAL) {
                 return;
             }
         }
     }
 
+    /// A time as it is stored: below `IDLE` and `REVOKED`.
     fn micros(&self, at: Instant) -> u64 {
-        let since_start = at.saturating_duration_since(self.start).as_micros();
-        u64::try_from(since_start).unwrap_or(u64::MAX)
+        micros(at.saturating_duration_since(self.start)).min(IDLE - 1)
     }
 }
 
-impl Default for Freshness {
-    fn default() -> Self {
-        Self::new()
-    }
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -111,33 +121,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_holds_for_a_second_after_the_question_not_after_the_answer() {
+    async fn validity_ends_a_second_after_the_request_was_sent_and_at_revocation() {
         let freshness = Freshness::new();
-        assert!(
-            !freshness.is_valid(Instant::now()),
-            "nothing has been answered"
-        );
+        assert!(!freshness.is_valid(Instant::now()), "no reply yet");
         advance(Duration::from_millis(10)).await;
-        let asked = Instant::now();
+        let sent = Instant::now();
         advance(Duration::from_millis(900)).await;
-        freshness.renew(asked);
+        freshness.renew(sent);
         assert!(freshness.is_valid(Instant::now()));
         advance(Duration::from_millis(101)).await;
         assert!(!freshness.is_valid(Instant::now()));
         freshness.renew(Instant::now());
         assert!(freshness.is_valid(Instant::now()));
-        freshness.renew(asked);
+        freshness.renew(sent);
         assert!(
             freshness.is_valid(Instant::now()),
-            "a late answer takes nothing back"
+            "a late reply does not shorten the validity"
         );
         freshness.revoke();
         freshness.renew(Instant::now());
         assert!(!freshness.is_valid(Instant::now()));
+        assert!(freshness.is_revoked());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn questions_are_due_while_it_is_used() {
+    async fn heartbeats_are_due_only_while_cached_values_are_used() {
         let freshness = Freshness::new();
         let start = Instant::now();
         freshness.next_heartbeat().await;
@@ -157,7 +165,7 @@ mod tests {
         });
         assert!(
             before.elapsed() <= HEARTBEAT_INTERVAL * 2,
-            "the first use wakes it"
+            "the first use wakes the heartbeat"
         );
     }
 }

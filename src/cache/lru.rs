@@ -1,82 +1,79 @@
-//! Where the slots are: least recently used goes first, when there are too many of them or they
-//! take too many bytes.
-//!
-//! What a slot means is for `cache`.
+//! The entries by key, limited in number and bytes: the least recently used one is evicted first.
 
 use lru::LruCache;
 
 use crate::cache::admission::AdmissionFilter;
-use crate::cache::read_through::{CacheLimits, EntryState};
+use crate::cache::entries::{CacheLimits, Entry};
 use crate::telemetry::cache as telemetry;
 
-/// What a slot takes besides its key and its value: the nodes of the map and of the list, and the
-/// allocations' own administration.
+/// The size of an entry besides its key and its value: the nodes of the map and of the list, and the
+/// overhead of their allocations.
 const ENTRY_OVERHEAD: usize = 192;
-/// So many slots are given back elsewhere than where calls are served.
-const MANY: usize = 10_000;
+/// From this number on, entries are freed on a blocking thread: freeing them takes milliseconds, for which
+/// calls would wait.
+const FREE_IN_BACKGROUND: usize = 10_000;
 
-/// Slots by key.
+/// The entries of a cache.
 #[derive(Debug)]
 pub(crate) struct LruStore {
     limits: CacheLimits,
-    slots: LruCache<Vec<u8>, EntryState>,
+    entries: LruCache<Vec<u8>, Entry>,
     bytes: usize,
     filter: AdmissionFilter,
 }
 
 impl LruStore {
-    /// An empty store.
     pub(crate) fn new(limits: CacheLimits) -> Self {
         Self {
             limits,
-            slots: LruCache::unbounded(),
+            entries: LruCache::unbounded(),
             bytes: 0,
             filter: AdmissionFilter::new(limits.entries),
         }
     }
 
-    /// What a slot counts, in bytes.
-    fn weight(key: &[u8], slot: &EntryState) -> usize {
-        ENTRY_OVERHEAD + key.len() + slot.value_bytes()
+    fn weight(key: &[u8], entry: &Entry) -> usize {
+        ENTRY_OVERHEAD + key.len() + entry.value_bytes()
     }
 
-    /// The slot of a key, which is the most recently used one now.
-    pub(crate) fn get(&mut self, key: &[u8]) -> Option<&mut EntryState> {
-        self.slots.get_mut(key)
+    /// The entry of a key, which becomes the most recently used one.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
     }
 
-    /// Whether a key that has no slot is worth one.
+    /// Decides whether a key without an entry gets one.
     pub(crate) fn admits(&mut self, key: &[u8]) -> bool {
-        let is_full = self.slots.len() >= self.limits.entries
+        let is_full = self.entries.len() >= self.limits.entries
             || self.bytes + ENTRY_OVERHEAD + key.len() > self.limits.bytes;
         !is_full || self.filter.admits(key)
     }
 
-    /// Puts a slot for a key that has none.
-    pub(crate) fn open(&mut self, key: &[u8], slot: EntryState) {
-        let weight = Self::weight(key, &slot);
-        self.slots.put(key.to_vec(), slot);
-        telemetry::entries(1);
-        self.count(0, weight);
+    /// Inserts an entry for a key that has none.
+    pub(crate) fn insert(&mut self, key: &[u8], entry: Entry) {
+        let weight = Self::weight(key, &entry);
+        self.entries.put(key.to_vec(), entry);
+        telemetry::add_entries(1);
+        self.adjust_bytes(0, weight);
         self.evict();
     }
 
-    /// Fills the slot of a key, if it is the one that is meant, and there is room for as much.
+    /// Replaces the entry of a key if it satisfies `condition`. Removes it without a replacement, or
+    /// if the replacement alone exceeds the limit.
     pub(crate) fn replace_if(
         &mut self,
         key: &[u8],
-        is_meant: impl Fn(&EntryState) -> bool,
-        slot: Option<EntryState>,
+        condition: impl Fn(&Entry) -> bool,
+        replacement: Option<Entry>,
     ) {
-        let Some(there) = self.slots.peek_mut(key).filter(|there| is_meant(there)) else {
+        let Some(entry) = self.entries.peek_mut(key).filter(|entry| condition(entry)) else {
             return;
         };
-        match slot {
-            Some(slot) if Self::weight(key, &slot) <= self.limits.bytes => {
-                let before = Self::weight(key, there);
-                let after = Self::weight(key, &slot);
-                *there = slot;
-                self.count(before, after);
+        match replacement {
+            Some(replacement) if Self::weight(key, &replacement) <= self.limits.bytes => {
+                let before = Self::weight(key, entry);
+                let after = Self::weight(key, &replacement);
+                *entry = replacement;
+                self.adjust_bytes(before, after);
                 self.evict();
             }
             _ => {
@@ -85,68 +82,68 @@ impl LruStore {
         }
     }
 
-    /// Takes a slot away; false if there was none.
+    /// Removes the entry of a key. Returns false if there is none.
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
-        let Some(slot) = self.slots.pop(key) else {
+        let Some(entry) = self.entries.pop(key) else {
             return false;
         };
-        telemetry::entries(-1);
-        self.count(Self::weight(key, &slot), 0);
+        telemetry::add_entries(-1);
+        self.adjust_bytes(Self::weight(key, &entry), 0);
         true
     }
 
-    /// Makes room, until the limits are kept.
+    /// Evicts entries until the limits are met.
     fn evict(&mut self) {
-        while self.slots.len() > self.limits.entries || self.bytes > self.limits.bytes {
-            let Some((key, slot)) = self.slots.pop_lru() else {
+        while self.entries.len() > self.limits.entries || self.bytes > self.limits.bytes {
+            let Some((key, entry)) = self.entries.pop_lru() else {
                 return;
             };
-            telemetry::entries(-1);
-            telemetry::evicted();
-            self.filter.record_eviction(slot.was_used());
-            self.count(Self::weight(&key, &slot), 0);
+            telemetry::add_entries(-1);
+            telemetry::record_eviction();
+            self.filter.record_eviction(entry.was_used());
+            self.adjust_bytes(Self::weight(&key, &entry), 0);
         }
     }
 
-    /// Keeps the slots that are wanted; answers how many are gone.
-    pub(crate) fn retain(&mut self, wanted: impl Fn(&EntryState) -> bool) -> usize {
-        let (len, mut freed) = (self.slots.len(), 0);
-        self.slots.retain(|key, slot| {
-            let stays = wanted(slot);
-            if !stays {
-                freed += Self::weight(key, slot);
+    /// Removes all entries that do not satisfy `condition`. Returns their number.
+    pub(crate) fn retain(&mut self, condition: impl Fn(&Entry) -> bool) -> usize {
+        let (len, mut freed) = (self.entries.len(), 0);
+        self.entries.retain(|key, entry| {
+            let is_retained = condition(entry);
+            if !is_retained {
+                freed += Self::weight(key, entry);
             }
-            stays
+            is_retained
         });
-        let gone = len - self.slots.len();
-        telemetry::entries(-signed(gone));
-        self.count(freed, 0);
-        gone
+        let removed = len - self.entries.len();
+        telemetry::add_entries(-signed(removed));
+        self.adjust_bytes(freed, 0);
+        removed
     }
 
-    /// Takes all slots away; answers how many. To give back a large store takes a while.
+    /// Removes all entries. Returns their number.
     pub(crate) fn clear(&mut self) -> usize {
-        let slots = std::mem::replace(&mut self.slots, LruCache::unbounded());
-        let len = slots.len();
-        telemetry::entries(-signed(len));
-        self.count(self.bytes, 0);
-        if len > MANY
+        let entries = std::mem::replace(&mut self.entries, LruCache::unbounded());
+        let len = entries.len();
+        telemetry::add_entries(-signed(len));
+        self.adjust_bytes(self.bytes, 0);
+        if len >= FREE_IN_BACKGROUND
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn_blocking(move || drop(slots));
+            runtime.spawn_blocking(move || drop(entries));
         }
         len
     }
 
-    /// The number of slots, and what they count.
+    /// The number of entries and their size in bytes.
     #[cfg(test)]
-    pub(crate) fn weighed(&self) -> (usize, usize) {
-        (self.slots.len(), self.bytes)
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
     }
 
-    fn count(&mut self, before: usize, after: usize) {
+    fn adjust_bytes(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes + after - before;
-        telemetry::bytes(signed(after) - signed(before));
+        telemetry::add_bytes(signed(after) - signed(before));
     }
 }
 

@@ -1,180 +1,130 @@
-//! What has been read, kept in memory until it changes: slots for keys, without any I/O.
+//! Lookups, fills and invalidations of the cache.
 //!
-//! A slot holds a read that is under way, or what came of one. Whoever learns that a key changed
-//! takes its slot away, and a read fills only the slot that it opened itself: one that began
-//! before the change leaves nothing behind, however late its answer comes. Which slot goes first
-//! when there is no room is for `store` and `filter`, whether a change may have been missed for `freshness`;
-//! hearing of changes is for `connection`.
+//! A call that misses receives a [`FillGuard`] with a pending entry, and asks Redis. An invalidation
+//! removes the entry; a fill replaces only the pending entry of its own guard. So a read that was sent
+//! before a change leaves nothing in the cache, however late its reply is processed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-pub(crate) use crate::cache::freshness::Freshness;
+use crate::cache::entries::{
+    CacheLimits, CachedValue, Entry, EntryPolicy, InFlightRead, ReadOutcome, ReadResult, ReadyEntry,
+};
+use crate::cache::freshness::Freshness;
 use crate::cache::lru::LruStore;
-use crate::error::Error;
 use crate::telemetry::cache as telemetry;
 
-/// How long others may join a read that is under way. A longer one would answer them with what
-/// was there before they asked.
-const COALESCE_WINDOW: Duration = Duration::from_millis(100);
-
-/// How much is kept, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CacheLimits {
-    /// The most slots.
-    pub(crate) entries: usize,
-    /// The most bytes of keys, values and what administers them.
-    pub(crate) bytes: usize,
-    /// The longest that a value is used.
-    pub(crate) age: Duration,
-}
-
-/// What came of a read: the value, `None` for a missing key.
-pub(crate) type ReadResult = Result<Option<Bytes>, Error>;
-
-/// Values by their keys in Redis.
+/// Results of reads, by key in Redis.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    age: Duration,
+    ttl: Duration,
     store: Mutex<LruStore>,
 }
 
-/// What there is for a key.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(crate) enum Lookup<'a> {
-    /// Its value, or that it is missing.
-    Hit(Option<Bytes>),
-    /// Somebody asks Redis for it just now.
+    Hit(CachedValue),
+    /// Another call is reading the key.
     Pending(Arc<InFlightRead>),
-    /// Nothing: whoever looked is to ask Redis, and others wait for what comes of it.
+    /// The caller has to ask Redis, and other calls wait for its result.
     Miss(FillGuard<'a>),
-    /// Nothing, and it is not worth a slot.
+    /// The caller has to ask Redis, and the result is not cached.
     Bypass,
 }
 
-/// A read that is under way.
-#[derive(Debug)]
-pub(crate) struct InFlightRead {
-    since: Instant,
-    /// `None` if it was given up.
-    outcome: SetOnce<Option<ReadResult>>,
-}
-
-/// The right and the duty to fill a slot.
+/// The right to fill a pending entry, and the duty to complete its read.
 #[derive(Debug)]
 pub(crate) struct FillGuard<'a> {
     cache: &'a Cache,
     key: &'a [u8],
-    reading: Arc<InFlightRead>,
-    ended: bool,
-}
-
-/// How long a value may be used.
-#[derive(Clone, Debug)]
-pub(crate) struct EntryPolicy {
-    /// Until then at most.
-    pub(crate) until: Instant,
-    /// As long as this one vouches for it.
-    pub(crate) freshness: Arc<Freshness>,
-}
-
-/// What a slot holds.
-#[derive(Debug)]
-pub(crate) enum EntryState {
-    Pending(Arc<InFlightRead>),
-    Ready(Entry),
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    value: Option<Bytes>,
-    keep: EntryPolicy,
-    used: bool,
+    read: Arc<InFlightRead>,
+    completed: bool,
 }
 
 impl Cache {
-    /// An empty cache.
     pub(crate) fn new(limits: CacheLimits) -> Self {
         Self {
-            age: limits.age,
+            ttl: limits.ttl,
             store: Mutex::new(LruStore::new(limits)),
         }
     }
 
-    /// The longest that a value is used.
-    pub(crate) fn age(&self) -> Duration {
-        self.age
+    /// The maximum age of an entry.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
-    /// Looks for a key; opens a slot for it if there is nothing to go by.
+    /// Looks a key up. On a miss it inserts a pending entry, if the key is admitted.
     pub(crate) fn lookup<'a>(&'a self, key: &'a [u8], now: Instant) -> Lookup<'a> {
         let mut store = self.store();
-        let has_slot = match store.get(key) {
-            Some(EntryState::Ready(kept)) if kept.is_fresh(now) => return Lookup::Hit(kept.hit()),
-            Some(EntryState::Pending(reading)) if reading.since + COALESCE_WINDOW > now => {
-                telemetry::hit();
-                return Lookup::Pending(Arc::clone(reading));
+        let has_entry = match store.get(key) {
+            Some(Entry::Ready(entry)) if entry.is_fresh(now) => {
+                telemetry::record_hit();
+                return Lookup::Hit(entry.serve());
             }
-            slot => slot.is_some(),
+            Some(Entry::Pending(read)) if read.is_joinable(now) => {
+                telemetry::record_hit();
+                return Lookup::Pending(Arc::clone(read));
+            }
+            entry => entry.is_some(),
         };
-        telemetry::missed();
-        if !has_slot && !store.admits(key) {
+        telemetry::record_miss();
+        if !has_entry && !store.admits(key) {
             return Lookup::Bypass;
         }
-        let reading = Arc::new(InFlightRead {
-            since: now,
-            outcome: SetOnce::new(),
-        });
-        let slot = EntryState::Pending(Arc::clone(&reading));
-        if has_slot {
-            store.replace_if(key, |_| true, Some(slot));
+        let read = Arc::new(InFlightRead::new(now));
+        let entry = Entry::Pending(Arc::clone(&read));
+        if has_entry {
+            store.replace_if(key, |_| true, Some(entry));
         } else {
-            store.open(key, slot);
+            store.insert(key, entry);
         }
         Lookup::Miss(FillGuard {
             cache: self,
             key,
-            reading,
-            ended: false,
+            read,
+            completed: false,
         })
     }
 
-    /// The value of a key, if it is known; that it is missing is known, too.
-    pub(crate) fn peek(&self, key: &[u8], now: Instant) -> Option<Option<Bytes>> {
+    /// The cached value of a key; never inserts an entry.
+    pub(crate) fn peek(&self, key: &[u8], now: Instant) -> Option<CachedValue> {
         match self.store().get(key) {
-            Some(EntryState::Ready(kept)) if kept.is_fresh(now) => Some(kept.hit()),
+            Some(Entry::Ready(entry)) if entry.is_fresh(now) => {
+                telemetry::record_hit();
+                Some(entry.serve())
+            }
             _ => None,
         }
     }
 
-    /// Takes the slots of keys away: they have changed, or may have.
+    /// Removes the entries of keys that have changed, or may have.
     pub(crate) fn invalidate<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) {
         let mut store = self.store();
         for key in keys {
             if store.remove(key) {
-                telemetry::invalidated(1);
+                telemetry::record_invalidations(1);
             }
         }
     }
 
-    /// Takes all slots away.
+    /// Removes all entries.
     pub(crate) fn invalidate_all(&self) {
-        let gone = self.store().clear();
-        telemetry::invalidated(gone);
+        let removed = self.store().clear();
+        telemetry::record_invalidations(removed);
     }
 
-    /// Takes away what this one vouched for, and all reads that are under way.
+    /// Removes the entries that were read from one connection, and all pending ones.
     pub(crate) fn invalidate_connection(&self, freshness: &Arc<Freshness>) {
-        let dropped = self.store().retain(|slot| match slot {
-            EntryState::Pending(_) => false,
-            EntryState::Ready(kept) => !Arc::ptr_eq(&kept.keep.freshness, freshness),
+        let removed = self.store().retain(|entry| match entry {
+            Entry::Pending(_) => false,
+            Entry::Ready(entry) => !entry.is_from(freshness),
         });
-        telemetry::invalidated(dropped);
+        telemetry::record_invalidations(removed);
     }
 
     fn store(&self) -> MutexGuard<'_, LruStore> {
@@ -183,83 +133,44 @@ impl Cache {
 }
 
 impl Drop for Cache {
+    /// Large caches are freed in the background, and their entries are subtracted from the metrics.
     fn drop(&mut self) {
         self.store().clear();
     }
 }
 
-impl Entry {
-    fn is_fresh(&self, now: Instant) -> bool {
-        now < self.keep.until && self.keep.freshness.is_valid(now)
-    }
-
-    /// The value, for a read that it answers.
-    fn hit(&mut self) -> Option<Bytes> {
-        telemetry::hit();
-        self.used = true;
-        self.value.clone()
-    }
-}
-
-impl EntryState {
-    /// Whether it has been of use to anybody but who filled it.
-    pub(crate) fn was_used(&self) -> bool {
-        match self {
-            Self::Pending(reading) => Arc::strong_count(reading) > 2,
-            Self::Ready(kept) => kept.used,
-        }
-    }
-
-    /// The bytes of the value.
-    pub(crate) fn value_bytes(&self) -> usize {
-        match self {
-            Self::Pending(_) => 0,
-            Self::Ready(kept) => kept.value.as_ref().map_or(0, Bytes::len),
-        }
-    }
-}
-
-impl InFlightRead {
-    /// Waits for what comes of it; `None` if whoever read has given up.
-    pub(crate) async fn outcome(&self) -> Option<ReadResult> {
-        self.outcome.wait().await.clone()
-    }
-}
-
 impl FillGuard<'_> {
-    /// Tells everybody who waits what came of the read, and keeps the value if somebody vouches
-    /// for it and its key has not changed since the turn began.
-    pub(crate) fn end(mut self, outcome: &ReadResult, keep: Option<EntryPolicy>) {
-        let kept = keep.and_then(|keep| {
-            let value = outcome.as_ref().ok()?.clone();
-            Some(EntryState::Ready(Entry {
-                value,
-                keep,
-                used: false,
-            }))
-        });
-        self.close(kept);
-        // Without a slot nobody can join any more.
-        if Arc::strong_count(&self.reading) > 1 {
-            let _ = self.reading.outcome.set(Some(outcome.clone()));
+    /// Publishes the result to the waiting calls. Caches it under `policy`, unless the key was invalidated
+    /// since the lookup.
+    pub(crate) fn complete(mut self, result: &ReadResult, policy: Option<EntryPolicy>) {
+        let entry = match (result, policy) {
+            (Ok(value), Some(policy)) => Some(Entry::Ready(ReadyEntry::new(value.clone(), policy))),
+            _ => None,
+        };
+        self.fill(entry);
+        // The pending entry is gone, so no further call can join: without a waiting one nothing is cloned.
+        if Arc::strong_count(&self.read) > 1 {
+            self.read.complete(ReadOutcome::Completed(result.clone()));
         }
     }
 
-    fn close(&mut self, slot: Option<EntryState>) {
-        self.ended = true;
-        let is_ours = |there: &EntryState| match there {
-            EntryState::Pending(reading) => Arc::ptr_eq(reading, &self.reading),
-            EntryState::Ready(_) => false,
+    /// Replaces the pending entry of this guard, or removes it.
+    fn fill(&mut self, entry: Option<Entry>) {
+        self.completed = true;
+        let is_own = |entry: &Entry| match entry {
+            Entry::Pending(read) => Arc::ptr_eq(read, &self.read),
+            Entry::Ready(_) => false,
         };
-        self.cache.store().replace_if(self.key, is_ours, slot);
+        self.cache.store().replace_if(self.key, is_own, entry);
     }
 }
 
 impl Drop for FillGuard<'_> {
+    /// The reading call was canceled.
     fn drop(&mut self) {
-        if !self.ended {
-            self.close(None);
-            let _ = self.reading.outcome.set(None);
+        if !self.completed {
+            self.fill(None);
+            self.read.complete(ReadOutcome::Abandoned);
         }
     }
 }

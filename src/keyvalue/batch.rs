@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::cache::entries::CachedValue;
 use crate::error::Error;
 use crate::link::Link;
 use crate::redis::command::Command;
@@ -28,8 +29,9 @@ pub(crate) async fn get_many(
     }
     let bucket = link.bucket(bucket)?;
     let keys: Vec<_> = keys.iter().map(|key| bucket.redis_key(key)).collect();
-    if let Some(values) = keys.iter().map(|key| link.peek(key)).collect() {
-        return Ok(values);
+    let cached: Option<Vec<CachedValue>> = keys.iter().map(|key| link.peek(key)).collect();
+    if let Some(cached) = cached {
+        return Ok(cached.into_iter().map(CachedValue::into_option).collect());
     }
     let mget = Command::MGet {
         keys: Batch::all(&keys),

@@ -94,7 +94,7 @@ pub(crate) async fn exists(
     let bucket = link.bucket(bucket)?;
     let key = bucket.redis_key(key);
     if let Some(value) = link.peek(&key) {
-        return Ok(value.is_some());
+        return Ok(value.is_present());
     }
     let exists = Command::Exists { key: &key };
     let count = link.execute(&exists, deadline).await?;

@@ -32,7 +32,7 @@ impl ClientTracker {
     pub(crate) fn new(cache: Arc<Cache>, in_cluster: bool) -> Self {
         Self {
             cache,
-            freshness: Arc::default(),
+            freshness: Arc::new(Freshness::new()),
             in_cluster,
             key: Mutex::default(),
             refusal: OnceLock::new(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cache::CacheLimits;
+use crate::cache::entries::CacheLimits;
 use crate::settings::{Address, Settings, Tls};
 
 /// What to connect to, and how long to try.
@@ -41,7 +41,7 @@ impl ConnectOptions {
             cache: (settings.cache_max_entries > 0).then_some(CacheLimits {
                 entries: settings.cache_max_entries,
                 bytes: settings.cache_max_bytes,
-                age: settings.cache_ttl,
+                ttl: settings.cache_ttl,
             }),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{ServerError, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cache::freshness::{Freshness, LEASE};
+use crate::cache::freshness::{Freshness, MAX_STALENESS};
 use crate::error::{Error, ErrorKind};
 use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::limiter::Admission;
@@ -170,7 +170,7 @@ impl<'a> RetryLoop<'a> {
             tracking.has_key(self.command);
             self.cache_tag = Some(CacheTag {
                 freshness: Arc::clone(freshness),
-                negative_ttl: tracking.misses_new_keys().then_some(LEASE),
+                negative_ttl: tracking.misses_new_keys().then_some(MAX_STALENESS),
             });
         }
     }

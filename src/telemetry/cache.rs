@@ -1,12 +1,12 @@
-//! Metrics of reads that are kept in memory, summed up over the links of the process.
+//! Metrics of the cache, summed over the links of the process.
 //!
-//! Counted always, since that costs less than asking whether somebody wants to know; read only
-//! when the host has metrics exported.
+//! They are always counted, since that costs less than checking whether metrics are exported.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::telemetry::scope::meter;
 
+// Independent counters: relaxed ordering suffices.
 static HITS: AtomicU64 = AtomicU64::new(0);
 static MISSES: AtomicU64 = AtomicU64::new(0);
 static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
@@ -14,31 +14,31 @@ static EVICTIONS: AtomicU64 = AtomicU64::new(0);
 static ENTRIES: AtomicI64 = AtomicI64::new(0);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// Has them observed for as long as metrics are exported.
+/// Creates the instruments, which read the counters at each export.
 pub(crate) fn observe() {
     let meter = meter();
     for (name, description, unit, count) in [
         (
             "kvredis.cache.hits",
-            "Reads that were answered from memory, or together with another read of the key.",
+            "Reads served from the cache, or together with another read of the key.",
             "{read}",
             &HITS,
         ),
         (
             "kvredis.cache.misses",
-            "Reads that Redis was asked for, on links that keep reads in memory.",
+            "Reads sent to Redis, on links with a cache.",
             "{read}",
             &MISSES,
         ),
         (
             "kvredis.cache.invalidations",
-            "Kept reads that were dropped because the key changed or the connection was lost.",
+            "Cached reads removed because the key changed or the connection was lost.",
             "{entry}",
             &INVALIDATIONS,
         ),
         (
             "kvredis.cache.evictions",
-            "Kept reads that were dropped to make room.",
+            "Cached reads evicted because the cache was full.",
             "{entry}",
             &EVICTIONS,
         ),
@@ -53,13 +53,13 @@ pub(crate) fn observe() {
     for (name, description, unit, sum) in [
         (
             "kvredis.cache.entries",
-            "Reads that are kept in memory.",
+            "Cached reads, and those in flight.",
             "{entry}",
             &ENTRIES,
         ),
         (
             "kvredis.cache.bytes",
-            "What the reads kept in memory take: keys, values and their administration.",
+            "Size of the cached reads: keys, values and overhead.",
             "By",
             &BYTES,
         ),
@@ -73,32 +73,32 @@ pub(crate) fn observe() {
     }
 }
 
-/// A read was answered from memory.
-pub(crate) fn hit() {
+/// Counts a read served from the cache.
+pub(crate) fn record_hit() {
     HITS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A read has to ask Redis.
-pub(crate) fn missed() {
+/// Counts a read that is sent to Redis.
+pub(crate) fn record_miss() {
     MISSES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Kept reads are wrong by now, or may be.
-pub(crate) fn invalidated(entries: usize) {
+/// Counts entries removed because they are, or may be, out of date.
+pub(crate) fn record_invalidations(entries: usize) {
     INVALIDATIONS.fetch_add(entries as u64, Ordering::Relaxed);
 }
 
-/// A kept read made room.
-pub(crate) fn evicted() {
+/// Counts an entry that was evicted.
+pub(crate) fn record_eviction() {
     EVICTIONS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// So many more reads are kept, or fewer.
-pub(crate) fn entries(more: i64) {
-    ENTRIES.fetch_add(more, Ordering::Relaxed);
+/// Adds to the number of entries.
+pub(crate) fn add_entries(change: i64) {
+    ENTRIES.fetch_add(change, Ordering::Relaxed);
 }
 
-/// So many more bytes are kept, or fewer.
-pub(crate) fn bytes(more: i64) {
-    BYTES.fetch_add(more, Ordering::Relaxed);
+/// Adds to the size of the entries.
+pub(crate) fn add_bytes(change: i64) {
+    BYTES.fetch_add(change, Ordering::Relaxed);
 }

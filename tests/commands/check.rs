@@ -18,14 +18,7 @@ async fn a_healthy_server() {
     let before: String = redis.command(&["INFO", "keyspace"]).await;
     let found = check(&[&redis.url(), "PREFIX=orders/", "TTL_MS=5000"]).await;
     found.fails(&[]);
-    for name in [
-        "settings",
-        "reachable",
-        "login",
-        "server",
-        "acl",
-        "latency",
-    ] {
+    for name in ["settings", "reachable", "login", "server", "acl", "latency"] {
         assert_eq!(found.status(name), "ok", "{}", found.text);
     }
     assert_eq!(found.one("tls")["details"]["used"], false);
