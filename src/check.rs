@@ -18,20 +18,20 @@ pub(crate) mod watching;
 
 use crate::check::report::{Finding, Report, Status};
 use crate::redis::options::ConnectOptions;
-use crate::settings::Settings;
+use crate::settings::link_settings::Settings;
 use crate::settings::source::Sources;
 
 /// Checks whether a link with these settings would work.
 pub(crate) async fn check(sources: &Sources) -> Report {
     let mut report = Report::default();
-    let reading = Settings::read(sources);
+    let reading = Settings::parse(sources);
     for warning in &reading.warnings {
-        report.add(Finding::new("settings", Status::Warning, &warning.text));
+        report.add(Finding::new("settings", Status::Warning, &warning.message));
     }
     let mut settings = match reading.settings {
         Ok(settings) => settings,
-        Err(wrong) => {
-            let finding = Finding::new("settings", Status::Failed, wrong);
+        Err(error) => {
+            let finding = Finding::new("settings", Status::Failed, error.to_string());
             report.add(finding.advice("correct it: `kvredis settings` lists what there is"));
             return report;
         }

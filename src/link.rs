@@ -27,7 +27,7 @@ use crate::redis::limiter::Limiter;
 use crate::redis::reply;
 use crate::redis::reply::Value;
 use crate::redis::retry::Reply;
-use crate::settings::Settings;
+use crate::settings::link_settings::Settings;
 use crate::telemetry::commands::CommandSpan;
 use crate::telemetry::log_throttle::LogThrottle;
 

@@ -32,8 +32,9 @@ use crate::provider::missed_links::MissedLinkDetector;
 use crate::provider::nats::Nats;
 use crate::provider::restart_history::RestartHistory;
 use crate::provider::signals::Signals;
-use crate::settings::ProviderSettings;
-use crate::settings::source::{Layer, Origin, Sources};
+use crate::settings::origin::Origin;
+use crate::settings::provider_settings::ProviderSettings;
+use crate::settings::source::{Layer, Sources};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::watcher::Watchers;
 use crate::wrpc::client::ComponentClient;
@@ -294,13 +295,13 @@ async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
 
 /// The settings of the process; wrong ones are logged, and the defaults serve.
 fn provider_settings(warnings: &WarningLog, provider: ProviderLayers) -> ProviderSettings {
-    let reading = ProviderSettings::read(&Sources::new(
+    let reading = ProviderSettings::parse(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         Layer::empty(Origin::LinkConfig),
         provider.secrets,
         provider.config,
     ));
-    warnings.once(reading.warnings.into_iter().map(|warning| warning.text));
+    warnings.once(reading.warnings.into_iter().map(|warning| warning.message));
     reading.settings.unwrap_or_else(|wrong| {
         error!(reason = %wrong, "a setting of the provider is wrong; the default is used");
         ProviderSettings::default()

@@ -16,15 +16,15 @@ pub use crate::wrpc::functions::{Function, encode_result};
 
 use crate::link::registry::{LinkDefinition, ProviderLayers};
 use crate::link::table::Links;
-use crate::settings::ProviderSettings;
-use crate::settings::definitions::{LINK_SETTINGS, PROVIDER_SETTINGS};
-use crate::settings::source::{Layer, Origin};
+use crate::settings::catalog;
+use crate::settings::origin::Origin;
+use crate::settings::provider_settings::ProviderSettings;
+use crate::settings::source::Layer;
 use crate::wrpc::server::Server;
 
 /// The names of all settings, those of links first.
 pub fn setting_names() -> impl Iterator<Item = &'static str> {
-    let of_links = LINK_SETTINGS.iter().map(|setting| setting.name);
-    of_links.chain(PROVIDER_SETTINGS.iter().map(|setting| setting.name))
+    catalog::setting_names()
 }
 
 /// Serves calls of `component` over its default link, which has this configuration, on the current

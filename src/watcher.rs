@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Registry, WarningLog};
-use crate::settings::Settings;
+use crate::settings::error::SettingError;
+use crate::settings::link_settings::Settings;
 use crate::settings::source::Layer;
 use crate::watcher::watch::Watch;
 pub(crate) use crate::watcher::watch::{channels, flags};
@@ -131,7 +132,7 @@ impl Watchers {
     fn watch(
         &self,
         definition: &LinkDefinition,
-        settings: Result<Settings, String>,
+        settings: Result<Settings, SettingError>,
         earlier: Option<Option<Watch>>,
     ) -> Option<Watch> {
         let LinkDefinition {

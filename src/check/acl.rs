@@ -19,7 +19,7 @@ use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::spec::Access;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::{in_words, is_acl_denied};
-use crate::settings::{BucketLayout, Settings};
+use crate::settings::link_settings::{BucketLayout, Settings};
 
 /// What a refused trial says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

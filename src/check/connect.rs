@@ -12,7 +12,7 @@ use crate::redis::diagnostics::Probe;
 use crate::redis::options::ConnectOptions;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::transport::ServerAddr;
-use crate::settings::Tls;
+use crate::settings::tls::Tls;
 
 const NO_SENTINEL: &str = "the URL must name sentinels, by default on port 26379; for a single \
      server use redis://host:port";

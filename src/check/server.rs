@@ -12,9 +12,9 @@ use crate::redis::command::admin::AdminCommand;
 use crate::redis::reply::text;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::in_words;
-use crate::settings::Settings;
 use crate::settings::address::Address;
 use crate::settings::address::ServerSpec;
+use crate::settings::link_settings::Settings;
 
 /// The oldest versions served.
 const OLDEST_REDIS: (u32, u32) = (6, 2);

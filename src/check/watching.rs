@@ -14,7 +14,7 @@ use crate::redis::diagnostics::NOTIFICATIONS;
 use crate::redis::options::ConnectOptions;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::in_words;
-use crate::settings::Settings;
+use crate::settings::link_settings::Settings;
 use crate::watcher;
 
 /// What a node says of its setting: the flags, or why it does not say.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::error::Error;
-use crate::settings::{BucketLayout, Settings};
+use crate::settings::link_settings::{BucketLayout, Settings};
 
 /// The name of the bucket that holds plain keys under `prefix-named`, where `""` means it as well.
 const DEFAULT_BUCKET: &str = "default";

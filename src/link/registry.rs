@@ -14,8 +14,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::settings::Settings;
-use crate::settings::source::{Layer, Origin, Sources};
+use crate::settings::error::SettingError;
+use crate::settings::link_settings::Settings;
+use crate::settings::origin::Origin;
+use crate::settings::source::{Layer, Sources};
 
 /// What the host says of a link.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl<T> Registry<T> {
     pub(crate) fn put(
         &mut self,
         definition: LinkDefinition,
-        make: impl FnOnce(&LinkDefinition, Result<Settings, String>, Option<T>) -> T,
+        make: impl FnOnce(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
     ) {
         let put_over = self
             .get(&definition.component, &definition.name)
@@ -124,7 +126,7 @@ impl<T> Registry<T> {
     pub(crate) fn reconfigure(
         &mut self,
         config: Layer,
-        mut make: impl FnMut(&LinkDefinition, Result<Settings, String>, Option<T>) -> T,
+        mut make: impl FnMut(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
     ) {
         if self.provider.config == config {
             return;
@@ -181,7 +183,7 @@ impl<T> Registry<T> {
         &mut self,
         definition: LinkDefinition,
         put_over: Option<Instant>,
-        make: impl FnOnce(&LinkDefinition, Result<Settings, String>, Option<T>) -> T,
+        make: impl FnOnce(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
     ) {
         let settings = self.settings(&definition);
         let LinkDefinition {
@@ -206,8 +208,8 @@ impl<T> Registry<T> {
     }
 
     /// A link's settings, with what it does not set from what the provider was given.
-    fn settings(&self, definition: &LinkDefinition) -> Result<Settings, String> {
-        let reading = Settings::read(&Sources::new(
+    fn settings(&self, definition: &LinkDefinition) -> Result<Settings, SettingError> {
+        let reading = Settings::parse(&Sources::new(
             definition.secrets.clone(),
             definition.config.clone(),
             self.provider.secrets.clone(),
@@ -218,8 +220,8 @@ impl<T> Registry<T> {
             .warnings
             .into_iter()
             .map(|warning| match warning.origin {
-                Origin::LinkSecrets | Origin::LinkConfig => about.clone() + &warning.text,
-                Origin::ProviderSecrets | Origin::ProviderConfig => warning.text,
+                Origin::LinkSecrets | Origin::LinkConfig => about.clone() + &warning.message,
+                Origin::ProviderSecrets | Origin::ProviderConfig => warning.message,
             });
         self.warnings.once(texts);
         reading.settings

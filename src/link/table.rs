@@ -17,8 +17,9 @@ use crate::link::Link;
 use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Registry, WarningLog};
 use crate::redis::connection::Connection;
 use crate::redis::options::ConnectOptions;
+use crate::settings::error::SettingError;
+use crate::settings::link_settings::{HealthPolicy, Settings};
 use crate::settings::source::Layer;
-use crate::settings::{Health, Settings};
 
 /// A deletion that comes so soon after a link was put over another one is that of the other one.
 const OVERTAKEN: Duration = Duration::from_millis(20);
@@ -175,7 +176,7 @@ impl Links {
         let mut outages = Vec::new();
         for (component, name, link) in table.links.iter() {
             let Ok(link) = link else { continue };
-            if link.settings().health == Health::Process {
+            if link.settings().health == HealthPolicy::Process {
                 continue;
             }
             if let Some(outage) = link.outage().filter(|o| o.since.elapsed() > longer_than) {
@@ -205,7 +206,7 @@ impl Connections {
     fn link(
         &mut self,
         definition: &LinkDefinition,
-        settings: Result<Settings, String>,
+        settings: Result<Settings, SettingError>,
         earlier: Option<Working>,
     ) -> Working {
         let settings = settings.map_err(|wrong| {
@@ -215,7 +216,7 @@ impl Connections {
                 reason = %wrong,
                 "the link cannot work"
             );
-            Error::other(wrong)
+            Error::from(wrong)
         })?;
         let unchanged = earlier
             .and_then(Result::ok)

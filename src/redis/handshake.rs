@@ -16,7 +16,7 @@ use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::in_words;
 use crate::redis::server_error::is_transient;
 use crate::redis::session::{Session, SessionReply};
-use crate::settings::Secret;
+use crate::settings::secret::Secret;
 
 impl Session {
     pub(crate) async fn log_in(

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cache::entries::CacheLimits;
-use crate::settings::{Address, Settings, Tls};
+use crate::settings::address::Address;
+use crate::settings::link_settings::Settings;
+use crate::settings::tls::Tls;
 
 /// What to connect to, and how long to try.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

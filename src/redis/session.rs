@@ -28,7 +28,7 @@ use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::strip_script_prefix;
 use crate::redis::session::tracking::Tracking;
 use crate::redis::transport::{AsyncStream, ServerAddr, dial, read_unsolicited_error};
-use crate::settings::Secret;
+use crate::settings::secret::Secret;
 use crate::task::AbortOnDrop;
 
 /// Commands that may be queued for the socket. The gates of the links are the real limit.

@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use crate::error;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::server_error;
-use crate::settings::Tls;
 use crate::settings::address::Endpoint;
+use crate::settings::tls::Tls;
 
 /// How long a silent peer is trusted before the kernel asks, how often it asks, and when it gives
 /// the connection up.

@@ -1,69 +1,55 @@
-//! Where a Redis is, and who logs in there.
-//!
-//! ParseOutcome it from the setting `URL` is for `url`; opening it is for `connection`.
+//! The address of a Redis with its credentials. `url` parses it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::settings::Secret;
+use crate::settings::secret::Secret;
 
-/// The port of Redis, and that of its sentinels.
+/// The default ports.
 pub(crate) const REDIS_PORT: u16 = 6379;
 pub(crate) const SENTINEL_PORT: u16 = 26379;
 
-/// Where a Redis is, and who logs in there.
+/// The address of a Redis, with credentials and database.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
-    /// The server, or servers.
     pub(crate) server: ServerSpec,
-    /// Whether it is spoken to over TLS.
     pub(crate) tls: bool,
-    /// The ACL user; `None` is Redis's `default`.
+    /// The ACL user; `None` is Redis's user `default`.
     pub(crate) username: Option<String>,
-    /// The password, if one is needed.
     pub(crate) password: Option<Secret>,
-    /// The database number.
     pub(crate) database: u32,
 }
 
-/// How a server is reached.
+/// The server or servers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServerSpec {
-    /// Over TCP.
     Tcp(Endpoint),
-    /// Over a Unix socket.
     Unix {
-        /// The socket's path.
         path: PathBuf,
     },
-    /// A Redis Cluster, which any of these nodes knows.
+    /// A Redis Cluster, which is discovered from these nodes.
     Cluster {
-        /// Some of its nodes.
         seeds: Vec<Endpoint>,
     },
-    /// The primary that these sentinels name.
+    /// The primary that these sentinels report.
     Sentinel(Sentinels),
 }
 
-/// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
     /// A host name or an IP address (an IPv6 address without brackets).
     pub(crate) host: String,
-    /// The port.
     pub(crate) port: u16,
 }
 
-/// The sentinels of a service, and who logs in there.
+/// The sentinels of a service, and their credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sentinels {
-    /// Where they are.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// What they call the service.
+    /// The name of the primary, in the sentinels' configuration.
     pub(crate) service: String,
-    /// The sentinels' own user.
+    /// The ACL user of the sentinels, not of Redis.
     pub(crate) username: Option<String>,
-    /// The sentinels' own password.
     pub(crate) password: Option<Secret>,
 }
 
@@ -83,7 +69,7 @@ impl Default for Address {
 }
 
 impl Address {
-    /// Whether it has replicas that may be read from.
+    /// Whether replicas are known that may serve reads.
     pub(crate) fn has_replicas(&self) -> bool {
         matches!(
             self.server,
@@ -91,7 +77,7 @@ impl Address {
         )
     }
 
-    /// The endpoint that stands for it where only one can.
+    /// The endpoint that represents the address where only one can, as in telemetry.
     pub(crate) fn first_endpoint(&self) -> Option<&Endpoint> {
         match &self.server {
             ServerSpec::Tcp(endpoint) => Some(endpoint),
@@ -112,7 +98,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The address without its credentials: fit for logs and errors.
+/// Without credentials, for logs and errors.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "rediss" } else { "redis" };
@@ -120,12 +106,12 @@ impl fmt::Display for Address {
             ServerSpec::Tcp(endpoint) => write!(f, "{scheme}://{endpoint}")?,
             ServerSpec::Unix { path } => write!(f, "redis+unix://{}", path.display())?,
             ServerSpec::Cluster { seeds } => {
-                write!(f, "{scheme}-cluster://{}", Listed(seeds))?;
+                write!(f, "{scheme}-cluster://{}", Joined(seeds))?;
             }
             ServerSpec::Sentinel(sentinels) => write!(
                 f,
                 "{scheme}-sentinel://{} (service {})",
-                Listed(&sentinels.endpoints),
+                Joined(&sentinels.endpoints),
                 sentinels.service
             )?,
         }
@@ -137,9 +123,9 @@ impl fmt::Display for Address {
     }
 }
 
-struct Listed<'a>(&'a [Endpoint]);
+struct Joined<'a>(&'a [Endpoint]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for Joined<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, endpoint) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };

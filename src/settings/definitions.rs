@@ -1,35 +1,37 @@
-//! Every setting in one entry: its name, its default, what it means, and how its text is read.
+//! The definitions of all settings: name, default, meaning and parser of each.
 //!
-//! The parser, the warnings for unknown names, the README's table and the JSON schema all come from
-//! here. What an entry has is in `definition`, the kinds of values are in `value`, what holds
-//! without a setting is in `defaults`.
+//! The parser, the warnings about unknown names, the README's table and the JSON schema all derive
+//! from here.
 
 use std::collections::BTreeSet;
 
 use crate::settings::definition::{Secrecy, SettingDefinition};
-use crate::settings::value::Value;
-use crate::settings::{BucketLayout, Health, InvalidValue, ProviderSettings, Secret, Settings};
+use crate::settings::error::InvalidValue;
+use crate::settings::link_settings::{BucketLayout, HealthPolicy, Settings};
+use crate::settings::provider_settings::ProviderSettings;
+use crate::settings::secret::Secret;
+use crate::settings::value_parser::ValueParser;
 use crate::settings::{url, watch};
 
-const LONGEST_TIMEOUT_MS: u64 = 600_000;
-/// A century: more is surely a slip, and Redis's clock could overflow.
-const LONGEST_TTL_MS: u64 = 100 * 365 * 24 * 3_600_000;
+const MAX_TIMEOUT_MS: u64 = 600_000;
+/// A century: a longer time is surely a mistake, and Redis's clock could overflow.
+const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3_600_000;
 /// Redis's own limit for a string.
-const LARGEST_VALUE_BYTES: u64 = 512 << 20;
+const MAX_STRING_BYTES: u64 = 512 << 20;
 
-/// What a link can set. `URL` comes before what overrides parts of it.
+/// The settings of a link. `URL` comes before the settings that override parts of it.
 pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition {
         example: "redis://10.0.0.7:6379/1",
-        secrecy: Secrecy::MayHoldPassword,
-        holds_password: |text| url::parse(text).is_ok_and(|parsed| parsed.holds_password()),
+        secrecy: Secrecy::MayContainPassword,
+        contains_password: |text| url::parse(text).is_ok_and(|parsed| parsed.contains_password()),
         ..SettingDefinition::new(
             "URL",
             "redis://127.0.0.1:6379",
             "address of a server, a cluster or sentinels",
-            Value::Text {
+            ValueParser::Text {
                 pattern: url::PATTERN,
-                read: |settings, text| {
+                parse: |settings, text| {
                     let parsed = url::parse(text)?;
                     settings.address = parsed.address;
                     Ok(parsed.wildcard.map(|wildcard| {
@@ -49,7 +51,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "USERNAME",
             "",
             "overrides the user name in URL",
-            Value::AnyText(|settings, text| {
+            ValueParser::AnyText(|settings, text| {
                 settings.address.username = Some(text.to_owned()).filter(|text| !text.is_empty());
             }),
         )
@@ -57,12 +59,12 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition {
         secrecy: Secrecy::Secret,
         belongs_to_url: true,
-        holds_password: |text| !text.is_empty(),
+        contains_password: |text| !text.is_empty(),
         ..SettingDefinition::new(
             "PASSWORD",
             "",
             "overrides the password in URL",
-            Value::AnyText(|settings, text| {
+            ValueParser::AnyText(|settings, text| {
                 settings.address.password =
                     Some(Secret::from(text.to_owned())).filter(|_| !text.is_empty());
             }),
@@ -71,14 +73,14 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition {
         example: "/run/secrets/redis-password",
         belongs_to_url: true,
-        // The password itself, where the path of its file belongs.
-        holds_password: |text| !text.trim_start().starts_with('/'),
+        // A text that is not a path may be the password itself, set under the wrong name.
+        contains_password: |text| !text.trim_start().starts_with('/'),
         ..SettingDefinition::new(
             "PASSWORD_FILE",
             "",
             "absolute path of a file that contains the password; read at every connect, and \
              watched: a changed password is used without reconnecting",
-            Value::File(|settings, path| settings.password_file = Some(path)),
+            ValueParser::File(|settings, path| settings.password_file = Some(path)),
         )
     },
     SettingDefinition {
@@ -88,7 +90,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "TLS_CA",
             "system roots",
             "trusted certificate authorities: PEM text, or an absolute path",
-            Value::Pem(|settings, pem| settings.tls.ca = Some(pem)),
+            ValueParser::Pem(|settings, pem| settings.tls.ca = Some(pem)),
         )
     },
     SettingDefinition {
@@ -98,19 +100,19 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "TLS_CERT",
             "",
             "client certificate: PEM text, or an absolute path",
-            Value::Pem(|settings, pem| settings.tls.cert = Some(pem)),
+            ValueParser::Pem(|settings, pem| settings.tls.cert = Some(pem)),
         )
     },
     SettingDefinition {
         example: "/etc/redis/client.key",
         secrecy: Secrecy::Secret,
         belongs_to_url: true,
-        holds_password: |text| !text.starts_with('/'),
+        contains_password: |text| !text.starts_with('/'),
         ..SettingDefinition::new(
             "TLS_KEY",
             "",
             "private key of TLS_CERT: PEM text, or an absolute path",
-            Value::Pem(|settings, pem| settings.tls.key = Some(pem)),
+            ValueParser::Pem(|settings, pem| settings.tls.key = Some(pem)),
         )
     },
     SettingDefinition::new(
@@ -118,7 +120,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "primary",
         "replica: get, get-many and exists may read from replicas (cluster, sentinel) and return \
          stale data",
-        Value::Choice {
+        ValueParser::Choice {
             words: &["primary", "replica"],
             set: |settings, word| settings.read_from_replica = word == "replica",
         },
@@ -127,8 +129,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "BACKEND_CONNECTION_TIMEOUT_MS",
         "3000",
         "timeout for connecting: DNS, TCP, TLS and authentication together",
-        Value::Milliseconds {
-            most: LONGEST_TIMEOUT_MS,
+        ValueParser::Milliseconds {
+            max: MAX_TIMEOUT_MS,
             set: |settings, limit| settings.connection_timeout = limit,
         },
     ),
@@ -136,8 +138,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "BACKEND_RESPONSE_TIMEOUT_MS",
         "1000",
         "timeout for one reply of Redis",
-        Value::Milliseconds {
-            most: LONGEST_TIMEOUT_MS,
+        ValueParser::Milliseconds {
+            max: MAX_TIMEOUT_MS,
             set: |settings, limit| settings.response_timeout = limit,
         },
     ),
@@ -146,15 +148,15 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "3",
         "maximum number of retries of an idempotent operation after a lost connection",
         number(0, 1_000, |settings, retries| {
-            settings.retries = small(retries)
+            settings.retries = saturating_u32(retries)
         }),
     ),
     SettingDefinition::new(
         "BACKEND_RECONNECT_MAX_DELAY_MS",
         "300",
         "maximum backoff between connection attempts",
-        Value::Milliseconds {
-            most: LONGEST_TIMEOUT_MS,
+        ValueParser::Milliseconds {
+            max: MAX_TIMEOUT_MS,
             set: |settings, delay| settings.reconnect_max_delay = delay,
         },
     ),
@@ -163,13 +165,13 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "false",
         "a link without its own URL is an error; it does not fall back to the provider's URL or the \
          default",
-        Value::Boolean(|settings, on| settings.own_url_required = on),
+        ValueParser::Boolean(|settings, on| settings.require_own_url = on),
     ),
     SettingDefinition::new(
         "SHARE_CONNECTIONS_BY_URL",
         "false",
         "links with equal connection settings share one connection",
-        Value::Boolean(|settings, on| settings.share_connection = on),
+        ValueParser::Boolean(|settings, on| settings.share_connection = on),
     ),
     SettingDefinition {
         example: "orders/",
@@ -177,14 +179,14 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "PREFIX",
             "",
             "prefix of every key of the link",
-            Value::AnyText(|settings, text| settings.prefix = text.to_owned()),
+            ValueParser::AnyText(|settings, text| settings.prefix = text.to_owned()),
         )
     },
     SettingDefinition::new(
         "BUCKET_LAYOUT",
         "prefix-named",
         "mapping of buckets to keys: prefix-named, prefix-all or flat",
-        Value::Choice {
+        ValueParser::Choice {
             words: &["prefix-named", "prefix-all", "flat"],
             set: |settings, word| {
                 settings.layout = match word {
@@ -201,13 +203,15 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "BUCKETS",
             "any",
             "comma-separated names of the allowed buckets; any other returns no-such-store",
-            Value::Text {
+            ValueParser::Text {
                 pattern: r"^\s*[^,\s][^,]*(,\s*[^,\s][^,]*)*$",
-                read: |settings, text| {
+                parse: |settings, text| {
                     let names: BTreeSet<String> =
                         text.split(',').map(|name| name.trim().to_owned()).collect();
                     if names.contains("") {
-                        return Err(InvalidValue::expected("comma-separated names of buckets"));
+                        return Err(InvalidValue::expected(
+                            "names of buckets, separated by commas",
+                        ));
                     }
                     settings.buckets = Some(names);
                     Ok(None)
@@ -219,7 +223,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "READ_ONLY",
         "false",
         "writes return access-denied and are not sent to Redis",
-        Value::Boolean(|settings, on| settings.read_only = on),
+        ValueParser::Boolean(|settings, on| settings.read_only = on),
     ),
     SettingDefinition {
         example: "3600000",
@@ -228,8 +232,8 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "none",
             "expiration of keys that the link writes or creates; increment does not extend an \
              existing one",
-            Value::Milliseconds {
-                most: LONGEST_TTL_MS,
+            ValueParser::Milliseconds {
+                max: MAX_TTL_MS,
                 set: |settings, ttl| settings.ttl = Some(ttl),
             },
         )
@@ -239,7 +243,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "1000",
         "approximate number of keys in a page of list-keys",
         number(1, 1_000_000, |settings, keys| {
-            settings.scan_count = small(keys)
+            settings.scan_count = saturating_u32(keys)
         }),
     ),
     SettingDefinition::new(
@@ -247,7 +251,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "1024",
         "maximum number of concurrent calls per link; further calls are queued",
         number(1, 1_000_000, |settings, calls| {
-            settings.max_in_flight = count(calls)
+            settings.max_in_flight = saturating_usize(calls)
         }),
     ),
     SettingDefinition::new(
@@ -255,15 +259,15 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "4096",
         "maximum number of queued calls per link; further calls fail at once",
         number(0, 1_000_000, |settings, calls| {
-            settings.max_waiting = count(calls)
+            settings.max_waiting = saturating_usize(calls)
         }),
     ),
     SettingDefinition::new(
         "MAX_VALUE_BYTES",
         "67108864",
         "maximum size of a value; larger values are rejected and not sent to Redis",
-        number(0, LARGEST_VALUE_BYTES, |settings, bytes| {
-            settings.max_value_bytes = count(bytes)
+        number(0, MAX_STRING_BYTES, |settings, bytes| {
+            settings.max_value_bytes = saturating_usize(bytes)
         }),
     ),
     SettingDefinition::new(
@@ -271,12 +275,12 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "links",
         "links: unhealthy while a link has had no connection for more than 10 s; process: healthy \
          while the process runs",
-        Value::Choice {
+        ValueParser::Choice {
             words: &["links", "process"],
             set: |settings, word| {
                 settings.health = match word {
-                    "process" => Health::Process,
-                    _ => Health::Links,
+                    "process" => HealthPolicy::Process,
+                    _ => HealthPolicy::Links,
                 }
             },
         },
@@ -288,7 +292,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "0",
             "maximum number of cached keys; 0 disables the cache",
             number(0, 100_000_000, |settings, entries| {
-                settings.cache_max_entries = count(entries)
+                settings.cache_max_entries = saturating_usize(entries)
             }),
         )
     },
@@ -297,16 +301,16 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "67108864",
         "maximum size of the cache, including keys and overhead",
         number(1 << 10, 1 << 40, |settings, bytes| {
-            settings.cache_max_bytes = count(bytes)
+            settings.cache_max_bytes = saturating_usize(bytes)
         }),
     ),
     SettingDefinition::new(
         "CACHE_TTL_MS",
         "30000",
         "maximum age of a cache entry",
-        Value::Milliseconds {
-            most: LONGEST_TTL_MS,
-            set: |settings, age| settings.cache_ttl = age,
+        ValueParser::Milliseconds {
+            max: MAX_TTL_MS,
+            set: |settings, ttl| settings.cache_ttl = ttl,
         },
     ),
     SettingDefinition {
@@ -316,9 +320,9 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             "none",
             "changes to deliver over a link from the provider to a component: SET@pattern and \
              DEL@pattern, separated by commas",
-            Value::Text {
+            ValueParser::Text {
                 pattern: watch::PATTERN,
-                read: |settings, text| {
+                parse: |settings, text| {
                     settings.watch = watch::parse(text)?;
                     Ok(None)
                 },
@@ -329,42 +333,42 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
         "WATCH_BUCKET",
         "default",
         "bucket of the keys in WATCH",
-        Value::AnyText(|settings, text| settings.watch_bucket = text.to_owned()),
+        ValueParser::AnyText(|settings, text| settings.watch_bucket = text.to_owned()),
     ),
     SettingDefinition::new(
         "WATCH_CONFIGURE_REDIS",
         "false",
         "allows the provider to add missing flags to notify-keyspace-events",
-        Value::Boolean(|settings, on| settings.watch_configure_redis = on),
+        ValueParser::Boolean(|settings, on| settings.watch_configure_redis = on),
     ),
     SettingDefinition::new(
         "WATCH_ONCE",
         "false",
         "only one instance of the provider, elected by a lease in Redis, delivers",
-        Value::Boolean(|settings, on| settings.watch_once = on),
+        ValueParser::Boolean(|settings, on| settings.watch_once = on),
     ),
 ];
 
-/// What the provider can set for the whole process.
+/// The settings of the provider's process.
 pub(crate) const PROVIDER_SETTINGS: &[SettingDefinition<ProviderSettings>] = &[
     SettingDefinition::new(
         "MAX_BYTES_IN_FLIGHT",
         "268435456",
         "memory for parameters and results of in-flight calls; a call that would exceed it is queued",
         number(1 << 20, 1 << 40, |settings, bytes| {
-            settings.max_bytes_in_flight = count(bytes)
+            settings.max_bytes_in_flight = saturating_usize(bytes)
         }),
     ),
 ];
 
-const fn number<T>(least: u64, most: u64, set: fn(&mut T, u64)) -> Value<T> {
-    Value::Number { least, most, set }
+const fn number<T>(min: u64, max: u64, set: fn(&mut T, u64)) -> ValueParser<T> {
+    ValueParser::Number { min, max, set }
 }
 
-fn small(number: u64) -> u32 {
+fn saturating_u32(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn count(number: u64) -> usize {
+fn saturating_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,32 +1,34 @@
-//! The settings for programs: a JSON schema (draft 2020-12) of a link's or provider's configuration
-//! as a wasmCloud host is_transient it on, an object of texts.
+//! The settings as a JSON schema (draft 2020-12) of a link's or the provider's configuration, which a
+//! wasmCloud host sends as an object of texts.
 //!
-//! It agrees with the parser: names in any case, `NAME.anything`, and for each kind of value the
-//! pattern that `value` has beside its reader. A name that kvredis does not know is ignored with a
-//! warning; the schema refuses it, since it is a slip.
+//! It agrees with the parser: names in any case, `NAME.anything`, and for each value the pattern of
+//! its parser. The parser ignores unknown names with a warning; the schema rejects them, because such
+//! a name is a mistake.
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::settings::catalog::{self, SettingInfo};
 use crate::settings::definition::Secrecy;
-use crate::settings::render::{Row, rows};
-use crate::settings::source::NAMES_OF_THE_SDK;
-use crate::settings::value::any_case;
+use crate::settings::parse::SDK_NAMES;
+use crate::settings::patterns::any_case;
 
-/// The schema.
 pub(crate) fn schema() -> Json {
-    let rows = rows();
-    let properties: Map<String, Json> = rows
+    let settings = catalog::all();
+    let properties: Map<String, Json> = settings
         .iter()
-        .map(|row| (row.name.to_owned(), property(row)))
+        .map(|setting| (setting.name.to_owned(), property(setting)))
         .collect();
-    let mut other_names: Map<String, Json> = rows
+    let mut other_names: Map<String, Json> = settings
         .iter()
-        .map(|row| {
-            let reference = json!({ "$ref": format!("#/properties/{}", row.name) });
-            (format!(r"^({})(\..*)?$", any_case(&[row.name])), reference)
+        .map(|setting| {
+            let reference = json!({ "$ref": format!("#/properties/{}", setting.name) });
+            (
+                format!(r"^({})(\..*)?$", any_case(&[setting.name])),
+                reference,
+            )
         })
         .collect();
-    for name in NAMES_OF_THE_SDK {
+    for name in SDK_NAMES {
         let text = json!({ "type": "string", "description": "read by wasmCloud's provider SDK" });
         other_names.insert(format!("^({})", any_case(&[name])), text);
     }
@@ -42,35 +44,35 @@ pub(crate) fn schema() -> Json {
     })
 }
 
-fn property(row: &Row) -> Json {
+fn property(setting: &SettingInfo) -> Json {
     let mut property = json!({
         "type": "string",
-        "description": row.meaning,
-        "x-scope": row.scope.word(),
-        "x-secret": match row.secrecy {
+        "description": setting.meaning,
+        "x-scope": setting.scope.as_str(),
+        "x-secret": match setting.secrecy {
             Secrecy::Public => "never",
-            Secrecy::MayHoldPassword => "with-password",
+            Secrecy::MayContainPassword => "with-password",
             Secrecy::Secret => "always",
         },
     });
     let mut add = |name: &str, value: Json| {
         property[name] = value;
     };
-    if let Some(default) = row.default_value {
+    if let Some(default) = setting.default_value {
         add("default", json!(default));
     }
-    if let Some(example) = row.any_example() {
+    if let Some(example) = setting.any_example() {
         add("examples", json!([example]));
     }
-    if row.secrecy == Secrecy::Secret {
+    if setting.secrecy == Secrecy::Secret {
         add("writeOnly", json!(true));
     }
-    match &row.pattern {
-        // The words for those who offer a choice, the pattern for what is accepted beside them.
-        Some(pattern) if !row.words.is_empty() => {
+    match &setting.pattern {
+        // The words for tools that offer a choice, the pattern for the other accepted spellings.
+        Some(pattern) if !setting.words.is_empty() => {
             add(
                 "anyOf",
-                json!([{ "enum": row.words }, { "pattern": pattern }]),
+                json!([{ "enum": setting.words }, { "pattern": pattern }]),
             );
         }
         Some(pattern) => add("pattern", json!(pattern)),

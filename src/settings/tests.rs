@@ -1,11 +1,21 @@
-//! What settings become, and what is said of wrong ones.
+//! Precedence, defaults, errors and warnings of settings, through all parsers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
-use super::*;
-use crate::settings::source::Layer;
+use crate::settings::address::Address;
+use crate::settings::definitions::LINK_SETTINGS;
+use crate::settings::error::SettingError;
+use crate::settings::link_settings::{BucketLayout, HealthPolicy, Settings};
+use crate::settings::origin::Origin;
+use crate::settings::parse::ParseOutcome;
+use crate::settings::secret::Secret;
+use crate::settings::source::{Layer, Sources};
+use crate::settings::tls::{Pem, Tls};
+use crate::settings::url;
+use crate::settings::watch::WatchPattern;
 
 fn config(origin: Origin, values: &[(&str, &str)]) -> Layer {
     let values: HashMap<String, String> = values
@@ -29,7 +39,7 @@ fn text(value: &str) -> SecretValue {
 
 /// The settings of a link with this configuration and nothing else.
 fn read(values: &[(&str, &str)]) -> ParseOutcome<Settings> {
-    Settings::read(&Sources::new(
+    Settings::parse(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         config(Origin::LinkConfig, values),
         Layer::empty(Origin::ProviderSecrets),
@@ -40,22 +50,26 @@ fn read(values: &[(&str, &str)]) -> ParseOutcome<Settings> {
 /// The texts of the warnings that this configuration causes.
 fn warnings(values: &[(&str, &str)]) -> Vec<String> {
     let warnings = read(values).warnings;
-    warnings.into_iter().map(|warning| warning.text).collect()
+    warnings
+        .into_iter()
+        .map(|warning| warning.message)
+        .collect()
 }
 
-fn wrong(name: &str, value: &str) -> String {
-    read(&[(name, value)]).settings.unwrap_err()
+/// The error of this configuration.
+fn error_of(values: &[(&str, &str)]) -> String {
+    read(values).settings.unwrap_err().to_string()
 }
 
 #[test]
-fn the_documented_defaults_are_the_defaults() {
+fn documented_defaults_are_the_defaults() {
     for definition in LINK_SETTINGS {
         let Some(default) = definition.default_value() else {
             continue;
         };
-        let reading = read(&[(definition.name, default)]);
+        let outcome = read(&[(definition.name, default)]);
         assert_eq!(
-            reading.settings.unwrap(),
+            outcome.settings.unwrap(),
             Settings::default(),
             "{}",
             definition.name
@@ -64,7 +78,7 @@ fn the_documented_defaults_are_the_defaults() {
 }
 
 #[test]
-fn every_setting_is_read() {
+fn every_setting_is_parsed() {
     let settings = read(&[
         ("url", "rediss://ada:pw@h:1/2"),
         ("Backend_Connection_Timeout_Ms", "1"),
@@ -119,7 +133,7 @@ fn every_setting_is_read() {
         response_timeout: Duration::from_millis(2),
         retries: 0,
         reconnect_max_delay: Duration::from_millis(4),
-        own_url_required: true,
+        require_own_url: true,
         share_connection: true,
         prefix: "shop/".to_owned(),
         layout: BucketLayout::Flat,
@@ -130,17 +144,17 @@ fn every_setting_is_read() {
         max_in_flight: 7,
         max_waiting: 0,
         max_value_bytes: 8,
-        health: Health::Process,
+        health: HealthPolicy::Process,
         cache_max_entries: 9,
         cache_max_bytes: 1_024,
         cache_ttl: Duration::from_millis(10),
         watch: vec![
-            Watched {
+            WatchPattern {
                 pattern: "a".to_owned(),
                 on_set: true,
                 on_delete: false,
             },
-            Watched {
+            WatchPattern {
                 pattern: "b:*".to_owned(),
                 on_set: false,
                 on_delete: true,
@@ -154,36 +168,35 @@ fn every_setting_is_read() {
 }
 
 #[test]
-fn what_does_not_go_together_is_named() {
-    let refused = |config: &[(&str, &str)]| read(config).settings.unwrap_err();
-    let error = refused(&[("URL", "redis://h"), ("READ_FROM", "replica")]);
+fn conflicting_settings_are_named() {
+    let error = error_of(&[("URL", "redis://h"), ("READ_FROM", "replica")]);
     assert!(
         error.contains("READ_FROM=replica") && error.contains("redis://h:6379"),
         "{error}"
     );
-    let error = refused(&[("URL", "redis://h"), ("TLS_CA", "/ca.pem")]);
+    let error = error_of(&[("URL", "redis://h"), ("TLS_CA", "/ca.pem")]);
     assert!(
         error.contains("TLS_CA") && error.contains("rediss"),
         "{error}"
     );
-    let error = refused(&[("URL", "rediss://h"), ("TLS_CERT", "/cert.pem")]);
+    let error = error_of(&[("URL", "rediss://h"), ("TLS_CERT", "/cert.pem")]);
     assert!(error.contains("TLS_KEY"), "{error}");
-    let error = refused(&[("URL", "rediss://h"), ("TLS_KEY", "/key.pem")]);
+    let error = error_of(&[("URL", "rediss://h"), ("TLS_KEY", "/key.pem")]);
     assert!(error.contains("TLS_CERT"), "{error}");
     let replica = read(&[("URL", "redis-cluster://h"), ("READ_FROM", "replica")]);
     assert!(replica.settings.unwrap().read_from_replica);
 }
 
 #[test]
-fn what_stands_where_a_path_belongs_is_not_shown() {
+fn values_that_should_be_paths_are_not_shown() {
     for name in ["TLS_KEY", "PASSWORD_FILE"] {
-        let error = wrong(name, "MIIEvQIBADAN");
+        let error = error_of(&[(name, "MIIEvQIBADAN")]);
         assert!(error.contains(name) && !error.contains("MIIE"), "{error}");
     }
 }
 
 #[test]
-fn a_wrong_value_is_named_with_what_was_expected() {
+fn invalid_values_are_named_with_the_expectation() {
     for definition in LINK_SETTINGS {
         let any = [
             "USERNAME",
@@ -201,17 +214,17 @@ fn a_wrong_value_is_named_with_what_was_expected() {
         } else {
             "oops!"
         };
-        let error = wrong(definition.name, value);
+        let error = error_of(&[(definition.name, value)]);
         assert!(error.contains(definition.name), "{error}");
         assert!(error.contains(&format!("{value:?}")), "{error}");
         assert!(error.contains("expected "), "{error}");
     }
-    assert!(wrong("SCAN_COUNT", "0").contains("a whole number from 1 to 1000000"));
-    assert!(wrong("TTL_MS", "-1").contains("milliseconds"));
+    assert!(error_of(&[("SCAN_COUNT", "0")]).contains("a whole number from 1 to 1000000"));
+    assert!(error_of(&[("TTL_MS", "-1")]).contains("milliseconds"));
 }
 
 #[test]
-fn the_first_found_wins() {
+fn the_first_source_takes_precedence() {
     let layers = [
         secrets(Origin::LinkSecrets, &[("PREFIX", text("1"))]),
         config(Origin::LinkConfig, &[("PREFIX", "2")]),
@@ -223,13 +236,15 @@ fn the_first_found_wins() {
         for layer in &mut layers[..given] {
             *layer = config(Origin::LinkConfig, &[]);
         }
-        let settings = Settings::read(&Sources { layers }).settings.unwrap();
+        let [link_secrets, link_config, provider_secrets, provider_config] = layers;
+        let sources = Sources::new(link_secrets, link_config, provider_secrets, provider_config);
+        let settings = Settings::parse(&sources).settings.unwrap();
         assert_eq!(settings.prefix, (given + 1).to_string());
     }
 }
 
 #[test]
-fn the_plain_name_comes_before_a_qualified_one() {
+fn plain_names_take_precedence_over_qualified_ones() {
     for plain in ["prefix", "PREFIX"] {
         let settings = read(&[("PREFIX.a", "qualified"), (plain, "plain")]).settings;
         assert_eq!(settings.unwrap().prefix, "plain");
@@ -237,7 +252,7 @@ fn the_plain_name_comes_before_a_qualified_one() {
 }
 
 #[test]
-fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
+fn links_with_their_own_url_do_not_inherit_credentials() {
     let provider = || {
         secrets(
             Origin::ProviderSecrets,
@@ -245,7 +260,7 @@ fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
         )
     };
     let read_with = |url: &[(&str, &str)]| {
-        Settings::read(&Sources::new(
+        Settings::parse(&Sources::new(
             Layer::empty(Origin::LinkSecrets),
             config(Origin::LinkConfig, url),
             provider(),
@@ -263,21 +278,23 @@ fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
 }
 
 #[test]
-fn secrets_are_not_shown_when_they_are_wrong() {
-    let reading = Settings::read(&Sources::new(
+fn invalid_secrets_are_not_shown() {
+    let outcome = Settings::parse(&Sources::new(
         secrets(Origin::LinkSecrets, &[("URL", text("hunter2:6379"))]),
         Layer::empty(Origin::LinkConfig),
         Layer::empty(Origin::ProviderSecrets),
         Layer::empty(Origin::ProviderConfig),
     ));
-    let error = reading.settings.unwrap_err();
-    assert!(
-        error.contains("URL") && error.contains("expected"),
-        "{error}"
-    );
-    assert!(!error.contains("hunter2"), "{error}");
+    let error = outcome.settings.unwrap_err();
+    assert!(matches!(error, SettingError::Invalid { name: "URL", .. }));
+    let forms = format!("{error} {error:?}");
+    assert!(forms.contains("expected"), "{forms}");
+    assert!(!forms.contains("hunter2"), "{forms}");
+    let not_yet_known_to_be_secret = url::parse("hunter2:6379").unwrap_err();
+    let debug = format!("{not_yet_known_to_be_secret:?}");
+    assert!(!debug.contains("hunter2"), "{debug}");
 
-    let error = wrong("URL", "redis://ada:hunter2@h/zero");
+    let error = error_of(&[("URL", "redis://ada:hunter2@h/zero")]);
     assert!(!error.contains("hunter2"), "{error}");
 
     let sources = Sources::new(
@@ -290,13 +307,13 @@ fn secrets_are_not_shown_when_they_are_wrong() {
         Layer::empty(Origin::ProviderConfig),
     );
     assert!(!format!("{sources:?}").contains("hunter2"));
-    let error = Settings::read(&sources).settings.unwrap_err();
+    let error = Settings::parse(&sources).settings.unwrap_err().to_string();
     assert!(error.contains("URL") && error.contains("UTF-8"), "{error}");
 }
 
 #[test]
 fn secrets_may_be_bytes() {
-    let reading = Settings::read(&Sources::new(
+    let outcome = Settings::parse(&Sources::new(
         secrets(
             Origin::LinkSecrets,
             &[("URL", SecretValue::Bytes(b"redis://h".to_vec()))],
@@ -306,14 +323,14 @@ fn secrets_may_be_bytes() {
         Layer::empty(Origin::ProviderConfig),
     ));
     assert_eq!(
-        reading.settings.unwrap().address.to_string(),
+        outcome.settings.unwrap().address.to_string(),
         "redis://h:6379"
     );
-    assert_eq!(reading.warnings, []);
+    assert_eq!(outcome.warnings, []);
 }
 
 #[test]
-fn unknown_names_are_warned_of_with_the_nearest() {
+fn unknown_names_cause_a_warning_with_the_most_similar_name() {
     let texts = warnings(&[
         ("PREFX", "a"),
         ("OTEL_TRACES_SAMPLER", "b"),
@@ -324,7 +341,7 @@ fn unknown_names_are_warned_of_with_the_nearest() {
 }
 
 #[test]
-fn plain_passwords_and_wildcards_are_warned_of() {
+fn plain_passwords_and_wildcards_cause_warnings() {
     let texts = warnings(&[("URL", "redis://:hunter2@0.0.0.0")]);
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert!(texts[0].contains("password") && !texts[0].contains("hunter2"));
@@ -335,8 +352,8 @@ fn plain_passwords_and_wildcards_are_warned_of() {
 }
 
 #[test]
-fn a_link_without_url_can_be_an_error() {
-    let error = wrong("DISABLE_DEFAULT_CONNECTION", "true");
+fn links_without_a_url_are_errors_if_the_default_is_disabled() {
+    let error = error_of(&[("DISABLE_DEFAULT_CONNECTION", "true")]);
     assert!(error.contains("URL") && error.contains("DISABLE_DEFAULT_CONNECTION"));
     assert!(
         read(&[("DISABLE_DEFAULT_CONNECTION", "false")])

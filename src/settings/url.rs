@@ -1,6 +1,4 @@
-//! The setting `URL`: from text to an [`Address`], and what is wrong with any other text.
-//!
-//! It opens nothing: that is for `connection`.
+//! The parser of the setting `URL`, and the redaction of URLs in errors.
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
@@ -8,7 +6,8 @@ use url::{Host, Url};
 use crate::settings::address::{
     Address, Endpoint, REDIS_PORT, SENTINEL_PORT, Sentinels, ServerSpec,
 };
-use crate::settings::{InvalidValue, Secret};
+use crate::settings::error::InvalidValue;
+use crate::settings::secret::Secret;
 
 const EXPECTED: &str = "redis://[user[:password]@]host[:port][/db] (rediss:// with TLS), \
                         redis+unix:///path[?db=N], redis-cluster://… or redis-sentinel://…";
@@ -18,8 +17,8 @@ const EXPECTED_SENTINEL: &str = "redis-sentinel://[user[:password]@]host[:port][
                                  ?sentinelServiceName=NAME[&node=host:port&sentinelUsername=…\
                                  &sentinelPassword=…]";
 
-/// A regular expression (ECMA-262) for the texts that [`parse`] takes, as far as one can tell: what
-/// is between the signs that separate (a host, a port) is not looked into.
+/// A regular expression (ECMA-262) for the texts that [`parse`] accepts. It does not check the parts
+/// between the separators, such as host and port.
 pub(crate) const PATTERN: &str = concat!(
     r"^(",
     // One server; over a Unix socket; a cluster; sentinels.
@@ -33,23 +32,21 @@ pub(crate) const PATTERN: &str = concat!(
     r")$",
 );
 
-/// What was read from a URL.
+/// A parsed URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ParsedUrl {
-    /// The address meant.
     pub(crate) address: Address,
-    /// The wildcard address that was given instead of this machine's, if one was.
+    /// The wildcard address in the URL, which `address` replaces by this machine's.
     pub(crate) wildcard: Option<String>,
 }
 
 impl ParsedUrl {
-    /// Whether the URL holds a password.
-    pub(crate) fn holds_password(&self) -> bool {
-        let of_sentinels = match &self.address.server {
-            ServerSpec::Sentinel(sentinels) => sentinels.password.is_some(),
-            _ => false,
+    pub(crate) fn contains_password(&self) -> bool {
+        let sentinels_password = match &self.address.server {
+            ServerSpec::Sentinel(sentinels) => sentinels.password.as_ref(),
+            _ => None,
         };
-        of_sentinels || self.address.password.is_some()
+        self.address.password.is_some() || sentinels_password.is_some()
     }
 }
 
@@ -60,11 +57,7 @@ enum UrlScheme {
     Sentinel,
 }
 
-/// Reads the setting `URL`.
-///
-/// # Errors
-///
-/// What is wrong with the text and what was expected instead.
+/// Parses the setting `URL`.
 pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     let Some((scheme, _)) = text.split_once("://") else {
         return Err(without_scheme(text));
@@ -79,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
         "rediss-sentinel" | "valkeys-sentinel" => (UrlScheme::Sentinel, true),
         "unix" => {
             return Err(InvalidValue::expected(
-                "redis+unix:///path, the scheme of a Unix socket",
+                "redis+unix:///path for a Unix socket",
             ));
         }
         _ => return Err(InvalidValue::expected(EXPECTED)),
@@ -91,7 +84,7 @@ pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     })?;
     if url.fragment().is_some() {
         return Err(InvalidValue::expected(format!(
-            "{EXPECTED}, without `#…`: TLS is always verified"
+            "{EXPECTED}, without `#…`: certificates are always verified"
         )));
     }
     let mut parsed = match kind {
@@ -109,7 +102,7 @@ pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     Ok(parsed)
 }
 
-/// The URL, or what was meant as one, with whatever may be secret in it left out.
+/// The URL, or a text that was meant as one, without any part that may be secret.
 pub(crate) fn redacted(text: &str) -> String {
     let (scheme, rest) = match text.find("://") {
         Some(at) => text.split_at(at + 3),
@@ -117,16 +110,16 @@ pub(crate) fn redacted(text: &str) -> String {
     };
     let query = rest.find('?');
     let rest = match rest.rfind('@') {
-        // A password may hold the one as well as the other.
+        // A password may contain `?` and `@`: where the query begins is not certain.
         Some(at) if query.is_some_and(|query| query < at) => "***".to_owned(),
         Some(at) => format!("***{}", &rest[at..query.unwrap_or(rest.len())]),
-        None => without_port_that_is_none(&rest[..query.unwrap_or(rest.len())]),
+        None => without_invalid_port(&rest[..query.unwrap_or(rest.len())]),
     };
     scheme.to_owned() + &rest
 }
 
-/// Behind a colon may stand a password, where the host was forgotten.
-fn without_port_that_is_none(rest: &str) -> String {
+/// Without the host, the text after the colon may be a password instead of a port.
+fn without_invalid_port(rest: &str) -> String {
     let authority = rest.split('/').next().unwrap_or_default();
     let may_be_port = |text: &str| text.len() <= 5 && text.chars().all(|c| c.is_ascii_digit());
     match authority.split_once(':') {
@@ -138,15 +131,15 @@ fn without_port_that_is_none(rest: &str) -> String {
 }
 
 fn without_scheme(text: &str) -> InvalidValue {
-    let wrong = InvalidValue::expected(EXPECTED);
+    let invalid = InvalidValue::expected(EXPECTED);
     if text.is_empty() || text.contains(char::is_whitespace) {
-        return wrong;
+        return invalid;
     }
     let suggestion = match text.strip_prefix('/') {
         Some(_) => format!("redis+unix://{}", redacted(text)),
         None => format!("redis://{}", redacted(text)),
     };
-    wrong.with_hint(format!("did you mean {suggestion}?"))
+    invalid.with_hint(format!("did you mean {suggestion}?"))
 }
 
 fn tcp_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
@@ -206,7 +199,7 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     }
     if sentinels.service.is_empty() {
         return Err(InvalidValue::expected(format!(
-            "{EXPECTED_SENTINEL}: the name of the service is missing"
+            "{EXPECTED_SENTINEL}: sentinelServiceName is missing"
         )));
     }
     Ok(ParsedUrl {
@@ -219,7 +212,7 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
     })
 }
 
-/// The host and port of a URL, and the wildcard address that stood for this machine, if one did.
+/// The host and port of a URL, and the wildcard address that they replace, if there is one.
 fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), InvalidValue> {
     let host = match url.host() {
         Some(Host::Domain(host)) => decoded(host, "the host")?.unwrap_or_default(),
@@ -242,17 +235,17 @@ fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), 
     Ok((endpoint, loopback.is_some().then_some(host)))
 }
 
-/// `host:port`, as `node` has it.
+/// The value of the parameter `node`.
 fn node(text: &str, default_port: u16) -> Result<Endpoint, InvalidValue> {
-    let wrong = || InvalidValue::expected("node=host:port, as often as there are more nodes");
-    let url = Url::parse(&format!("redis://{text}")).map_err(|_| wrong())?;
+    let invalid = || InvalidValue::expected("node=host:port, once for each further node");
+    let url = Url::parse(&format!("redis://{text}")).map_err(|_| invalid())?;
     let plain = url.username().is_empty() && url.password().is_none() && url.path().is_empty();
     if !plain || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong());
+        return Err(invalid());
     }
     endpoint(&url, default_port)
         .map(|(endpoint, _)| endpoint)
-        .map_err(|_| wrong())
+        .map_err(|_| invalid())
 }
 
 fn database_of_path(url: &Url) -> Result<u32, InvalidValue> {
@@ -275,8 +268,8 @@ fn unix_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
             "db" => database = database_number(&value)?,
             _ => {
                 return Err(InvalidValue::expected(
-                    "redis+unix:///path[?db=N]; the settings USERNAME and PASSWORD take the \
-                     credentials",
+                    "redis+unix:///path[?db=N]; credentials belong in the settings USERNAME and \
+                     PASSWORD",
                 ));
             }
         }
@@ -295,7 +288,7 @@ fn unix_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
 fn database_number(text: &str) -> Result<u32, InvalidValue> {
     text.parse::<u16>()
         .map(u32::from)
-        .map_err(|_| InvalidValue::expected(format!("{EXPECTED}, where the database is a number")))
+        .map_err(|_| InvalidValue::expected(format!("{EXPECTED}, with a number as the database")))
 }
 
 fn decoded(text: &str, what: &str) -> Result<Option<String>, InvalidValue> {

@@ -1,33 +1,34 @@
-//! The setting `WATCH`: which keys a component is told of, and of which changes.
+//! The parser of the setting `WATCH`: the keys whose changes a component receives, and the kinds of
+//! changes.
 //!
-//! A list of `SET@key` and `DEL@key`, where a key may be one of Redis's glob patterns. Which keys
-//! of Redis that means under a link's prefix and bucket is for `keyspace`.
+//! A list of `SET@key` and `DEL@key`, where a key may be one of Redis's glob patterns.
+//! `link::keyspace` maps the keys to keys of Redis.
 
-use crate::settings::InvalidValue;
+use crate::settings::error::InvalidValue;
 
 const EXPECTED: &str = "SET@key and DEL@key, separated by commas; a key may be a pattern of Redis \
                         (`\\` takes a special character literally, also a comma)";
 
-/// A regular expression (ECMA-262) for the texts that [`parse`] takes.
+/// A regular expression (ECMA-262) for the texts that [`parse`] accepts.
 pub(crate) const PATTERN: &str = concat!(
     r"^[\s,]*(([Ss][Ee][Tt]|[Dd][Ee][Ll])\s*@\s*(\\([\s\S]|$)|[^\\,\s])(\\([\s\S]|$)|[^\\,])*",
     r"(,[\s,]*|$))*$",
 );
 
-/// Keys that a component is told of.
+/// Keys whose changes a component receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Watched {
-    /// A glob pattern of Redis for the keys as the component names them.
+pub(crate) struct WatchPattern {
+    /// A glob pattern of Redis for keys as the component names them.
     pub(crate) pattern: String,
-    /// Whether it is told of values that are set.
+    /// Whether to report values that are set.
     pub(crate) on_set: bool,
-    /// Whether it is told of keys that are gone.
+    /// Whether to report keys that are removed.
     pub(crate) on_delete: bool,
 }
 
-/// Reads the list; entries of one pattern become one.
-pub(crate) fn parse(text: &str) -> Result<Vec<Watched>, InvalidValue> {
-    let mut watched: Vec<Watched> = Vec::new();
+/// Parses the list; entries of one pattern become one.
+pub(crate) fn parse(text: &str) -> Result<Vec<WatchPattern>, InvalidValue> {
+    let mut patterns: Vec<WatchPattern> = Vec::new();
     for entry in entries(text) {
         let (change, pattern) = entry
             .split_once('@')
@@ -38,22 +39,22 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Watched>, InvalidValue> {
             "DEL" => (false, true),
             _ => return Err(InvalidValue::expected(EXPECTED)),
         };
-        match watched.iter_mut().find(|w| w.pattern == pattern) {
+        match patterns.iter_mut().find(|known| known.pattern == pattern) {
             Some(known) => {
                 known.on_set |= on_set;
                 known.on_delete |= on_delete;
             }
-            None => watched.push(Watched {
+            None => patterns.push(WatchPattern {
                 pattern: pattern.to_owned(),
                 on_set,
                 on_delete,
             }),
         }
     }
-    Ok(watched)
+    Ok(patterns)
 }
 
-/// The entries between commas that no `\` precedes, without the white space around them.
+/// The entries between unescaped commas, without the white space around them.
 fn entries(text: &str) -> impl Iterator<Item = &str> {
     let mut escaped = false;
     text.split(move |character| {
@@ -65,7 +66,7 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
     .filter(|entry| !entry.is_empty())
 }
 
-/// Without white space around it, but for an escaped one at the end.
+/// Removes white space around an entry, except an escaped one at its end.
 fn trim(entry: &str) -> &str {
     let entry = entry.trim_start();
     let trimmed = entry.trim_end();
@@ -82,8 +83,8 @@ fn trim(entry: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn watched(pattern: &str, on_set: bool, on_delete: bool) -> Watched {
-        Watched {
+    fn watched(pattern: &str, on_set: bool, on_delete: bool) -> WatchPattern {
+        WatchPattern {
             pattern: pattern.to_owned(),
             on_set,
             on_delete,
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read() {
+    fn entries_of_one_pattern_are_merged() {
         assert_eq!(
             parse(" SET@a:b , del@user:*,\nDEL@a:b,").unwrap(),
             [watched("a:b", true, true), watched("user:*", false, true)]
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_keep_what_separates() {
+    fn escaped_separators_are_part_of_the_key() {
         assert_eq!(
             parse(r"SET@a\,b,SET@c\\,SET@d\ ,SET@e\\ ").unwrap(),
             [r"a\,b", r"c\\", r"d\ ", r"e\\"].map(|pattern| watched(pattern, true, false))
@@ -109,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_wrong() {
+    fn malformed_lists_are_rejected() {
         for text in ["a", "SET", "SET@", "GET@a", "SET@a,b", "@a", "SET@a,,DEL@"] {
-            assert!(parse(text).is_err(), "{text} must be wrong");
+            assert!(parse(text).is_err(), "{text} must be invalid");
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::link::keyspace::Bucket;
 use crate::redis::connection::Connection;
 use crate::redis::options::ConnectOptions;
 use crate::redis::pubsub::{Listener, Message, Subscription, SubscriptionSpec};
-use crate::settings::watch::Watched;
-use crate::settings::{Health, Settings};
+use crate::settings::error::SettingError;
+use crate::settings::link_settings::{HealthPolicy, Settings};
+use crate::settings::watch::WatchPattern;
 use crate::task::AbortOnDrop;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
@@ -38,7 +39,7 @@ struct KeyspaceListener {
     /// What stands before the key in a channel.
     channel: String,
     /// By the pattern of the channel.
-    watched: HashMap<Vec<u8>, Watched>,
+    watched: HashMap<Vec<u8>, WatchPattern>,
     repetitions: Mutex<PatternDedup>,
     interruptions: LogThrottle,
     delivery: Arc<Delivery>,
@@ -55,13 +56,12 @@ impl Watch {
         name: &str,
         settings: Settings,
         caller: Arc<ComponentClient>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, SettingError> {
         if settings.watch.is_empty() {
-            return Err(
-                "wrong setting WATCH: it is missing; expected SET@key and DEL@key, separated by \
-                 commas, in the link's configuration"
-                    .to_owned(),
-            );
+            return Err(SettingError::missing(
+                "WATCH",
+                "expected SET@key and DEL@key, separated by commas, in the link's configuration",
+            ));
         }
         let client = format!("kvredis:{component}:{name}");
         let target = ConnectOptions::new(&settings);
@@ -70,14 +70,13 @@ impl Watch {
         let link = Arc::new(Link::new(settings, connection));
         let settings = link.settings();
         let bucket = link.bucket(&settings.watch_bucket).map_err(|_| {
-            format!(
-                "wrong setting WATCH_BUCKET={:?}: expected the name of a bucket of this link \
-                 (BUCKETS, BUCKET_LAYOUT)",
-                settings.watch_bucket
+            SettingError::conflict(
+                format!("WATCH_BUCKET={:?}", settings.watch_bucket),
+                "expected the name of a bucket of this link (BUCKETS, BUCKET_LAYOUT)",
             )
         })?;
         let channel_start = channel_start(settings);
-        let watched: HashMap<Vec<u8>, Watched> = channels(settings, &bucket)
+        let watched: HashMap<Vec<u8>, WatchPattern> = channels(settings, &bucket)
             .map(|(pattern, watched)| (pattern.into_bytes(), watched.clone()))
             .collect();
         let wish = SubscriptionSpec {
@@ -144,7 +143,7 @@ impl Watch {
 
     /// What keeps the component from being told, with outages only if they last longer.
     pub(crate) fn health_issues(&self, longer_than: Duration) -> Vec<String> {
-        if self.settings().health == Health::Process {
+        if self.settings().health == HealthPolicy::Process {
             return Vec::new();
         }
         let mut health_issues = self.subscription.missing();
@@ -259,7 +258,7 @@ fn channel_start(settings: &Settings) -> String {
 pub(crate) fn channels<'s>(
     settings: &'s Settings,
     bucket: &Bucket<'_>,
-) -> impl Iterator<Item = (String, &'s Watched)> {
+) -> impl Iterator<Item = (String, &'s WatchPattern)> {
     let start = channel_start(settings);
     settings.watch.iter().map(move |watched| {
         let pattern = format!("{start}{}", bucket.pattern_of(&watched.pattern));
@@ -268,7 +267,7 @@ pub(crate) fn channels<'s>(
 }
 
 /// The flags of `notify-keyspace-events` for all commands that set, or delete, a string.
-pub(crate) fn flags(watched: &[Watched]) -> &'static str {
+pub(crate) fn flags(watched: &[WatchPattern]) -> &'static str {
     let on_set = watched.iter().any(|watched| watched.on_set);
     let on_delete = watched.iter().any(|watched| watched.on_delete);
     match (on_set, on_delete) {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::link::table::Links;
-use crate::settings::ProviderSettings;
+use crate::settings::provider_settings::ProviderSettings;
 use crate::wrpc::call_subscription::CallSubscription;
 use crate::wrpc::handler::CallHandler;
 use crate::wrpc::protocol::PROTOCOL;

@@ -129,7 +129,7 @@ async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
         ("flag", "maybe"),
     ] {
         env.provider
-            .wait_for_log(&["ERROR", link, "wrong setting", setting])
+            .wait_for_log(&["ERROR", link, "invalid setting", setting])
             .await;
     }
     let component = env.component(WATCHER).await;

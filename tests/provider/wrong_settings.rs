@@ -265,7 +265,7 @@ async fn a_password_in_plain_configuration_is_warned_of_once() {
     }
     let warnings = env
         .provider
-        .stop_and_count_log(&["WARN", "holds a password"])
+        .stop_and_count_log(&["WARN", "contains a password"])
         .await;
     assert_eq!(
         warnings, 2,

@@ -3,8 +3,8 @@
 
 use crate::link::keyspace::{Bucket, Keyspace};
 use crate::redis::command::spec::{self, Access, AclRule, CommandSpec, KEY};
-use crate::settings::Settings;
 use crate::settings::address::ServerSpec;
+use crate::settings::link_settings::Settings;
 
 const DEFAULT_BUCKET: &str = "default";
 const CACHE: &str = "CACHE_MAX_ENTRIES";

@@ -1,7 +1,8 @@
 //! What refusals of several versions of Redis mean, and what links need.
 
 use super::*;
-use crate::settings::source::{Layer, Origin, Sources};
+use crate::settings::origin::Origin;
+use crate::settings::source::{Layer, Sources};
 
 fn settings(config: &[(&str, &str)]) -> Settings {
     let config = config
@@ -13,7 +14,7 @@ fn settings(config: &[(&str, &str)]) -> Settings {
         Layer::empty(Origin::ProviderSecrets),
         Layer::empty(Origin::ProviderConfig),
     );
-    Settings::read(&sources).settings.unwrap()
+    Settings::parse(&sources).settings.unwrap()
 }
 
 fn rules(config: &[(&str, &str)]) -> BTreeSet<&'static str> {

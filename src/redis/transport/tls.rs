@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::error::os_message;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::transport;
-use crate::settings::{Pem, Tls};
+use crate::settings::tls::{Pem, Tls};
 
 /// Speaks TLS with the server at the other end, which must be `host`.
 ///

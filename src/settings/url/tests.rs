@@ -1,4 +1,4 @@
-//! What URLs become, and which are none.
+//! Parsing and redaction of URLs.
 
 use super::*;
 
@@ -6,12 +6,12 @@ fn address(text: &str) -> Address {
     parse(text).unwrap().address
 }
 
-fn wrong(text: &str) -> String {
+fn error(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
 #[test]
-fn tcp_in_all_its_parts() {
+fn tcp_urls_are_parsed() {
     assert_eq!(address("redis://127.0.0.1"), Address::default());
     let full = address("redis://ada:p%40ss%2F@redis.example:7000/3");
     assert_eq!(
@@ -33,7 +33,7 @@ fn tcp_in_all_its_parts() {
 }
 
 #[test]
-fn unix_sockets() {
+fn unix_urls_are_parsed() {
     let unix = address("redis+unix:///run/my%20redis.sock?db=2");
     assert_eq!(unix.database, 2);
     assert_eq!(unix.to_string(), "redis+unix:///run/my redis.sock?db=2");
@@ -44,7 +44,7 @@ fn unix_sockets() {
 }
 
 #[test]
-fn wildcards_mean_this_machine() {
+fn wildcard_hosts_become_loopback() {
     let parsed = parse("redis://0.0.0.0:6379").unwrap();
     assert_eq!(parsed.address, Address::default());
     assert_eq!(parsed.wildcard.as_deref(), Some("0.0.0.0"));
@@ -53,16 +53,16 @@ fn wildcards_mean_this_machine() {
 }
 
 #[test]
-fn a_missing_scheme_is_suggested_without_the_password() {
-    assert!(wrong("10.0.0.7:6379").contains("did you mean redis://10.0.0.7:6379?"));
-    assert!(wrong("localhost").contains("did you mean redis://localhost?"));
-    assert!(wrong("/run/redis.sock").contains("redis+unix:///run/redis.sock"));
-    let with_password = wrong("ada:hunter2@h:1");
+fn missing_schemes_are_suggested_without_the_password() {
+    assert!(error("10.0.0.7:6379").contains("did you mean redis://10.0.0.7:6379?"));
+    assert!(error("localhost").contains("did you mean redis://localhost?"));
+    assert!(error("/run/redis.sock").contains("redis+unix:///run/redis.sock"));
+    let with_password = error("ada:hunter2@h:1");
     assert!(!with_password.contains("hunter2"), "{with_password}");
 }
 
 #[test]
-fn tls_clusters_and_sentinels() {
+fn cluster_and_sentinel_urls_are_parsed() {
     assert_eq!(
         address("rediss://h").to_string(),
         "rediss://h:6379",
@@ -79,13 +79,13 @@ fn tls_clusters_and_sentinels() {
          &sentinelPassword=s%3Dt",
     )
     .unwrap();
-    assert!(sentinel.holds_password());
+    assert!(sentinel.contains_password());
     assert_eq!(
         sentinel.address.to_string(),
         "redis-sentinel://s:26379,t:1 (service main)/2"
     );
     let ServerSpec::Sentinel(sentinels) = sentinel.address.server else {
-        panic!("not of sentinels")
+        panic!("not sentinels")
     };
     assert_eq!(sentinels.username.as_deref(), Some("w"));
     assert_eq!(sentinels.password.unwrap().reveal(), "s=t");
@@ -93,7 +93,7 @@ fn tls_clusters_and_sentinels() {
 }
 
 #[test]
-fn anything_else_is_wrong() {
+fn invalid_urls_are_rejected() {
     for text in [
         "",
         "http://h",
@@ -115,12 +115,12 @@ fn anything_else_is_wrong() {
         "redis+unix:///s?user=ada",
         "redis://user:p%ff@h",
     ] {
-        assert!(parse(text).is_err(), "{text} must be wrong");
+        assert!(parse(text).is_err(), "{text} must be invalid");
     }
 }
 
 #[test]
-fn redaction_leaves_no_credentials() {
+fn redaction_removes_credentials() {
     assert_eq!(redacted("redis://u:p@ss@h:1/2?x=y"), "redis://***@h:1/2");
     assert_eq!(redacted("u:p@h"), "***@h");
     assert_eq!(redacted("redis://h"), "redis://h");
