@@ -6,6 +6,7 @@
 mod check;
 mod check_acl;
 mod check_topologies;
+mod documented;
 mod help;
 mod run;
 mod settings;
