@@ -233,8 +233,9 @@ impl Provider {
         });
         let secrets = match secrets {
             Ok(secrets) => secrets,
-            Err(_) if way == LinkDirection::ToComponent => {
-                self.watchers.insert_invalid(component, &link.name);
+            Err(why) if way == LinkDirection::ToComponent => {
+                self.watchers
+                    .insert_invalid(component, &link.name, why.to_string());
                 return;
             }
             Err(why) => {

@@ -1,10 +1,8 @@
-//! Watching: components that are called when a key changes. The links from the provider to such
-//! components.
+//! Watching: links from the provider to components that are called when a key changes.
 //!
-//! `watch` is one such link at work: `connection::subscription` hears what Redis tells, `changes`
-//! knows what that means, `queue` keeps it until `delivery` calls the component through
-//! `serve::caller`; `lease` decides which of several processes does. Links are put and deleted by
-//! `provider`, what the host said of them is kept by `registry`.
+//! [`watch`] is one such link: `redis::pubsub` receives the notifications, [`keyspace_event`] interprets
+//! them, [`queue`] holds the changes until [`delivery`] calls the component through `wrpc::client`, and
+//! [`lease`] elects the process that delivers. `provider` puts and deletes the links.
 
 pub(crate) mod delivery;
 pub(crate) mod keyspace_event;
@@ -18,38 +16,36 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::info;
 
-use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Registry, WarningLog};
+use crate::error::{Error, ErrorKind};
+use crate::link::registry::{
+    LinkDefinition, LinkDirection, LinkState, ProviderLayers, REORDER_WINDOW, Registry, WarningLog,
+};
 use crate::settings::error::SettingError;
 use crate::settings::link_settings::Settings;
 use crate::settings::source::Layer;
 use crate::watcher::watch::Watch;
-pub(crate) use crate::watcher::watch::{channels, flags};
 use crate::wrpc::client::ComponentClient;
 
-/// A deletion that comes so soon after a link was put over another one is that of the other one.
-const OVERTAKEN: Duration = Duration::from_millis(50);
-/// How long giving up leases may take when the provider stops.
-const STOP: Duration = Duration::from_millis(250);
+/// The time limit for releasing leases when the provider stops.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// All watching links of this process.
 #[derive(Debug)]
 pub(crate) struct Watchers {
-    caller: Arc<ComponentClient>,
-    /// `None` for a link that cannot work.
-    table: Mutex<Registry<Option<Watch>>>,
+    client: Arc<ComponentClient>,
+    table: Mutex<Registry<Watch>>,
 }
 
 impl Watchers {
-    /// No links yet.
     pub(crate) fn new(
         provider: ProviderLayers,
         warnings: Arc<WarningLog>,
-        caller: ComponentClient,
+        client: ComponentClient,
     ) -> Self {
         Self {
-            caller: Arc::new(caller),
+            client: Arc::new(client),
             table: Mutex::new(Registry::new(
                 LinkDirection::ToComponent,
                 provider,
@@ -60,62 +56,69 @@ impl Watchers {
 
     /// Adds a link, or replaces the one of the same component and name.
     pub(crate) fn put(&self, definition: LinkDefinition) {
-        self.table()
-            .put(definition, |definition, settings, earlier| {
-                let again = earlier.is_some();
-                let watch = self.watch(definition, settings, earlier);
-                info!(
-                    component = definition.component,
-                    link = definition.name,
-                    redis = watch.as_ref().map(Watch::address),
-                    "{}",
-                    if again {
-                        "watching link put again"
-                    } else {
-                        "watching link put"
-                    }
-                );
-                watch
-            });
+        let (component, name) = (definition.component.clone(), definition.name.clone());
+        let mut table = self.table();
+        let is_replacement = table.put(definition, |definition, settings, replaced| {
+            self.watch(definition, settings, replaced)
+        });
+        let watch = table.get(&component, &name).and_then(LinkState::ready);
+        info!(
+            component,
+            link = name,
+            redis = watch.map(Watch::address),
+            "{}",
+            if is_replacement {
+                "watching link put again"
+            } else {
+                "watching link put"
+            }
+        );
     }
 
-    /// Keeps a link that cannot work in the place of an earlier one.
-    pub(crate) fn insert_invalid(&self, component: &str, name: &str) {
-        end(self.table().insert_invalid(component, name, None));
+    /// Adds a link whose definition cannot be read.
+    pub(crate) fn insert_invalid(&self, component: &str, name: &str, reason: String) {
+        let reason = Error::other(reason);
+        stop_in_background(self.table().insert_invalid(component, name, reason));
     }
 
-    /// Ends a link, if there is one.
+    /// Adds a link that hosts have, but did not deliver.
+    pub(crate) fn mark_undelivered(&self, component: &str, name: &str, reason: &str) {
+        let reason = Error::new(ErrorKind::NoLink, reason);
+        stop_in_background(self.table().mark_undelivered(component, name, reason));
+    }
+
+    /// Removes a link, if there is one.
     pub(crate) fn delete(&self, component: &str, name: &str) {
-        let deleted = self.table().delete(component, name, |_| OVERTAKEN);
-        if deleted.is_some() {
+        let deleted = self.table().delete(component, name, |_| REORDER_WINDOW);
+        if let Some(state) = deleted {
             info!(component, link = name, "watching link deleted");
+            stop_in_background(state.into_ready());
         }
-        end(deleted);
     }
 
-    /// Takes new configuration of the provider; the links that use it follow.
+    /// Applies a new configuration of the provider to the links that depend on it.
     pub(crate) fn reconfigure(&self, provider_config: Layer) {
         self.table()
-            .reconfigure(provider_config, |definition, settings, earlier| {
-                self.watch(definition, settings, earlier)
+            .reconfigure(provider_config, |definition, settings, replaced| {
+                self.watch(definition, settings, replaced)
             });
     }
 
-    /// What keeps components from being told, with outages only if they last longer than this.
+    /// The reasons why components do not receive changes; outages only if they last longer than
+    /// `longer_than`.
     pub(crate) fn health_issues(&self, longer_than: Duration) -> Vec<String> {
         let table = self.table();
-        let mut health_issues = Vec::new();
-        for (component, name, watch) in table.iter() {
-            let Some(watch) = watch else { continue };
-            health_issues.extend(watch.health_issues(longer_than).into_iter().map(|trouble| {
-                format!("link {name:?} to the watching component {component:?}: {trouble}")
+        let mut issues = Vec::new();
+        for (component, name, watch) in table.ready() {
+            issues.extend(watch.health_issues(longer_than).into_iter().map(|issue| {
+                format!("link {name:?} to the watching component {component:?}: {issue}")
             }));
         }
-        health_issues.sort();
-        health_issues
+        issues.sort();
+        issues
     }
 
-    /// Whether there is such a link.
+    /// Returns true if there is such a link, in any state.
     pub(crate) fn has(&self, component: &str, name: &str) -> bool {
         self.table().get(component, name).is_some()
     }
@@ -123,53 +126,40 @@ impl Watchers {
     /// Ends all links.
     pub(crate) async fn stop(&self) {
         let watches = self.table().clear();
-        // Who cannot be told that a lease is free finds out when it expires.
-        let _ = timeout(STOP, join_all(watches.flatten().map(Watch::stop))).await;
+        // A lease that cannot be released in time expires.
+        let _ = timeout(RELEASE_TIMEOUT, join_all(watches.map(Watch::stop))).await;
     }
 
-    /// The watch that a definition asks for: the earlier one, if nothing changed. One that is
-    /// replaced keeps its lease for the new one.
+    /// The watch of a definition: the replaced one, if its settings are the same. A different one is
+    /// dropped without releasing its lease, which the new one takes over.
     fn watch(
         &self,
         definition: &LinkDefinition,
-        settings: Result<Settings, SettingError>,
-        earlier: Option<Option<Watch>>,
-    ) -> Option<Watch> {
+        settings: Settings,
+        replaced: Option<Watch>,
+    ) -> Result<Watch, SettingError> {
+        let settings = Settings {
+            // A replica may lag behind the notification of a change.
+            read_from_replica: false,
+            ..settings
+        };
+        if let Some(watch) = replaced.filter(|watch| *watch.settings() == settings) {
+            return Ok(watch);
+        }
         let LinkDefinition {
             component, name, ..
         } = definition;
-        let settings = settings.map(|settings| Settings {
-            // A replica may not know yet of what the component is told of.
-            read_from_replica: false,
-            ..settings
-        });
-        let unchanged = earlier
-            .flatten()
-            .filter(|watch| settings.as_ref() == Ok(watch.settings()));
-        if unchanged.is_some() {
-            return unchanged;
-        }
-        settings
-            .and_then(|settings| Watch::start(component, name, settings, Arc::clone(&self.caller)))
-            .inspect_err(|wrong| {
-                error!(
-                    component,
-                    link = name,
-                    reason = %wrong,
-                    "the watching link cannot work"
-                );
-            })
-            .ok()
+        Watch::start(component, name, settings, Arc::clone(&self.client))
     }
 
-    fn table(&self) -> MutexGuard<'_, Registry<Option<Watch>>> {
+    fn table(&self) -> MutexGuard<'_, Registry<Watch>> {
         self.table.lock()
     }
 }
 
-/// Ends a link that is out of the table; giving up its lease takes a moment.
-fn end(watch: Option<Option<Watch>>) {
-    if let Some(watch) = watch.flatten() {
+/// Ends a link that has left the table; releasing its lease takes a round trip.
+fn stop_in_background(watch: Option<Watch>) {
+    if let Some(watch) = watch {
         tokio::spawn(watch.stop());
     }
 }

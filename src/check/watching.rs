@@ -15,7 +15,7 @@ use crate::redis::options::ConnectOptions;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::server_error::in_words;
 use crate::settings::link_settings::Settings;
-use crate::watcher;
+use crate::watcher::watch;
 
 /// What a node says of its setting: the flags, or why it does not say.
 type Flags = Result<String, String>;
@@ -87,7 +87,7 @@ async fn may_configure(node: &ProbedNode) -> bool {
 
 fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
     let name = "notifications";
-    let needed = watcher::flags(&settings.watch);
+    let needed = watch::required_flags(&settings.watch);
     let current = match flags {
         Ok(current) => current,
         Err(why) => {
@@ -145,7 +145,7 @@ async fn subscription(
         return Finding::new(name, Status::Failed, text)
             .advice("set WATCH_BUCKET to one that BUCKETS and BUCKET_LAYOUT allow");
     };
-    let channels = watcher::channels(settings, &bucket);
+    let channels = watch::channel_patterns(settings, &bucket);
     let patterns: Vec<String> = channels.map(|(pattern, _)| pattern).collect();
     let tried = nodes
         .iter()

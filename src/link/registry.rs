@@ -1,38 +1,43 @@
-//! The links that the host has put, by component and link name: what it says of them, which settings
-//! count, and which deletion is meant for which of two links.
+//! The links that the host has put, by component and link name: their definitions, their settings, and the
+//! order of the host's messages.
 //!
-//! `links` keeps those of components that call in one, `watcher` those of components that are told
-//! of changes in another; what a link does is for them.
+//! `link::table` has a registry of the links over which components call, `watcher` one of the links over
+//! which components are called.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::error::Error;
 use crate::settings::error::SettingError;
 use crate::settings::link_settings::Settings;
 use crate::settings::origin::Origin;
 use crate::settings::source::{Layer, Sources};
 
-/// What the host says of a link.
+/// A host's message that deletes a link may overtake the one that puts its successor. A deletion that
+/// arrives within this time after a link was replaced is taken as the deletion of the replaced link.
+pub(crate) const REORDER_WINDOW: Duration = Duration::from_millis(50);
+
+/// A link as the host defines it.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkDefinition {
     /// The component that calls, or is called.
     pub(crate) component: String,
     /// The name of the link.
     pub(crate) name: String,
-    /// The link's opened secrets.
+    /// The link's decrypted secrets.
     pub(crate) secrets: Layer,
     /// The link's named configuration.
     pub(crate) config: Layer,
 }
 
-/// Which way calls go over a link.
+/// The direction of the calls over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum LinkDirection {
     /// From the component to the provider.
@@ -41,92 +46,127 @@ pub(crate) enum LinkDirection {
     ToComponent,
 }
 
-/// The provider's own, for what a link does not set.
+/// The provider's own secrets and configuration, for settings that a link does not have.
 #[derive(Clone, Debug)]
 pub(crate) struct ProviderLayers {
-    /// Its opened secrets.
+    /// Its decrypted secrets.
     pub(crate) secrets: Layer,
     /// Its named configuration.
     pub(crate) config: Layer,
 }
 
-/// All links of one way, each with what is made of it.
+/// The state of a link.
+#[derive(Debug)]
+pub(crate) enum LinkState<T> {
+    /// It works, or will as soon as Redis is reachable.
+    Ready(T),
+    /// It cannot work until it is put again, or the provider's configuration changes.
+    Misconfigured(Error),
+    /// Hosts have the link, but did not deliver it to this process.
+    Undelivered(Error),
+}
+
+impl<T> LinkState<T> {
+    pub(crate) fn ready(&self) -> Option<&T> {
+        match self {
+            Self::Ready(link) => Some(link),
+            Self::Misconfigured(_) | Self::Undelivered(_) => None,
+        }
+    }
+
+    pub(crate) fn into_ready(self) -> Option<T> {
+        match self {
+            Self::Ready(link) => Some(link),
+            Self::Misconfigured(_) | Self::Undelivered(_) => None,
+        }
+    }
+}
+
+/// All links of one direction.
 #[derive(Debug)]
 pub(crate) struct Registry<T> {
-    way: LinkDirection,
+    direction: LinkDirection,
     provider: ProviderLayers,
     warnings: Arc<WarningLog>,
-    /// By component, then by name: a look-up with two borrowed texts allocates nothing.
+    /// By component, then by name: a lookup by two borrowed texts allocates nothing.
     links: HashMap<String, HashMap<String, RegistryEntry<T>>>,
 }
 
 #[derive(Debug)]
 struct RegistryEntry<T> {
-    /// `None` where it could not be read: then no settings make it work.
+    /// `None` if it could not be read, or was not delivered: no settings make the link ready.
     definition: Option<LinkDefinition>,
-    link: T,
-    /// When it was put over an earlier one that nobody had deleted.
-    put_over: Option<Instant>,
+    state: LinkState<T>,
+    /// When the link replaced one that had not been deleted.
+    replaced_at: Option<Instant>,
 }
 
 impl<T> Registry<T> {
-    /// No links yet.
     pub(crate) fn new(
-        way: LinkDirection,
+        direction: LinkDirection,
         provider: ProviderLayers,
         warnings: Arc<WarningLog>,
     ) -> Self {
         Self {
-            way,
+            direction,
             provider,
             warnings,
             links: HashMap::new(),
         }
     }
 
-    /// What was made of a link.
-    pub(crate) fn get(&self, component: &str, name: &str) -> Option<&T> {
-        let kept = self.links.get(component)?.get(name)?;
-        Some(&kept.link)
+    pub(crate) fn get(&self, component: &str, name: &str) -> Option<&LinkState<T>> {
+        let entry = self.links.get(component)?.get(name)?;
+        Some(&entry.state)
     }
 
-    /// All links, each with its component and name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &T)> {
+    /// The links that are ready, each with its component and name.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = (&str, &str, &T)> {
         self.links.iter().flat_map(|(component, links)| {
-            links
-                .iter()
-                .map(|(name, kept)| (component.as_str(), name.as_str(), &kept.link))
+            links.iter().filter_map(|(name, entry)| {
+                Some((component.as_str(), name.as_str(), entry.state.ready()?))
+            })
         })
     }
 
-    /// Adds a link, or replaces the one of the same component and name; `make` is told its settings,
-    /// or what is wrong with them, and what was made of the earlier one.
+    /// Adds a link, or replaces the one of the same component and name. `create` receives its settings
+    /// and the replaced link, if that was ready. Returns true if a link was replaced.
     pub(crate) fn put(
         &mut self,
         definition: LinkDefinition,
-        make: impl FnOnce(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
-    ) {
-        let put_over = self
-            .get(&definition.component, &definition.name)
-            .map(|_| Instant::now());
-        self.make(definition, put_over, make);
+        create: impl FnOnce(&LinkDefinition, Settings, Option<T>) -> Result<T, SettingError>,
+    ) -> bool {
+        let is_replacement = self.get(&definition.component, &definition.name).is_some();
+        let replaced_at = is_replacement.then(Instant::now);
+        self.create(definition, replaced_at, create);
+        is_replacement
     }
 
-    /// Puts a link that cannot work, whatever is set; answers what was made of the earlier one.
-    pub(crate) fn insert_invalid(&mut self, component: &str, name: &str, link: T) -> Option<T> {
-        let wrong = RegistryEntry {
-            definition: None,
-            link,
-            put_over: None,
-        };
-        self.keep(component, name, wrong)
+    /// Adds a link whose definition cannot be read. Returns the replaced link, if that was ready.
+    pub(crate) fn insert_invalid(
+        &mut self,
+        component: &str,
+        name: &str,
+        reason: Error,
+    ) -> Option<T> {
+        self.insert_without_definition(component, name, LinkState::Misconfigured(reason))
     }
 
-    /// Takes new configuration of the provider, and makes each link anew.
+    /// Adds a link that hosts have, but did not deliver. Returns the replaced link, if that was ready.
+    pub(crate) fn mark_undelivered(
+        &mut self,
+        component: &str,
+        name: &str,
+        reason: Error,
+    ) -> Option<T> {
+        self.insert_without_definition(component, name, LinkState::Undelivered(reason))
+    }
+
+    /// Applies a new configuration of the provider to each link.
     pub(crate) fn reconfigure(
         &mut self,
         config: Layer,
-        mut make: impl FnMut(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
+        mut create: impl FnMut(&LinkDefinition, Settings, Option<T>) -> Result<T, SettingError>,
     ) {
         if self.provider.config == config {
             return;
@@ -136,130 +176,159 @@ impl<T> Registry<T> {
             .links
             .values()
             .flat_map(HashMap::values)
-            .filter_map(|kept| kept.definition.clone())
+            .filter_map(|entry| entry.definition.clone())
             .collect();
         for definition in definitions {
-            self.make(definition, None, &mut make);
+            self.create(definition, None, &mut create);
         }
     }
 
-    /// Forgets a link, if there is one; answers what was made of it.
-    ///
-    /// The host's messages that put a link and delete one travel separately, and may overtake each
-    /// other. A deletion that comes sooner than `overtaken` after a link was put over another one is
-    /// taken as the deletion of that other one.
+    /// Removes a link, unless the deletion is that of the link it replaced: see [`REORDER_WINDOW`], for
+    /// which `reorder_window` may return a shorter time. Returns its state.
     pub(crate) fn delete(
         &mut self,
         component: &str,
         name: &str,
-        overtaken: impl FnOnce(&T) -> Duration,
-    ) -> Option<T> {
-        let Entry::Occupied(mut of_component) = self.links.entry(component.to_owned()) else {
+        reorder_window: impl FnOnce(&LinkState<T>) -> Duration,
+    ) -> Option<LinkState<T>> {
+        let hash_map::Entry::Occupied(mut links) = self.links.entry(component.to_owned()) else {
             return None;
         };
-        let Entry::Occupied(kept) = of_component.get_mut().entry(name.to_owned()) else {
+        let hash_map::Entry::Occupied(entry) = links.get_mut().entry(name.to_owned()) else {
             return None;
         };
-        let put_over = kept.get().put_over;
-        if put_over.is_some_and(|at| at.elapsed() < overtaken(&kept.get().link)) {
+        let replaced_at = entry.get().replaced_at;
+        if replaced_at.is_some_and(|at| at.elapsed() < reorder_window(&entry.get().state)) {
             info!(component, link = name, "the link was replaced, not deleted");
             return None;
         }
-        let kept = kept.remove();
-        if of_component.get().is_empty() {
-            of_component.remove();
+        let entry = entry.remove();
+        if links.get().is_empty() {
+            links.remove();
         }
-        self.warnings.forget(&self.way.about(component, name));
-        Some(kept.link)
+        self.warnings.forget(&self.direction.about(component, name));
+        Some(entry.state)
     }
 
-    /// Forgets all links; answers what was made of them.
+    /// Removes all links. Returns those that were ready.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
         let links = mem::take(&mut self.links).into_values();
-        links.flat_map(HashMap::into_values).map(|kept| kept.link)
+        links
+            .flat_map(HashMap::into_values)
+            .filter_map(|entry| entry.state.into_ready())
     }
 
-    fn make(
+    fn create(
         &mut self,
         definition: LinkDefinition,
-        put_over: Option<Instant>,
-        make: impl FnOnce(&LinkDefinition, Result<Settings, SettingError>, Option<T>) -> T,
+        replaced_at: Option<Instant>,
+        create: impl FnOnce(&LinkDefinition, Settings, Option<T>) -> Result<T, SettingError>,
     ) {
-        let settings = self.settings(&definition);
-        let LinkDefinition {
-            component, name, ..
-        } = definition.clone();
-        let earlier = self
+        let (component, name) = (definition.component.clone(), definition.name.clone());
+        let replaced = self
             .links
             .get_mut(&component)
-            .and_then(|links| links.remove(&name));
-        let made = RegistryEntry {
-            link: make(&definition, settings, earlier.map(|kept| kept.link)),
-            definition: Some(definition),
-            put_over,
+            .and_then(|links| links.remove(&name))
+            .and_then(|entry| entry.state.into_ready());
+        let created = self
+            .settings(&definition)
+            .and_then(|settings| create(&definition, settings, replaced));
+        let state = match created {
+            Ok(link) => LinkState::Ready(link),
+            Err(error) => {
+                let reason = Error::from(error);
+                let message = self.direction.misconfigured();
+                error!(component, link = name, %reason, "{message}");
+                LinkState::Misconfigured(reason)
+            }
         };
-        self.keep(&component, &name, made);
+        let entry = RegistryEntry {
+            definition: Some(definition),
+            state,
+            replaced_at,
+        };
+        self.insert(&component, &name, entry);
     }
 
-    fn keep(&mut self, component: &str, name: &str, kept: RegistryEntry<T>) -> Option<T> {
-        let of_component = self.links.entry(component.to_owned()).or_default();
-        let earlier = of_component.insert(name.to_owned(), kept)?;
-        Some(earlier.link)
+    fn insert_without_definition(
+        &mut self,
+        component: &str,
+        name: &str,
+        state: LinkState<T>,
+    ) -> Option<T> {
+        let entry = RegistryEntry {
+            definition: None,
+            state,
+            replaced_at: None,
+        };
+        self.insert(component, name, entry)
     }
 
-    /// A link's settings, with what it does not set from what the provider was given.
+    fn insert(&mut self, component: &str, name: &str, entry: RegistryEntry<T>) -> Option<T> {
+        let links = self.links.entry(component.to_owned()).or_default();
+        let replaced = links.insert(name.to_owned(), entry)?;
+        replaced.state.into_ready()
+    }
+
+    /// The settings of a link; those that it does not have are the provider's.
     fn settings(&self, definition: &LinkDefinition) -> Result<Settings, SettingError> {
-        let reading = Settings::parse(&Sources::new(
+        let outcome = Settings::parse(&Sources::new(
             definition.secrets.clone(),
             definition.config.clone(),
             self.provider.secrets.clone(),
             self.provider.config.clone(),
         ));
-        let about = self.way.about(&definition.component, &definition.name);
-        let texts = reading
+        let about = self
+            .direction
+            .about(&definition.component, &definition.name);
+        let warnings = outcome
             .warnings
             .into_iter()
             .map(|warning| match warning.origin {
                 Origin::LinkSecrets | Origin::LinkConfig => about.clone() + &warning.message,
                 Origin::ProviderSecrets | Origin::ProviderConfig => warning.message,
             });
-        self.warnings.once(texts);
-        reading.settings
+        self.warnings.once(warnings);
+        outcome.settings
     }
 }
 
 impl LinkDirection {
-    /// What warnings about a link begin with.
+    /// The start of warnings about a link.
     fn about(self, component: &str, name: &str) -> String {
         match self {
             Self::FromComponent => format!("link {name:?} of component {component:?}: "),
             Self::ToComponent => format!("link {name:?} to component {component:?}: "),
         }
     }
+
+    /// The log message about a misconfigured link.
+    fn misconfigured(self) -> &'static str {
+        match self {
+            Self::FromComponent => "the link cannot work",
+            Self::ToComponent => "the watching link cannot work",
+        }
+    }
 }
 
-/// What has been said of settings, so that it is said once in the life of the process.
+/// Configuration warnings, each of which is logged once per process.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLog(Mutex<HashSet<String>>);
 
 impl WarningLog {
     /// Logs each text that has not been logged before.
     pub(crate) fn once(&self, texts: impl IntoIterator<Item = String>) {
-        let mut said = self.said();
+        let mut logged = self.0.lock();
         for text in texts {
-            if !said.contains(&text) {
-                warn!(reason = %text, "a setting deserves a look");
-                said.insert(text);
+            if !logged.contains(&text) {
+                warn!(reason = %text, "configuration warning");
+                logged.insert(text);
             }
         }
     }
 
-    /// Of deleted links nothing is kept, or components that come and go would fill it.
+    /// Forgets the warnings about a deleted link: components that come and go would fill the memory.
     fn forget(&self, about: &str) {
-        self.said().retain(|text| !text.starts_with(about));
-    }
-
-    fn said(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.0.lock()
+        self.0.lock().retain(|text| !text.starts_with(about));
     }
 }

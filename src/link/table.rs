@@ -1,8 +1,6 @@
-//! Whose call is this? The links of components that call, by component and link name.
+//! The links over which components call, by component and link name.
 //!
-//! Links are put and deleted by `provider`; a link that cannot work stays with its reason, which is
-//! what its calls are answered. What the host said of them is kept by `registry`, what a link can
-//! do is in `link`.
+//! `provider` puts and deletes them. Calls over a link that is not ready return the reason.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,36 +8,33 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::error::{Error, ErrorKind};
 use crate::link::Link;
-use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Registry, WarningLog};
+use crate::link::registry::{
+    LinkDefinition, LinkDirection, LinkState, ProviderLayers, REORDER_WINDOW, Registry, WarningLog,
+};
 use crate::redis::connection::Connection;
 use crate::redis::options::ConnectOptions;
-use crate::settings::error::SettingError;
 use crate::settings::link_settings::{HealthPolicy, Settings};
 use crate::settings::source::Layer;
 
-/// A deletion that comes so soon after a link was put over another one is that of the other one.
-const OVERTAKEN: Duration = Duration::from_millis(20);
-/// The same as long as the new link has answered no call.
-const OVERTAKEN_UNUSED: Duration = Duration::from_millis(50);
+/// The reorder window of a link over which Redis has replied to a call: a deletion is rarely that late, and
+/// one that is meant for the link itself should not be ignored.
+const REORDER_WINDOW_IN_USE: Duration = Duration::from_millis(20);
 
 /// All links of this process over which components call.
 #[derive(Debug)]
 pub(crate) struct Links {
     table: Mutex<LinkTable>,
-    /// Whose call came latest over a link that is not there.
+    /// The component and link name of the latest call over an unknown link.
     unknown: watch::Sender<(String, String)>,
 }
 
-/// A link, or what its calls are answered instead.
-type Working = Result<Arc<Link>, Error>;
-
 #[derive(Debug)]
 struct LinkTable {
-    links: Registry<Working>,
+    links: Registry<Arc<Link>>,
     connections: Connections,
 }
 
@@ -48,7 +43,6 @@ struct LinkTable {
 struct Connections(HashMap<ConnectOptions, Weak<Connection>>);
 
 impl Links {
-    /// No links yet.
     pub(crate) fn new(provider: ProviderLayers, warnings: Arc<WarningLog>) -> Self {
         Self {
             table: Mutex::new(LinkTable {
@@ -59,123 +53,130 @@ impl Links {
         }
     }
 
-    /// The link that a call came over.
+    /// The link of a call.
     ///
     /// # Errors
     ///
-    /// There is no such link, or its settings are wrong.
-    pub(crate) fn find(&self, component: &str, name: &str) -> Working {
-        let table = self.table();
-        let Some(link) = table.links.get(component, name) else {
-            self.is_unknown(component, name);
-            let text = format!(
-                "no link of component {component:?} named {name:?} to this provider: link it \
-                 (wasi:keyvalue), or name another link"
-            );
-            return Err(Error::new(ErrorKind::NoLink, text));
-        };
-        if is_undelivered(link) {
-            self.is_unknown(component, name);
+    /// The component does not have such a link, or it is misconfigured.
+    pub(crate) fn find(&self, component: &str, name: &str) -> Result<Arc<Link>, Error> {
+        match self.table().links.get(component, name) {
+            Some(LinkState::Ready(link)) => Ok(Arc::clone(link)),
+            Some(LinkState::Misconfigured(reason)) => Err(reason.clone()),
+            Some(LinkState::Undelivered(reason)) => {
+                self.report_unknown(component, name);
+                Err(reason.clone())
+            }
+            None => {
+                self.report_unknown(component, name);
+                let text = format!(
+                    "no link of component {component:?} named {name:?} to this provider: link it \
+                     (wasi:keyvalue), or name another link"
+                );
+                Err(Error::new(ErrorKind::NoLink, text))
+            }
         }
-        link.clone()
     }
 
-    fn is_unknown(&self, component: &str, name: &str) {
-        let whose = (component.to_owned(), name.to_owned());
-        self.unknown.send_replace(whose);
+    fn report_unknown(&self, component: &str, name: &str) {
+        self.unknown
+            .send_replace((component.to_owned(), name.to_owned()));
     }
 
-    /// Whether there is such a link, be its settings wrong.
+    /// Returns true if there is such a link, in any state.
     pub(crate) fn has(&self, component: &str, name: &str) -> bool {
         self.table().links.get(component, name).is_some()
     }
 
-    /// Waits for the next call over a link that is not there; answers its component and link name.
+    /// Waits for the next call over an unknown link. Returns its component and link name.
     pub(crate) async fn unknown(&self) -> (String, String) {
         let mut unknown = self.unknown.subscribe();
-        // The sender lives as long as this.
+        // It cannot fail: the sender lives as long as `self`.
         let _ = unknown.changed().await;
         unknown.borrow().clone()
     }
 
-    /// Adds a link, or replaces the one of the same component and name. Calls that are under way
-    /// over a replaced one end on its connection.
+    /// Adds a link, or replaces the one of the same component and name. Calls in flight over a replaced
+    /// link end on its connection.
     pub(crate) fn put(&self, definition: LinkDefinition) {
         let LinkTable { links, connections } = &mut *self.table();
-        links.put(definition, |definition, settings, earlier| {
-            let again = earlier.is_some();
-            let link = connections.link(definition, settings, earlier);
-            info!(
-                component = definition.component,
-                link = definition.name,
-                redis = link.as_ref().ok().map(|link| link.address()),
-                "{}",
-                if again { "link put again" } else { "link put" }
-            );
-            link
+        let (component, name) = (definition.component.clone(), definition.name.clone());
+        let is_replacement = links.put(definition, |definition, settings, replaced| {
+            Ok(connections.link(definition, settings, replaced))
         });
-        connections.forget_unused();
+        let link = links.get(&component, &name).and_then(LinkState::ready);
+        info!(
+            component,
+            link = name,
+            redis = link.map(|link| link.address()),
+            "{}",
+            if is_replacement {
+                "link put again"
+            } else {
+                "link put"
+            }
+        );
+        connections.remove_unused();
     }
 
-    /// Keeps a link that cannot work, so that its calls are answered why.
-    pub(crate) fn insert_invalid(&self, component: &str, name: &str, why: String) {
+    /// Adds a link whose definition cannot be read; its calls return the reason.
+    pub(crate) fn insert_invalid(&self, component: &str, name: &str, reason: String) {
         let mut table = self.table();
-        table
-            .links
-            .insert_invalid(component, name, Err(Error::other(why)));
-        table.connections.forget_unused();
+        drop(
+            table
+                .links
+                .insert_invalid(component, name, Error::other(reason)),
+        );
+        table.connections.remove_unused();
     }
 
-    /// Keeps a link that the host has not passed on; calls over it go on being calls over a link that
-    /// is not there.
-    pub(crate) fn mark_undelivered(&self, component: &str, name: &str, why: &str) {
-        let record_skipped_keys = Err(Error::new(ErrorKind::NoLink, why));
-        self.table()
-            .links
-            .insert_invalid(component, name, record_skipped_keys);
+    /// Adds a link that hosts have, but did not deliver. It remains an unknown link for its calls.
+    pub(crate) fn mark_undelivered(&self, component: &str, name: &str, reason: &str) {
+        let mut table = self.table();
+        let reason = Error::new(ErrorKind::NoLink, reason);
+        drop(table.links.mark_undelivered(component, name, reason));
     }
 
-    /// Whether a link was left out so.
     pub(crate) fn is_undelivered(&self, component: &str, name: &str) -> bool {
         let table = self.table();
-        table.links.get(component, name).is_some_and(is_undelivered)
+        let state = table.links.get(component, name);
+        matches!(state, Some(LinkState::Undelivered(_)))
     }
 
-    /// Forgets a link, if there is one.
+    /// Removes a link, if there is one.
     pub(crate) fn delete(&self, component: &str, name: &str) {
         let mut table = self.table();
-        let deleted = table.links.delete(component, name, |link| {
-            let used = link.as_ref().is_ok_and(|link| link.has_replied());
-            if used { OVERTAKEN } else { OVERTAKEN_UNUSED }
-        });
+        let deleted = table
+            .links
+            .delete(component, name, |state| match state.ready() {
+                Some(link) if link.has_replied() => REORDER_WINDOW_IN_USE,
+                _ => REORDER_WINDOW,
+            });
         if deleted.is_some() {
             drop(deleted);
-            table.connections.forget_unused();
+            table.connections.remove_unused();
             info!(component, link = name, "link deleted");
         }
     }
 
-    /// Takes new configuration of the provider; the links that use it follow.
+    /// Applies a new configuration of the provider to the links that depend on it.
     pub(crate) fn reconfigure(&self, provider_config: Layer) {
         let LinkTable { links, connections } = &mut *self.table();
-        links.reconfigure(provider_config, |definition, settings, earlier| {
-            connections.link(definition, settings, earlier)
+        links.reconfigure(provider_config, |definition, settings, replaced| {
+            Ok(connections.link(definition, settings, replaced))
         });
-        connections.forget_unused();
+        connections.remove_unused();
     }
 
-    /// Forgets all links, so that their connections close.
+    /// Removes all links, so that their connections close.
     pub(crate) fn clear(&self) {
         drop(self.table().links.clear());
     }
 
-    /// The links that have been without their Redis for longer than this, each with its reason;
-    /// but for those that do not count for the health.
+    /// The outages that have lasted longer than `longer_than`, of links that count for the health.
     pub(crate) fn outages(&self, longer_than: Duration) -> Vec<String> {
         let table = self.table();
         let mut outages = Vec::new();
-        for (component, name, link) in table.links.iter() {
-            let Ok(link) = link else { continue };
+        for (component, name, link) in table.links.ready() {
             if link.settings().health == HealthPolicy::Process {
                 continue;
             }
@@ -197,54 +198,38 @@ impl Links {
     }
 }
 
-fn is_undelivered(link: &Working) -> bool {
-    matches!(link, Err(why) if *why.kind() == ErrorKind::NoLink)
-}
-
 impl Connections {
-    /// The link that a definition asks for: the earlier one, if nothing changed.
+    /// The link of a definition: the replaced one, if its settings are the same.
     fn link(
         &mut self,
         definition: &LinkDefinition,
-        settings: Result<Settings, SettingError>,
-        earlier: Option<Working>,
-    ) -> Working {
-        let settings = settings.map_err(|wrong| {
-            error!(
-                component = definition.component,
-                link = definition.name,
-                reason = %wrong,
-                "the link cannot work"
-            );
-            Error::from(wrong)
-        })?;
-        let unchanged = earlier
-            .and_then(Result::ok)
-            .filter(|link| *link.settings() == settings);
-        if let Some(link) = unchanged {
+        settings: Settings,
+        replaced: Option<Arc<Link>>,
+    ) -> Arc<Link> {
+        if let Some(link) = replaced.filter(|link| *link.settings() == settings) {
             link.reset();
-            return Ok(link);
+            return link;
         }
         let connection = self.connection(definition, &settings);
-        Ok(Arc::new(Link::new(settings, connection)))
+        Arc::new(Link::new(settings, connection))
     }
 
-    /// A connection for these settings: a shared one where that is asked for.
+    /// A connection with these settings, which is shared if they say so.
     fn connection(&mut self, definition: &LinkDefinition, settings: &Settings) -> Arc<Connection> {
-        let target = ConnectOptions::new(settings);
+        let options = ConnectOptions::new(settings);
         let name = format!("kvredis:{}:{}", definition.component, definition.name);
         if !settings.share_connection {
-            return Arc::new(Connection::start(target, &name));
+            return Arc::new(Connection::start(options, &name));
         }
-        if let Some(connection) = self.0.get(&target).and_then(Weak::upgrade) {
+        if let Some(connection) = self.0.get(&options).and_then(Weak::upgrade) {
             return connection;
         }
-        let connection = Arc::new(Connection::start(target.clone(), &name));
-        self.0.insert(target, Arc::downgrade(&connection));
+        let connection = Arc::new(Connection::start(options.clone(), &name));
+        self.0.insert(options, Arc::downgrade(&connection));
         connection
     }
 
-    fn forget_unused(&mut self) {
+    fn remove_unused(&mut self) {
         self.0.retain(|_, connection| connection.strong_count() > 0);
     }
 }

@@ -123,7 +123,7 @@ impl MissedLinkDetector<'_> {
                     if self.is_worth_an_end((LinkDirection::ToComponent, component, name)) {
                         return (component.clone(), name.clone());
                     }
-                    watchers.insert_invalid(component, name);
+                    watchers.mark_undelivered(component, name, LEFT_OUT);
                 }
                 suspected = missed;
             }

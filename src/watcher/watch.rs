@@ -76,7 +76,7 @@ impl Watch {
             )
         })?;
         let channel_start = channel_start(settings);
-        let watched: HashMap<Vec<u8>, WatchPattern> = channels(settings, &bucket)
+        let watched: HashMap<Vec<u8>, WatchPattern> = channel_patterns(settings, &bucket)
             .map(|(pattern, watched)| (pattern.into_bytes(), watched.clone()))
             .collect();
         let wish = SubscriptionSpec {
@@ -84,7 +84,7 @@ impl Watch {
                 .keys()
                 .map(|pattern| String::from_utf8_lossy(pattern).into_owned())
                 .collect(),
-            flags: flags(&settings.watch),
+            flags: required_flags(&settings.watch),
             may_configure: settings.watch_configure_redis,
         };
         let (lattice, provider) = caller.identity();
@@ -255,7 +255,7 @@ fn channel_start(settings: &Settings) -> String {
 }
 
 /// The patterns of the channels to subscribe to, and what is watched there.
-pub(crate) fn channels<'s>(
+pub(crate) fn channel_patterns<'s>(
     settings: &'s Settings,
     bucket: &Bucket<'_>,
 ) -> impl Iterator<Item = (String, &'s WatchPattern)> {
@@ -267,7 +267,7 @@ pub(crate) fn channels<'s>(
 }
 
 /// The flags of `notify-keyspace-events` for all commands that set, or delete, a string.
-pub(crate) fn flags(watched: &[WatchPattern]) -> &'static str {
+pub(crate) fn required_flags(watched: &[WatchPattern]) -> &'static str {
     let on_set = watched.iter().any(|watched| watched.on_set);
     let on_delete = watched.iter().any(|watched| watched.on_delete);
     match (on_set, on_delete) {
