@@ -29,7 +29,7 @@ pub enum ErrorKind {
     AccessDenied,
     /// Redis replied with an error that has this code.
     ServerError(String),
-    /// There is no connection to Redis.
+    /// Redis cannot be reached.
     Unreachable,
     /// Redis rejected the connection.
     ConnectionRejected,

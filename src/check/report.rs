@@ -1,26 +1,23 @@
-//! What a check found, as lines for people and as JSON for programs.
+//! The findings of a check, as lines for people and as JSON for programs.
 //!
-//! The names of the findings and the fields of their details are those that docs/check.md lists;
-//! scripts rely on them.
+//! docs/check.md lists the names of findings and the fields of their details: scripts rely on them.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
-/// How it is with one thing that was checked.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// As it should be.
     Ok,
-    /// Neither good nor bad.
     Info,
-    /// The link works, but somebody should know.
+    /// The link works, but the finding needs the operator's attention.
     Warning,
-    /// The link does not work, or not fully.
+    /// The link does not work, or only in part.
     Failed,
 }
 
-/// One thing that was checked.
+/// The result of one check, with a message, advice, and details for programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
     name: &'static str,
@@ -30,16 +27,16 @@ pub(crate) struct Finding {
     details: Map<String, Json>,
 }
 
-/// Everything that a check found.
+/// All findings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
-    /// The address without credentials, once it is known.
+    /// The address without credentials; `None` if the settings are invalid.
     pub(crate) address: Option<String>,
     findings: Vec<Finding>,
 }
 
 impl Status {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Info => "info",
@@ -48,8 +45,8 @@ impl Status {
         }
     }
 
-    /// The number of the colour, as terminals have them.
-    fn colour(self) -> u8 {
+    /// The ANSI color code.
+    fn color(self) -> u8 {
         match self {
             Self::Ok => 32,
             Self::Info => 36,
@@ -60,7 +57,7 @@ impl Status {
 }
 
 impl Finding {
-    /// A finding in words, which become one line.
+    /// A finding with this message. Line breaks and other control characters become spaces.
     pub(crate) fn new(name: &'static str, status: Status, text: impl AsRef<str>) -> Self {
         Self {
             name,
@@ -71,19 +68,18 @@ impl Finding {
         }
     }
 
-    /// What to do about it.
-    pub(crate) fn advice(mut self, what: impl AsRef<str>) -> Self {
-        self.advice = Some(one_line(what.as_ref()));
+    /// Adds advice for the operator.
+    pub(crate) fn advice(mut self, text: impl AsRef<str>) -> Self {
+        self.advice = Some(one_line(text.as_ref()));
         self
     }
 
-    /// The same for programs.
+    /// Adds a field for programs.
     pub(crate) fn detail(mut self, name: &str, value: impl Into<Json>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
     }
 
-    /// What was found, in words.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -91,7 +87,7 @@ impl Finding {
     fn json(&self) -> Json {
         json!({
             "name": self.name,
-            "status": self.status.word(),
+            "status": self.status.as_str(),
             "text": self.text,
             "advice": self.advice,
             "details": self.details,
@@ -100,12 +96,11 @@ impl Finding {
 }
 
 impl Report {
-    /// Adds what was found.
     pub(crate) fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// Whether a link with these settings would fully work.
+    /// Returns true if a link with these settings would fully work.
     pub(crate) fn works(&self) -> bool {
         self.failed().next().is_none()
     }
@@ -115,34 +110,33 @@ impl Report {
         findings.filter(|finding| finding.status == Status::Failed)
     }
 
-    /// One line for each finding, and one for all.
-    pub(crate) fn text(&self, coloured: bool) -> String {
+    /// One line for each finding, its advice, and a summary.
+    pub(crate) fn text(&self, colored: bool) -> String {
         let mut text = String::new();
         for finding in &self.findings {
             let Finding { name, status, .. } = finding;
-            let word = paint(&format!("{:<8}", status.word()), status.colour(), coloured);
+            let status = paint(&format!("{:<8}", status.as_str()), status.color(), colored);
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{word} {name:<13} {}", finding.text);
+            let _ = writeln!(text, "{status} {name:<13} {}", finding.text);
             if let Some(advice) = &finding.advice {
                 let _ = writeln!(text, "{:<22} -> {advice}", "");
             }
         }
         let mut failed: Vec<&str> = self.failed().map(|finding| finding.name).collect();
         failed.dedup();
-        let sum = if failed.is_empty() {
-            paint("A link with these settings works.", 32, coloured)
+        let summary = if failed.is_empty() {
+            paint("A link with these settings works.", 32, colored)
         } else {
-            let sum = format!(
+            let summary = format!(
                 "A link with these settings does not fully work: see {}.",
                 failed.join(", ")
             );
-            paint(&sum, 31, coloured)
+            paint(&summary, 31, colored)
         };
-        let _ = writeln!(text, "\n{sum}");
+        let _ = writeln!(text, "\n{summary}");
         text
     }
 
-    /// The same as one JSON object.
     pub(crate) fn json(&self) -> Json {
         json!({
             "works": self.works(),
@@ -153,15 +147,15 @@ impl Report {
     }
 }
 
-fn paint(text: &str, colour: u8, coloured: bool) -> String {
-    if coloured {
-        format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+fn paint(text: &str, color: u8, colored: bool) -> String {
+    if colored {
+        format!("\u{1b}[{color}m{text}\u{1b}[0m")
     } else {
         text.to_owned()
     }
 }
 
-/// What a server says must not steer the terminal.
+/// Control characters in a server's messages must not reach the terminal.
 fn one_line(text: &str) -> String {
     text.trim().replace(char::is_control, " ")
 }
@@ -177,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_keep_a_link_from_working() {
+    fn only_failed_findings_mean_that_a_link_does_not_work() {
         for status in [Status::Ok, Status::Info, Status::Warning] {
             assert!(report(status).works(), "{status:?}");
         }
@@ -185,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_say_does_not_steer_the_terminal() {
+    fn control_characters_do_not_reach_the_terminal() {
         let text = report(Status::Failed).text(false);
         assert!(!text.contains(['\u{1b}', '\r']), "{text:?}");
         assert_eq!(text.lines().count(), 4, "{text}");

@@ -69,7 +69,7 @@ impl Default for Address {
 }
 
 impl Address {
-    /// Whether replicas are known that may serve reads.
+    /// Returns true if the address leads to replicas, which may serve reads.
     pub(crate) fn has_replicas(&self) -> bool {
         matches!(
             self.server,

@@ -14,12 +14,12 @@ pub(crate) struct SettingDefinition<T> {
     pub(crate) secrecy: Secrecy,
     /// A link with its own `URL` does not inherit the provider's value.
     pub(crate) belongs_to_url: bool,
-    /// Whether this text contains a password, and must not be in plain configuration.
+    /// Returns true if this text contains a password, and must not be in plain configuration.
     pub(crate) contains_password: fn(&str) -> bool,
     pub(crate) parser: ValueParser<T>,
 }
 
-/// Whether values of a setting are secret.
+/// The secrecy of a setting's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Secrecy {
     Public,

@@ -12,7 +12,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// Whether values from here must not be shown.
+    /// Returns true if values from here must not be shown.
     pub(crate) fn is_secret(self) -> bool {
         matches!(self, Self::LinkSecrets | Self::ProviderSecrets)
     }

@@ -20,9 +20,9 @@ pub(crate) const PATTERN: &str = concat!(
 pub(crate) struct WatchPattern {
     /// A glob pattern of Redis for keys as the component names them.
     pub(crate) pattern: String,
-    /// Whether to report values that are set.
+    /// Report values that are set.
     pub(crate) on_set: bool,
-    /// Whether to report keys that are removed.
+    /// Report keys that are removed.
     pub(crate) on_delete: bool,
 }
 
