@@ -1,5 +1,5 @@
-//! What a call costs the serving thread, counted in allocations: unlike times they are the same on
-//! every machine, so that a bound can stand in a test. `make bench` measures the rest.
+//! The cost of a call on the serving thread, counted in allocations. Unlike times, allocations are the
+//! same on every machine, so that a test can bound them; `make bench` measures the rest.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,8 +16,8 @@ use tokio::time::timeout;
 const CALLS: u64 = 500;
 const BATCH: usize = 100;
 
-/// A server on a runtime of this thread, and its callers on another.
-struct Bench {
+/// A server on the runtime of this thread, and its callers on another runtime.
+struct ServerThread {
     inside: Runtime,
     outside: Runtime,
     client: Client,
@@ -25,7 +25,7 @@ struct Bench {
     _nats: Nats,
 }
 
-impl Bench {
+impl ServerThread {
     fn start() -> Self {
         let inside = Builder::new_current_thread().enable_all().build().unwrap();
         let outside = Builder::new_multi_thread()
@@ -47,10 +47,10 @@ impl Bench {
                 .unwrap();
         });
         let caller = client.clone();
-        let taken = outside.spawn(async move { while caller.get("", "k").await.is_err() {} });
+        let accepted = outside.spawn(async move { while caller.get("", "k").await.is_err() {} });
         inside
-            .block_on(async { timeout(test_timeout(), taken).await })
-            .expect("calls are taken in time")
+            .block_on(async { timeout(test_timeout(), accepted).await })
+            .expect("calls are accepted before the timeout")
             .unwrap();
         Self {
             inside,
@@ -61,7 +61,7 @@ impl Bench {
         }
     }
 
-    /// Allocations of the serving thread for each of many calls, one after another.
+    /// The allocations of the serving thread per call, over many sequential calls.
     fn allocations<F: Future<Output = ()> + Send>(
         &self,
         call: impl Fn(Client) -> F + Clone + Send + 'static,
@@ -81,8 +81,8 @@ impl Bench {
 }
 
 #[test]
-fn calls_allocate_no_more_than_they_did() {
-    let bench = Bench::start();
+fn allocations_per_call_stay_within_bounds() {
+    let bench = ServerThread::start();
     let value = Arc::new(vec![7; 100]);
     let keys: Arc<Vec<String>> = Arc::new((0..BATCH).map(|key| format!("key-{key}")).collect());
 
@@ -123,7 +123,7 @@ fn calls_allocate_no_more_than_they_did() {
     ] {
         assert!(
             counted <= bound,
-            "{name}: {counted} allocations a call, at most {bound} expected"
+            "{name}: {counted} allocations per call, at most {bound} expected"
         );
     }
 }

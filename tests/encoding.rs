@@ -1,5 +1,5 @@
-//! The encoding by hand (`serve::wire`, `serve::call`) against the generated bindings, both ways:
-//! whatever one writes the other reads, byte for byte.
+//! The handwritten encoding against the generated bindings: each decodes, byte for byte, what the
+//! other encodes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,7 +20,7 @@ mod bindings {
 
 use bindings::exports::wrpc::keyvalue::store;
 
-/// The stream that deferred values would come over; these types have none.
+/// The stream type of deferred values, which these types do not have.
 type NoStream = wrpc_transport::frame::Incoming;
 type NoSink = wrpc_transport::frame::Outgoing;
 
@@ -39,8 +39,8 @@ where
 {
     let mut bytes = BytesMut::from(bytes);
     let value = T::Decoder::default().decode(&mut bytes).unwrap();
-    assert!(bytes.is_empty(), "bytes were left over");
-    value.expect("the generated decoder wants more")
+    assert!(bytes.is_empty(), "undecoded bytes remain");
+    value.expect("the generated decoder needs more bytes")
 }
 
 fn by_hand(writer: Writer) -> Vec<u8> {
@@ -72,7 +72,7 @@ fn same_error(by_hand: &Error, generated: &store::Error) -> bool {
     }
 }
 
-/// Some texts and values are longer than one byte of length can say.
+/// Texts and values whose encoded length takes one or two bytes.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![".{0,12}", "[a-z]{120,140}"]
 }
@@ -81,7 +81,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..16), vec(any::<u8>(), 120..300)]
 }
 
-/// Every prefix of complete parameters is incomplete, and says for how many bytes it waits.
+/// Every proper prefix of the parameters is incomplete and reports the missing bytes.
 fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
     for cut in 0..params.len() {
         match function.decode(&params[..cut]) {
@@ -91,7 +91,7 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
                     "{missing} at {cut}"
                 );
             }
-            // A character may be cut in two only by the end of its string, which is not there yet.
+            // A string is validated only when it is complete, so a split character is no error.
             other => panic!("{function:?} cut at {cut}: {other:?}"),
         }
     }
@@ -105,7 +105,7 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
 
 proptest! {
     #[test]
-    fn what_components_are_told_is_read_by_the_bindings(key in ".{0,40}", value in vec(any::<u8>(), 0..300)) {
+    fn watcher_calls_are_decoded_by_the_bindings(key in ".{0,40}", value in vec(any::<u8>(), 0..300)) {
         let told = WatchEvent::Set(&key, value.clone().into()).parameters();
         let params: (String, String, Vec<u8>) = read_by_generated(&by_hand(told));
         prop_assert_eq!(params, ("0".to_owned(), key.clone(), value));
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn parameters_of_single_keys(bucket in text(), key in text(), value in value(), delta: u64) {
+    fn single_key_parameters_match_the_bindings(bucket in text(), key in text(), value in value(), delta: u64) {
         let (b, k) = (bucket.as_str(), key.as_str());
         let params = generated((b, k));
         for (function, expected) in [
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn parameters_of_listings(bucket in text(), cursor in option::of(any::<u64>())) {
+    fn list_keys_parameters_match_the_bindings(bucket in text(), cursor in option::of(any::<u64>())) {
         let params = generated((bucket.as_str(), cursor));
         let list = Call::ListKeys { bucket: &bucket, cursor };
         prop_assert_eq!(Function::ListKeys.decode(&params), Ok(list));
@@ -158,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn parameters_of_batches(bucket in text(), pairs in vec((text(), value()), 0..5)) {
+    fn batch_parameters_match_the_bindings(bucket in text(), pairs in vec((text(), value()), 0..5)) {
         let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
         let b = bucket.as_str();
         let params = generated((b, keys.clone()));
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn results_that_hold_nothing_or_a_number(
+    fn empty_and_numeric_results_match_the_bindings(
         sum in prop_oneof![any::<u64>().prop_map(Ok), error().prop_map(Err)],
     ) {
         let bytes = by_hand(encode_result(sum.clone().map(Response::Number)));
@@ -197,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn results_that_hold_values(value in option::of(value()), large in 0_usize..3) {
+    fn value_results_match_the_bindings(value in option::of(value()), large in 0_usize..3) {
         let value = value.map(|value| Bytes::from(value.repeat(1 << (large * 5))));
         let bytes = by_hand(encode_result(Ok(Response::Value(value.clone()))));
         prop_assert_eq!(&bytes, &generated(Ok::<_, store::Error>(value.clone())));
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn results_that_hold_keys(keys in vec(text(), 0..5), cursor in option::of(any::<u64>())) {
+    fn list_keys_results_match_the_bindings(keys in vec(text(), 0..5), cursor in option::of(any::<u64>())) {
         let page = KeyResponse { keys: keys.clone(), cursor };
         let bytes = by_hand(encode_result(Ok(Response::Keys(page))));
         let expected = store::KeyResponse { keys: keys.clone(), cursor };
@@ -217,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn results_that_hold_many_values(pairs in vec((text(), option::of(value())), 0..5)) {
+    fn batch_results_match_the_bindings(pairs in vec((text(), option::of(value())), 0..5)) {
         let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
         let values = pairs.iter().map(|(_, value)| value.clone().map(Bytes::from)).collect();
         let bytes = by_hand(encode_result(Ok(Response::Entries { keys, values })));
@@ -231,13 +231,13 @@ proptest! {
     }
 
     #[test]
-    fn junk_is_read_without_harm(
+    fn arbitrary_bytes_are_decoded_without_panic(
         junk in vec(prop_oneof![any::<u8>(), 0_u8..4], 0..64),
         cut in any::<prop::sample::Index>(),
     ) {
         let (first, rest) = junk.split_at(cut.index(junk.len() + 1));
         for function in Function::ALL {
-            // Whatever it is, it answers; a claimed length must not be believed.
+            // Decoding must not trust a claimed length.
             match (function.decode(first), function.decode(&junk)) {
                 (Err(DecodeError::Incomplete(missing)), Ok(_)) => {
                     prop_assert!((1..=rest.len()).contains(&missing));

@@ -1,4 +1,4 @@
-//! `kvredis check` on single servers: what works, what does not, and what it says then.
+//! `kvredis check` on single servers: findings, their advice, and exit codes.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::run::{check, kvredis, run};
 
 #[tokio::test]
-async fn a_healthy_server() {
+async fn a_healthy_server_passes() {
     let redis = Redis::start().await;
     let before: String = redis.command(&["INFO", "keyspace"]).await;
     let found = check(&[&redis.url(), "PREFIX=orders/", "TTL_MS=5000"]).await;
@@ -45,11 +45,11 @@ async fn a_healthy_server() {
         found.text
     );
     let after: String = redis.command(&["INFO", "keyspace"]).await;
-    assert_eq!(before, after, "nothing was changed");
+    assert_eq!(before, after, "the check changed data");
 }
 
 #[tokio::test]
-async fn the_url_may_have_its_name_and_a_socket_is_no_network() {
+async fn named_urls_and_unix_sockets_are_accepted() {
     let redis = Redis::start().await;
     check(&[&format!("url={}", redis.url_of(3))])
         .await
@@ -60,7 +60,7 @@ async fn the_url_may_have_its_name_and_a_socket_is_no_network() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_a_missing_one() {
+async fn wrong_and_missing_passwords_fail_at_login() {
     let redis = Redis::with_password("hunter2").await;
     let url = redis.url();
     let right = format!("redis://:hunter2@127.0.0.1:{}", redis.port());
@@ -89,9 +89,9 @@ async fn a_wrong_password_and_a_missing_one() {
     }
 }
 
-/// Redis repeats the arguments of a command that it does not know.
+/// Redis repeats the arguments of unknown commands in its error.
 #[tokio::test]
-async fn a_password_is_not_repeated_by_a_server_without_auth() {
+async fn passwords_are_redacted_from_server_errors() {
     let redis = Redis::with_arguments(&["--rename-command", "AUTH", ""]).await;
     let found = check(&[&redis.url(), "PASSWORD=hunter2"]).await;
     found.fails(&["login"]);
@@ -100,7 +100,7 @@ async fn a_password_is_not_repeated_by_a_server_without_auth() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn unreachable_servers_fail_with_advice() {
     let redis = Redis::stopped();
     let found = check(&[&redis.url()]).await;
     found.fails(&["reachable"]);
@@ -121,7 +121,7 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_given_up() {
+async fn an_unresponsive_server_times_out() {
     let redis = Redis::start().await;
     redis.pause();
     let found = check(&[&redis.url(), "BACKEND_CONNECTION_TIMEOUT_MS=200"]).await;
@@ -131,7 +131,7 @@ async fn a_server_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_server_with_no_room_for_clients() {
+async fn maxclients_fails_at_login_with_advice() {
     let redis = Redis::start().await;
     let mut only = redis.connect(0).await.unwrap();
     let mut config = redis::cmd("CONFIG");
@@ -142,10 +142,10 @@ async fn a_server_with_no_room_for_clients() {
     found.says("login", &["max number of clients", "CLIENT LIST"]);
 }
 
-/// Redis speaks so to other machines only, and this one need not have an address among them: what
-/// 7.0 says is said here without it.
+/// Redis rejects connections in protected mode only from other machines, and this machine may have
+/// one address only: a listener sends the error of Redis 7.0.
 #[tokio::test]
-async fn a_server_in_protected_mode() {
+async fn protected_mode_fails_with_advice() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", server.local_addr().unwrap());
     let protected = tokio::spawn(async move {
@@ -154,7 +154,7 @@ async fn a_server_in_protected_mode() {
             let words = b"-DENIED Redis is running in protected mode because protected mode is \
                           enabled. In this mode connections are only accepted from the loopback \
                           interface. If you want to connect from external computers\r\n";
-            // Whoever asks before has closed it.
+            // The preceding connection was closed by its client.
             let _ = client.write_all(words).await;
         }
     });
@@ -168,7 +168,7 @@ async fn a_server_in_protected_mode() {
 }
 
 #[tokio::test]
-async fn wrong_and_unknown_settings() {
+async fn invalid_settings_fail_and_unknown_ones_warn() {
     let redis = Redis::start().await;
     let found = check(&[&redis.url(), "SCAN_COUNT=lots"]).await;
     found.fails(&["settings"]);
@@ -183,7 +183,7 @@ async fn wrong_and_unknown_settings() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_from_a_link_that_does_not_work() {
+async fn usage_errors_have_their_own_exit_code() {
     for words in [
         &["check"][..],
         &["check", "redis://a:hunter2@b", "redis://c"],
@@ -204,7 +204,7 @@ async fn wrong_usage_is_told_from_a_link_that_does_not_work() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_something_else() {
+async fn unexpected_server_roles_fail() {
     let node = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
     let found = check(&[&node.url()]).await;
     assert_eq!(found.code, Some(1));
@@ -229,7 +229,7 @@ async fn a_server_that_is_something_else() {
 }
 
 #[tokio::test]
-async fn tls_with_a_known_and_an_unknown_authority() {
+async fn tls_findings_name_the_cause() {
     let authority = CertificateAuthority::generate();
     let shown = authority.sign(&["localhost"]);
     let port = ports::free();
@@ -265,28 +265,28 @@ async fn tls_with_a_known_and_an_unknown_authority() {
     not_spoken.says("login", &["rediss://"]);
 }
 
-/// `script` gives the command a terminal of its own.
+/// `script` runs the command in a pseudo-terminal.
 #[tokio::test]
-async fn colours_are_for_terminals_that_want_them() {
+async fn colors_are_used_on_terminals_without_no_color() {
     let redis = Redis::start().await;
     let command = format!("{} check {}", kvredis_binary().display(), redis.url());
-    for (no_colour, coloured) in [(None, true), (Some("1"), false)] {
+    for (no_color, colored) in [(None, true), (Some("1"), false)] {
         let mut script = Command::new("script");
         script
             .args(["-qec", &command, "/dev/null"])
             .env_remove("NO_COLOR");
-        if let Some(value) = no_colour {
+        if let Some(value) = no_color {
             script.env("NO_COLOR", value);
         }
         let ran = run(script).await;
         assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-        assert_eq!(ran.out.contains("\u{1b}["), coloured, "{:?}", ran.out);
+        assert_eq!(ran.out.contains("\u{1b}["), colored, "{:?}", ran.out);
     }
 }
 
-/// Nobody waits for a reader that has gone.
+/// A closed pipe ends the output without an error.
 #[tokio::test]
-async fn a_reader_that_goes_is_no_error() {
+async fn a_closed_output_pipe_is_not_an_error() {
     let mut shell = Command::new("bash");
     shell
         .args(["-c", "set -o pipefail; \"$0\" settings --json | true"])

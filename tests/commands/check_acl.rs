@@ -1,10 +1,11 @@
-//! `kvredis check`: what the ACL forbids, what Redis does not tell, and what it refuses to everybody.
+//! `kvredis check`: missing ACL permissions, keyspace notifications that are off, and writes that Redis
+//! rejects from every user.
 
 use test_support::redis::Redis;
 
-use crate::run::{Check, check};
+use crate::run::{CheckResult, check};
 
-/// A server with the user `app`, who has these rules.
+/// A server with the user `app`, which has these ACL rules.
 async fn with_user(rules: &[&str]) -> Redis {
     let redis = Redis::start().await;
     let words = [&["ACL", "SETUSER", "app", "reset", "on", ">pw"], rules].concat();
@@ -12,13 +13,13 @@ async fn with_user(rules: &[&str]) -> Redis {
     redis
 }
 
-async fn check_as_user(redis: &Redis, settings: &[&str]) -> Check {
+async fn check_as_user(redis: &Redis, settings: &[&str]) -> CheckResult {
     let url = redis.url();
     let words = [&[url.as_str(), "USERNAME=app", "PASSWORD=pw"], settings].concat();
     check(&words).await
 }
 
-fn missing(found: &Check) -> Vec<&str> {
+fn missing(found: &CheckResult) -> Vec<&str> {
     let failed = found
         .all("acl")
         .into_iter()
@@ -30,9 +31,9 @@ fn missing(found: &Check) -> Vec<&str> {
         .collect()
 }
 
-/// The list in the README is enough, and each of its rules is needed.
+/// The documented ACL rules are sufficient, and each of them is necessary.
 #[tokio::test]
-async fn the_documented_rights_are_those_needed() {
+async fn the_documented_acl_rules_are_sufficient_and_necessary() {
     let links: [(&[&str], &[&str]); 4] = [
         (
             &[],
@@ -85,7 +86,7 @@ async fn the_documented_rights_are_those_needed() {
                 .command(&["ACL", "SETUSER", "app", &format!("+{command}")])
                 .await;
             if *command == "config|get" {
-                // It watches all the same.
+                // Without this permission watching works and the check warns.
                 assert_eq!(found.status("notifications"), "warning", "{}", found.text);
                 continue;
             }
@@ -101,7 +102,7 @@ async fn the_documented_rights_are_those_needed() {
 }
 
 #[tokio::test]
-async fn a_user_who_only_reads() {
+async fn missing_write_permissions_fail_with_advice() {
     let redis = with_user(&["~*", "+@read", "+ping", "+client", "+info", "+acl|whoami"]).await;
     let found = check_as_user(&redis, &[]).await;
     found.fails(&["acl"]);
@@ -113,7 +114,7 @@ async fn a_user_who_only_reads() {
 }
 
 #[tokio::test]
-async fn keys_of_others() {
+async fn missing_key_permissions_fail_with_advice() {
     let redis = with_user(&["~own:*", "+@all"]).await;
     check_as_user(&redis, &["PREFIX=own:"]).await.fails(&[]);
     let found = check_as_user(&redis, &["PREFIX=own:", "BUCKETS=a,default"]).await;
@@ -130,7 +131,7 @@ async fn keys_of_others() {
 }
 
 #[tokio::test]
-async fn reads_that_may_not_be_kept() {
+async fn missing_tracking_permissions_disable_the_cache() {
     let redis = with_user(&["~*", "+@all", "-client|tracking"]).await;
     let cache = ["CACHE_MAX_ENTRIES=10", "READ_ONLY=true"];
     let found = check_as_user(&redis, &cache).await;
@@ -150,7 +151,7 @@ async fn reads_that_may_not_be_kept() {
 }
 
 #[tokio::test]
-async fn a_server_that_tells_of_nothing() {
+async fn disabled_keyspace_notifications_fail_with_advice() {
     let redis = Redis::start().await;
     let url = redis.url();
     let watch = [url.as_str(), "WATCH=SET@orders:*,DEL@orders:*"];
@@ -165,7 +166,7 @@ async fn a_server_that_tells_of_nothing() {
     let flags: Vec<String> = redis
         .command(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;
-    assert_eq!(flags[1], "", "a check changes nothing");
+    assert_eq!(flags[1], "", "the check changed the configuration");
 
     let () = redis
         .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
@@ -179,8 +180,8 @@ async fn a_server_that_tells_of_nothing() {
 }
 
 #[tokio::test]
-async fn channels_that_are_forbidden() {
-    // A pattern is compared letter by letter, not matched.
+async fn missing_channel_permissions_fail_with_advice() {
+    // Redis compares the channel pattern literally.
     let redis = with_user(&["~*", "resetchannels", "&__keyspace@*", "+@all"]).await;
     let () = redis
         .command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
@@ -191,13 +192,13 @@ async fn channels_that_are_forbidden() {
     found.says("subscription", &["NOPERM", channel]);
     let () = redis.command(&["ACL", "SETUSER", "app", channel]).await;
     check_as_user(&redis, &["WATCH=SET@a*"]).await.fails(&[]);
-    // In quotes where redis-cli would take it for something else.
+    // Quoted, because redis-cli would interpret the apostrophe.
     let found = check_as_user(&redis, &["WATCH=SET@it's*"]).await;
     found.says("subscription", &["\"&__keyspace@0__:it's*\""]);
 }
 
 #[tokio::test]
-async fn commands_that_the_server_does_not_know() {
+async fn renamed_commands_fail_with_advice() {
     let redis = Redis::with_arguments(&["--rename-command", "EVAL", ""]).await;
     let found = check(&[&redis.url()]).await;
     found.fails(&["acl"]);
@@ -205,7 +206,7 @@ async fn commands_that_the_server_does_not_know() {
 }
 
 #[tokio::test]
-async fn writes_that_redis_refuses_to_everybody() {
+async fn writes_rejected_for_every_user_fail() {
     let redis = Redis::with_arguments(&["--maxmemory", "1"]).await;
     let found = check(&[&redis.url()]).await;
     found.fails(&["writes"]);

@@ -1,4 +1,4 @@
-//! `kvredis check` on clusters and behind sentinels.
+//! `kvredis check` on clusters and Sentinel deployments.
 
 use test_support::cluster::RedisCluster;
 use test_support::redis::Redis;
@@ -8,10 +8,10 @@ use test_support::wait::eventually;
 use crate::run::check;
 
 #[tokio::test]
-async fn a_cluster() {
+async fn a_cluster_passes_and_findings_name_the_node() {
     let mut cluster = RedisCluster::start(1, &[]).await;
     let url = cluster.url();
-    eventually("the nodes know who is a replica", async || {
+    eventually("the nodes know the replicas", async || {
         let found = check(&[&url]).await;
         let replicas = found.one("cluster")["details"]["replicas"].as_array();
         replicas.is_some_and(|replicas| replicas.len() == 3)
@@ -29,7 +29,7 @@ async fn a_cluster() {
     let found = check(&[&url, "WATCH=SET@a"]).await;
     found.fails(&["notifications"]);
 
-    // Each node has its own users and its own settings.
+    // Each node has its own users and settings.
     let node = &cluster.nodes[2];
     let () = node
         .command(&["ACL", "SETUSER", "default", "-exists"])
@@ -63,7 +63,7 @@ async fn a_cluster() {
         .await
         .unwrap();
 
-    // Nobody is to take over while it is looked at.
+    // No failover during the check.
     for replica in &cluster.nodes[3..] {
         let words = ["CONFIG", "SET", "cluster-replica-no-failover", "yes"];
         let () = replica.command(&words).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_cluster() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_none_or_not_whole() {
+async fn servers_without_cluster_mode_and_incomplete_clusters_fail() {
     let redis = Redis::start().await;
     let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
     let found = check(&[&url]).await;
@@ -108,11 +108,11 @@ async fn a_cluster_that_is_none_or_not_whole() {
 }
 
 #[tokio::test]
-async fn sentinels() {
+async fn sentinel_findings_cover_service_quorum_and_reachability() {
     let mut servers = SentinelDeployment::start().await;
     let url = servers.url("");
     let mut found = check(&[&url, "READ_FROM=replica"]).await;
-    // Sentinels look only now and then whether a replica follows.
+    // Sentinels poll for replicas at intervals.
     eventually("the sentinels name a replica", async || {
         found = check(&[&url, "READ_FROM=replica"]).await;
         found.status("replicas") == "ok"

@@ -1,4 +1,4 @@
-//! What kvredis says of itself.
+//! `kvredis --help`, `--version`, and the message for a start without host data.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ async fn help_has_examples_and_every_command() {
     ] {
         assert!(ran.out.contains(word), "no {word:?} in {}", ran.out);
     }
-    assert!(!ran.out.contains("markdown"), "that is for `make readme`");
+    assert!(!ran.out.contains("markdown"), "`--markdown` is hidden");
     let ran = kvredis(&["check", "--help"]).await;
     assert_eq!(ran.code, Some(0));
     for word in [
@@ -34,7 +34,7 @@ async fn help_has_examples_and_every_command() {
 }
 
 #[tokio::test]
-async fn the_version_names_the_commit() {
+async fn the_version_includes_the_commit() {
     let ran = kvredis(&["--version"]).await;
     assert_eq!(ran.code, Some(0));
     let version = format!("kvredis {}", env!("CARGO_PKG_VERSION"));
@@ -51,7 +51,7 @@ async fn the_version_names_the_commit() {
 }
 
 #[tokio::test]
-async fn without_host_data_it_names_the_commands_for_people() {
+async fn a_start_without_host_data_lists_the_commands() {
     let ran = kvredis(&[]).await;
     assert_eq!(ran.code, Some(2));
     assert_eq!(ran.out, "");

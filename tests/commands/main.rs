@@ -1,5 +1,5 @@
-//! The commands for people, against real servers: `kvredis check`, `kvredis settings`, `--help`,
-//! `--version`. What starting without host data says is in `tests/provider/starting.rs`.
+//! The commands of the binary on real servers: `kvredis check`, `kvredis settings`, `--help`,
+//! `--version`. `tests/provider/starting.rs` has the errors of a start without host data.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

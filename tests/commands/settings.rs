@@ -1,4 +1,4 @@
-//! `kvredis settings`: the table, the schema, the documentation; and that parser and schema agree.
+//! `kvredis settings`: the table, the schema and the documentation agree with the parser.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 
 use crate::run::kvredis;
 
-/// Texts that do and texts that do not, for each setting. Whether the parser says the same is found
-/// out by `kvredis check`, which reads settings before it connects.
+/// Valid and invalid values of each setting. `kvredis check` shows whether the parser accepts a value:
+/// it parses the settings before it connects.
 const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     (
         "URL",
@@ -127,7 +127,7 @@ const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("WATCH_CONFIGURE_REDIS", &["true"], &["maybe"]),
     ("WATCH_ONCE", &["false"], &["once"]),
 ];
-/// Samples of the provider's settings, which no link has.
+/// Valid and invalid values of the provider's settings, which links do not have.
 const PROVIDER_SAMPLES: &[(&str, &[&str], &[&str])] = &[(
     "MAX_BYTES_IN_FLIGHT",
     &["1048576", "1099511627776"],
@@ -140,9 +140,9 @@ async fn schema() -> Json {
     serde_json::from_str(&ran.out).unwrap()
 }
 
-/// Whether the parser takes the value.
-async fn is_read(name: &str, value: &str) -> bool {
-    // Some settings need another beside them; and nobody must be waited for.
+/// Whether the parser accepts the value.
+async fn is_accepted(name: &str, value: &str) -> bool {
+    // Some settings require another; the addresses refuse connections at once.
     let mut words = vec![
         "BACKEND_CONNECTION_TIMEOUT_MS=1".to_owned(),
         format!("{name}={value}"),
@@ -182,7 +182,7 @@ async fn the_parser_and_the_schema_agree() {
             for value in *values {
                 assert_eq!(accepts(name, value), expected, "schema: {name}={value:?}");
                 assert_eq!(
-                    is_read(name, value).await,
+                    is_accepted(name, value).await,
                     expected,
                     "parser: {name}={value:?}"
                 );
@@ -208,7 +208,7 @@ async fn the_parser_and_the_schema_agree() {
 }
 
 #[tokio::test]
-async fn the_schema_fits_what_hosts_pass_on() {
+async fn the_schema_accepts_configuration_as_hosts_pass_it() {
     let schema = schema().await;
     jsonschema::meta::validate(&schema).unwrap();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
@@ -250,7 +250,7 @@ async fn the_schema_fits_what_hosts_pass_on() {
 }
 
 #[tokio::test]
-async fn the_table_has_every_setting() {
+async fn the_table_lists_every_setting() {
     let ran = kvredis(&["settings"]).await;
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     for name in schema().await["properties"].as_object().unwrap().keys() {
@@ -265,7 +265,7 @@ async fn the_table_has_every_setting() {
     assert!(widest < Some(200), "{widest:?}");
 }
 
-/// The documents that the tables may stand in.
+/// The documents that may contain generated tables.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs"))
@@ -276,7 +276,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn the_documentation_has_the_generated_table() {
+async fn the_documentation_contains_the_generated_tables() {
     let generated = kvredis(&["settings", "--markdown"]).await.out;
     let (begin, end) = (
         generated.lines().next().unwrap(),
@@ -288,9 +288,7 @@ async fn the_documentation_has_the_generated_table() {
         let Some((_, rest)) = text.split_once(begin) else {
             continue;
         };
-        let (table, _) = rest
-            .split_once(end)
-            .expect("the end of the table is marked, too");
+        let (table, _) = rest.split_once(end).expect("the table has an end marker");
         found += 1;
         assert_eq!(
             format!("{begin}{table}{end}\n"),

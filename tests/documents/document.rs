@@ -1,4 +1,4 @@
-//! A document in Markdown, read for what can be compared with the repository.
+//! A Markdown document, parsed into the parts that can be compared with the repository.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -8,12 +8,12 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use crate::repository::root;
 
-/// What of a document is checked.
+/// The parts of a document that are checked.
 #[derive(Default)]
 pub struct Document {
     /// Its path in the repository.
     pub path: PathBuf,
-    /// Where its links and images lead.
+    /// The targets of its links and images.
     pub links: Vec<String>,
     /// The anchors of its headings.
     pub anchors: HashSet<String>,
@@ -21,19 +21,19 @@ pub struct Document {
     pub codes: Vec<String>,
     /// The names in capitals in the first column of tables of settings.
     pub rows: Vec<String>,
-    /// Text in code style in tables.
+    /// Text in code style, inside tables.
     pub cells: Vec<String>,
-    /// Its blocks of code.
+    /// Its code blocks.
     pub blocks: Vec<Block>,
 }
 
-/// A block of code.
+/// A code block.
 pub struct Block {
-    /// Its language, empty where it says none.
+    /// Its language; empty when unspecified.
     pub language: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
-    /// It says that no test runs it.
+    /// Whether it is marked as untested.
     pub untested: bool,
 }
 
@@ -46,7 +46,7 @@ impl Document {
         Self::parse(path, &text)
     }
 
-    /// Reads a text as the document at this path.
+    /// Parses a text as the document at this path.
     pub fn parse(path: PathBuf, text: &str) -> Self {
         let mut document = Self {
             path,
@@ -129,13 +129,13 @@ impl Document {
         document
     }
 
-    /// Its blocks of YAML.
+    /// Its YAML blocks.
     pub fn yaml(&self) -> impl Iterator<Item = &Block> {
         let blocks = self.blocks.iter();
         blocks.filter(|block| block.language == "yaml")
     }
 
-    /// The commands of its blocks; those that no test can run are told apart.
+    /// The commands of its blocks, each with whether its block is marked as untested.
     pub fn commands(&self) -> impl Iterator<Item = (String, bool)> {
         self.blocks.iter().flat_map(|block| {
             let prompt = match block.language.as_str() {
@@ -155,13 +155,13 @@ impl Document {
     }
 }
 
-/// Whether it is a name as settings have them.
+/// Whether a name is written as settings are.
 pub fn is_capitals(name: &str) -> bool {
     let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(capitals)
 }
 
-/// The anchor that GitHub gives a heading.
+/// The anchor that GitHub generates for a heading.
 fn slug(heading: &str) -> String {
     heading
         .to_lowercase()

@@ -1,5 +1,4 @@
-//! What the repository has of what documents speak of, and the faults of a document in words for
-//! someone who mends it.
+//! The parts of the repository that documents refer to, and the faults of a document.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -7,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use kvredis::testing::setting_names;
 
-use crate::RUN_BY_TESTS;
+use crate::COMMANDS_RUN;
 use crate::document::{Document, is_capitals};
 
-/// Where manifests and other YAML are, of which documents show parts.
+/// The folders of manifests and other YAML files, parts of which documents show.
 const YAML: &[&str] = &[".", "examples", "deploy", ".github"];
 
-/// Beginnings of names in capitals that are no settings of kvredis.
+/// The prefixes of names in capitals that are not settings of kvredis.
 const OTHER_NAMES: &[&str] = &[
     "OTEL_",
     "FLAMEGRAPH_",
@@ -33,7 +32,7 @@ const OTHER_NAMES: &[&str] = &[
     "SECRET_",
 ];
 
-/// What documents speak of.
+/// The parts of the repository that documents refer to.
 pub struct Repository {
     documents: HashMap<PathBuf, HashSet<String>>,
     targets: HashSet<String>,
@@ -43,7 +42,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Reads it all; the documents are those whose headings may be linked to.
+    /// Reads the repository; links may lead to the headings of these documents.
     pub fn read(documents: &[Document]) -> Self {
         let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
         Self {
@@ -64,16 +63,18 @@ impl Repository {
         }
     }
 
-    /// What is wrong with a document.
+    /// The faults of a document, as messages for its author.
     pub fn faults_of(&self, document: &Document) -> Vec<String> {
         let links = document.links.iter();
         let mut faults: Vec<String> = links
             .filter_map(|link| self.fault_of_link(document, link))
             .collect();
         for (command, untested) in document.commands() {
-            let mut runs = RUN_BY_TESTS.iter();
+            let mut runs = COMMANDS_RUN.iter();
             if !(untested || runs.any(|(run, ..)| command.starts_with(run))) {
-                faults.push(format!("no test runs `{command}`, and nothing says so"));
+                faults.push(format!(
+                    "`{command}` is neither tested nor marked as untested"
+                ));
             }
         }
         let commands = document.commands().map(|(command, _)| command);
@@ -148,7 +149,7 @@ impl Repository {
     }
 }
 
-/// The repository's folder.
+/// The root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -166,7 +167,7 @@ fn normal(path: &Path) -> PathBuf {
     })
 }
 
-/// The targets of a `make` command; none where it is something else.
+/// The targets of a `make` command; empty for other commands.
 fn make_targets(code: String) -> Vec<String> {
     let words = code
         .split_whitespace()
@@ -204,7 +205,7 @@ fn capital_keys(yaml: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether it is meant as a path in the repository.
+/// Whether text in code style is a path in the repository.
 fn is_path(code: &str) -> bool {
     const FOLDERS: [&str; 10] = [
         "src/",
