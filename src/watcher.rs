@@ -1,12 +1,13 @@
 //! Watching: links from the provider to components that are called when a key changes.
 //!
-//! [`watch`] is one such link: `redis::pubsub` receives the notifications, [`keyspace_event`] interprets
-//! them, [`queue`] holds the changes until [`delivery`] calls the component through `wrpc::client`, and
-//! [`lease`] elects the process that delivers. `provider` puts and deletes the links.
+//! [`watch`] is one such link: [`listener`] receives the notifications from `redis::pubsub`, which
+//! [`keyspace_event`] interprets, [`queue`] holds the changes until [`delivery`] calls the component through
+//! `wrpc::client`, and [`lease`] elects the process that delivers. `provider` puts and deletes the links.
 
 pub(crate) mod delivery;
 pub(crate) mod keyspace_event;
 pub(crate) mod lease;
+pub(crate) mod listener;
 pub(crate) mod queue;
 pub(crate) mod watch;
 

@@ -1,4 +1,4 @@
-//! Traces and metrics of what components that watch are told, and of what they are not.
+//! Traces and metrics of changes that are delivered to watching components, and of those that are lost.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 static DELIVERIES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     meter()
         .u64_counter("kvredis.watch.deliveries")
-        .with_description("Changes of keys that a component was called with.")
+        .with_description("Key changes delivered to a component.")
         .with_unit("{change}")
         .build()
 });
@@ -20,31 +20,52 @@ static LOSSES: LazyLock<Counter<u64>> = LazyLock::new(|| {
     meter()
         .u64_counter("kvredis.watch.losses")
         .with_description(
-            "Changes of keys that a component was not called with, and interruptions in which \
-             some may have been missed.",
+            "Key changes not delivered to a component, and interruptions in which some may have \
+             been missed.",
         )
         .with_unit("{change}")
         .build()
 });
 
-/// Why a component was not called with a change.
+/// The reason why a change is not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// More changes were waiting for the component than are kept.
+    /// The queue of the component was full.
     Dropped,
-    /// The component's host did not take or end the call, or the value could not be read.
+    /// The component's host did not accept or complete the call, or the value could not be read.
     Failed,
-    /// The key is no UTF-8.
-    Unnameable,
-    /// The connection to Redis was lost for a while, or a cluster got another primary; counted once,
-    /// whatever was missed.
+    /// The key is not UTF-8.
+    InvalidUtf8,
+    /// The connection to Redis was lost for a while, or a cluster has a new primary; counted once per
+    /// interruption.
     Interrupted,
-    /// The lease of `WATCH_ONCE` was lost while they waited.
-    Lapsed,
+    /// The change was queued when the lease of `WATCH_ONCE` was lost.
+    LeaseLost,
 }
 
-/// The span of one attempt to tell a component of a change: reading the value, and the call.
-pub(crate) fn span() -> Span {
+impl Loss {
+    const ALL: [Self; 5] = [
+        Self::Dropped,
+        Self::Failed,
+        Self::InvalidUtf8,
+        Self::Interrupted,
+        Self::LeaseLost,
+    ];
+
+    fn attribute(self) -> KeyValue {
+        let reason = match self {
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::Interrupted => "interrupted",
+            Self::LeaseLost => "lease_lost",
+        };
+        KeyValue::new("kvredis.watch.loss.reason", reason)
+    }
+}
+
+/// The span of one attempt to deliver a change: reading the value, and the call.
+pub(crate) fn delivery_span() -> Span {
     if !exports_traces() {
         return Span::none();
     }
@@ -55,48 +76,26 @@ pub(crate) fn span() -> Span {
     )
 }
 
-impl Loss {
-    const ALL: [Self; 5] = [
-        Self::Dropped,
-        Self::Failed,
-        Self::Unnameable,
-        Self::Interrupted,
-        Self::Lapsed,
-    ];
-
-    fn reason(self) -> KeyValue {
-        let reason = match self {
-            Self::Dropped => "dropped",
-            Self::Failed => "failed",
-            Self::Unnameable => "unnameable",
-            Self::Interrupted => "interrupted",
-            Self::Lapsed => "lapsed",
-        };
-        KeyValue::new("kvredis.watch.loss.reason", reason)
-    }
-}
-
-/// A link watches from now on.
-pub(crate) fn begins() {
+/// Exports the counters at 0 when a link starts to watch, so that the first event is an increase.
+pub(crate) fn register() {
     if exports_metrics() {
-        // Without an event, so that the first one is an increase.
         DELIVERIES.add(0, &[]);
         for loss in Loss::ALL {
-            LOSSES.add(0, &[loss.reason()]);
+            LOSSES.add(0, &[loss.attribute()]);
         }
     }
 }
 
-/// A component was called.
-pub(crate) fn delivered() {
+/// Counts a delivered change.
+pub(crate) fn record_delivery() {
     if exports_metrics() {
         DELIVERIES.add(1, &[]);
     }
 }
 
-/// Components were not called.
-pub(crate) fn lost(changes: usize, why: Loss) {
+/// Counts lost changes.
+pub(crate) fn record_loss(changes: usize, loss: Loss) {
     if exports_metrics() {
-        LOSSES.add(changes as u64, &[why.reason()]);
+        LOSSES.add(changes as u64, &[loss.attribute()]);
     }
 }

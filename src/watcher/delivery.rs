@@ -1,9 +1,9 @@
-//! Calls one component with the changes that wait for it, one lane after another change.
+//! Calls one component with its queued changes.
 //!
-//! The value is read when its turn has come, so that a slow component is called with what is
-//! stored then. In a cluster a deletion is looked into as well: a key that moves to another node is
-//! deleted where it was. A component that no host runs is called again until one does; a call that
-//! may have reached a host is not repeated, for it may have had its effect.
+//! The value is read when the change is delivered, so a slow component receives the value that is stored
+//! then. In a cluster, a deletion is verified first: a key that moves to another node is deleted where it
+//! was. A component that no host runs is called again until one does; a call that may have reached a host is
+//! not repeated, since it may have had its effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,186 +25,186 @@ use crate::watcher::lease::Lease;
 use crate::watcher::queue::{Change, Queue};
 use crate::wrpc::client::{ComponentClient, NotifyError, WatchEvent};
 
-/// Pauses before another attempt.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How long one attempt to read a value may take.
-const READ: Duration = Duration::from_secs(2);
-/// How often a value is tried to be read while there is a connection.
-const READ_ATTEMPTS: u32 = 5;
+/// The first and the longest pause between attempts.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// The time limit of one attempt to read a value.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// Attempts to read a value, not counting those without a connection.
+const MAX_READ_ATTEMPTS: u32 = 5;
 
-/// What it takes to deliver to one component over one link.
+/// Delivery to one component over one link.
 pub(crate) struct Delivery {
-    /// The way to the component.
-    pub(crate) caller: Arc<ComponentClient>,
-    /// The component.
+    pub(crate) client: Arc<ComponentClient>,
     pub(crate) component: String,
-    /// The link's name.
-    pub(crate) name: String,
-    /// The way to the values.
+    pub(crate) link_name: String,
+    /// The link to read values over.
     pub(crate) link: Arc<Link>,
-    /// What waits.
     pub(crate) queue: Queue,
-    /// Without it this process does not deliver.
+    /// With `WATCH_ONCE`, only its holder delivers.
     pub(crate) lease: Option<Arc<Lease>>,
-    /// Changes that were lost.
+    /// Lost changes.
     pub(crate) losses: LogThrottle,
-    /// Attempts that found no host.
+    /// Attempts without a host that runs the component.
     pub(crate) absences: LogThrottle,
 }
 
-/// What came of reading a value.
-enum Stored {
-    Value(Bytes),
-    /// Nothing, or nothing that is a string.
-    Nothing,
-    Unreadable(Error),
+/// A string in Redis.
+enum StoredValue {
+    Present(Bytes),
+    /// The key is missing, or is not a string.
+    Absent,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt to deliver a change.
 enum DeliveryAttempt {
     Done,
     Retry,
 }
 
 impl Delivery {
-    /// Delivers the changes of a lane, for ever.
+    /// Delivers the changes of a lane, forever.
     pub(crate) async fn run(&self, lane: usize) {
         loop {
             let change = self.queue.next(lane).await;
-            let mut pause = FIRST_PAUSE;
-            let mut attempts = 0;
-            while let DeliveryAttempt::Retry = self.attempt(&change, &mut attempts).await {
+            let mut pause = MIN_PAUSE;
+            let mut failed_reads = 0;
+            while let DeliveryAttempt::Retry = self.attempt(&change, &mut failed_reads).await {
                 sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }
 
-    /// The lease is lost: nothing that waits is delivered, for another process may deliver by now.
-    pub(crate) fn give_up(&self) {
-        self.lapsed(self.queue.clear());
+    /// Returns true if this process delivers.
+    pub(crate) fn is_active(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| lease.is_held())
     }
 
-    fn lapsed(&self, changes: usize) {
-        let why = "they waited when this process lost the lease (WATCH_ONCE)";
-        self.lost(changes, Loss::Lapsed, why);
+    /// Drops the queued changes after the lease was lost: another process may deliver them.
+    pub(crate) fn drop_queue(&self) {
+        self.record_lease_loss(self.queue.clear());
     }
 
-    /// Notes changes that the component is not told of.
-    pub(crate) fn lost(&self, changes: usize, loss: Loss, why: &str) {
+    fn record_lease_loss(&self, changes: usize) {
+        let reason = "they were queued when this process lost the lease (WATCH_ONCE)";
+        self.record_loss(changes, Loss::LeaseLost, reason);
+    }
+
+    /// Counts and logs changes that the component does not receive.
+    pub(crate) fn record_loss(&self, changes: usize, loss: Loss, reason: &str) {
         if changes == 0 {
             return;
         }
-        watching::lost(changes, loss);
+        watching::record_loss(changes, loss);
         if let Some(changes) = self.losses.record(changes) {
             warn!(
                 component = self.component,
-                link = self.name,
+                link = self.link_name,
                 changes,
-                reason = why,
-                "changes of keys that the component was not told of; the reason is the latest one's"
+                reason,
+                "key changes not delivered (most recent reason shown)"
             );
         }
     }
 
-    async fn attempt(&self, change: &Change, attempts: &mut u32) -> DeliveryAttempt {
-        if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
-            self.lapsed(1);
+    async fn attempt(&self, change: &Change, failed_reads: &mut u32) -> DeliveryAttempt {
+        if !self.is_active() {
+            self.record_lease_loss(1);
             return DeliveryAttempt::Done;
         }
-        let span = watching::span();
-        self.tell(change, attempts).instrument(span).await
+        let delivery = self.deliver(change, failed_reads);
+        delivery.instrument(watching::delivery_span()).await
     }
 
-    async fn tell(&self, change: &Change, attempts: &mut u32) -> DeliveryAttempt {
-        let told = match change.kind {
-            ChangeKind::Deleted => match self.is_gone(&change.key).await {
-                Ok(true) => WatchEvent::Deleted(&change.key),
+    async fn deliver(&self, change: &Change, failed_reads: &mut u32) -> DeliveryAttempt {
+        let key = &change.key;
+        let event = match change.kind {
+            ChangeKind::Deleted => match self.is_deleted(key).await {
+                Ok(true) => WatchEvent::Deleted(key),
                 Ok(false) => {
-                    debug!("a key that was deleted is there: it moved, or was set again");
+                    debug!("a deleted key exists: it was moved, or set again");
                     return DeliveryAttempt::Done;
                 }
-                Err(error) => return self.unread(&error, attempts),
+                Err(error) => return self.record_failed_read(&error, failed_reads),
             },
-            ChangeKind::Set => match self.stored(&change.key).await {
-                Stored::Value(value) => WatchEvent::Set(&change.key, value),
-                Stored::Nothing => {
-                    debug!("a value was gone before the component could be told of it");
+            ChangeKind::Set => match self.stored_value(key).await {
+                Ok(StoredValue::Present(value)) => WatchEvent::Set(key, value),
+                Ok(StoredValue::Absent) => {
+                    debug!("a value was deleted before its change could be delivered");
                     return DeliveryAttempt::Done;
                 }
-                Stored::Unreadable(error) => return self.unread(&error, attempts),
+                Err(error) => return self.record_failed_read(&error, failed_reads),
             },
         };
-        match self.caller.notify(&self.component, &self.name, told).await {
+        let notified = self.client.notify(&self.component, &self.link_name, event);
+        match notified.await {
             Ok(()) => {
-                watching::delivered();
+                watching::record_delivery();
                 DeliveryAttempt::Done
             }
-            Err(failure @ (NotifyError::NoResponders | NotifyError::Disconnected)) => {
+            Err(error @ (NotifyError::NoResponders | NotifyError::Disconnected)) => {
                 if let Some(attempts) = self.absences.record(1) {
                     warn!(
                         component = self.component,
-                        link = self.name,
+                        link = self.link_name,
                         attempts,
-                        reason = %failure,
+                        reason = %error,
                         "changes wait for the component that watches"
                     );
                 }
                 DeliveryAttempt::Retry
             }
-            Err(failure) => {
-                self.lost(1, Loss::Failed, &failure.to_string());
+            Err(error) => {
+                self.record_loss(1, Loss::Failed, &error.to_string());
                 DeliveryAttempt::Done
             }
         }
     }
 
-    /// A value could not be read: without a connection that is no reason to give up.
-    fn unread(&self, error: &Error, attempts: &mut u32) -> DeliveryAttempt {
+    /// Decides whether a value is read again. Attempts without a connection do not count.
+    fn record_failed_read(&self, error: &Error, failed_reads: &mut u32) -> DeliveryAttempt {
         if self.link.outage().is_none() {
-            *attempts += 1;
+            *failed_reads += 1;
         }
-        if *error.kind() == ErrorKind::AccessDenied || *attempts >= READ_ATTEMPTS {
-            let why = format!("the value cannot be read: {error}");
-            self.lost(1, Loss::Failed, &why);
+        if *error.kind() == ErrorKind::AccessDenied || *failed_reads >= MAX_READ_ATTEMPTS {
+            let reason = format!("the value cannot be read: {error}");
+            self.record_loss(1, Loss::Failed, &reason);
             return DeliveryAttempt::Done;
         }
         DeliveryAttempt::Retry
     }
 
-    /// The value of a key now. It is asked of Redis even where a cache or a replica might know.
-    async fn stored(&self, key: &str) -> Stored {
-        let answer = self.ask(key, |key| Command::Get { key }).await;
-        match answer.and_then(|answer| optional_bytes("GET", answer)) {
-            Ok(Some(value)) => Stored::Value(value),
-            Ok(None) => Stored::Nothing,
-            Err(error) if error.server_code() == Some("WRONGTYPE") => Stored::Nothing,
-            Err(error) => Stored::Unreadable(error),
+    /// The value of a key in Redis: neither a cache nor a replica may be behind the change.
+    async fn stored_value(&self, key: &str) -> Result<StoredValue, Error> {
+        let reply = self.execute(key, |key| Command::Get { key }).await;
+        match reply.and_then(|reply| optional_bytes("GET", reply)) {
+            Ok(Some(value)) => Ok(StoredValue::Present(value)),
+            Ok(None) => Ok(StoredValue::Absent),
+            Err(error) if error.server_code() == Some("WRONGTYPE") => Ok(StoredValue::Absent),
+            Err(error) => Err(error),
         }
     }
 
-    /// Whether a key of which Redis said that it was deleted is gone: always on a single server; in a
-    /// cluster it may have moved to another node.
-    async fn is_gone(&self, key: &str) -> Result<bool, Error> {
-        if !matches!(
-            self.link.settings().address.server,
-            ServerSpec::Cluster { .. }
-        ) {
+    /// Returns true if a key that Redis reported as deleted does not exist. Only in a cluster it may: it may
+    /// have moved to another node.
+    async fn is_deleted(&self, key: &str) -> Result<bool, Error> {
+        let server = &self.link.settings().address.server;
+        if !matches!(server, ServerSpec::Cluster { .. }) {
             return Ok(true);
         }
-        let answer = self.ask(key, |key| Command::Exists { key }).await?;
-        Ok(integer("EXISTS", &answer)? == 0)
+        let reply = self.execute(key, |key| Command::Exists { key }).await?;
+        Ok(integer("EXISTS", &reply)? == 0)
     }
 
-    async fn ask(
+    async fn execute(
         &self,
         key: &str,
         command: impl FnOnce(&str) -> Command<'_>,
     ) -> Result<Value, Error> {
-        let link = &self.link;
-        let bucket = link.bucket(&link.settings().watch_bucket)?;
+        let bucket = self.link.bucket(&self.link.settings().watch_bucket)?;
         let key = bucket.redis_key(key);
-        link.execute(&command(&key), Instant::now() + READ).await
+        let deadline = Instant::now() + READ_TIMEOUT;
+        self.link.execute(&command(&key), deadline).await
     }
 }

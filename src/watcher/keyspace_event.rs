@@ -1,23 +1,23 @@
-//! From Redis's notifications to changes of keys: which events set or delete, and which messages
-//! repeat an event because several patterns match its key.
+//! Keyspace events: which of them set or delete a value, and which messages repeat an event because several
+//! patterns match its key.
 
 use std::collections::HashMap;
 
 use crate::redis::pubsub::Message;
 
-/// What record to a key.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
-    /// It has a new value.
+    /// The key has a new value.
     Set,
-    /// It is gone.
+    /// The key does not exist any more.
     Deleted,
 }
 
 impl ChangeKind {
-    /// What an event means for a key that holds a string; `None` for events that change no value,
-    /// and for those of other types.
-    pub(crate) fn of(event: &[u8]) -> Option<Self> {
+    /// The change that an event reports of a string; `None` for events that do not change the value, and for
+    /// those of other types.
+    pub(crate) fn of_event(event: &[u8]) -> Option<Self> {
         Some(match event {
             b"set" | b"setrange" | b"append" | b"incrby" | b"incrbyfloat" | b"decrby"
             | b"setbit" | b"pfadd" | b"rename_to" | b"move_to" | b"copy_to" | b"restore" => {
@@ -29,26 +29,26 @@ impl ChangeKind {
     }
 }
 
-/// Tells the messages of one event from those of the next.
+/// Recognizes messages that repeat an event.
 ///
-/// Redis sends an event once for each pattern that matches its key, one after another, and each
-/// event about a key to the same patterns. So a message is of the event before it as long as
-/// channel and event are the same and its pattern has not come yet.
+/// Redis sends an event once per pattern that matches its key, one message after another, and all events of
+/// a key match the same patterns. So a message repeats the event before it if channel and event are equal
+/// and its pattern has not been seen since the event's first message.
 #[derive(Debug, Default)]
 pub(crate) struct PatternDedup {
-    by_connection: HashMap<u64, Latest>,
+    by_connection: HashMap<u64, LatestEvent>,
 }
 
 #[derive(Debug, Default)]
-struct Latest {
+struct LatestEvent {
     channel: Vec<u8>,
     event: Vec<u8>,
     patterns: Vec<Vec<u8>>,
-    counted: bool,
+    reported: bool,
 }
 
 impl PatternDedup {
-    /// Whether this message counts, being the first `wanted` one of its event.
+    /// Returns true if this is the first message of its event that is `wanted`.
     pub(crate) fn is_first(&mut self, message: Message<'_>, wanted: bool) -> bool {
         let latest = self.by_connection.entry(message.connection).or_default();
         let same = latest.channel == message.channel
@@ -60,16 +60,16 @@ impl PatternDedup {
             latest.event.clear();
             latest.event.extend_from_slice(message.payload);
             latest.patterns.clear();
-            latest.counted = false;
+            latest.reported = false;
         }
         latest.patterns.push(message.pattern.to_vec());
-        let first = wanted && !latest.counted;
-        latest.counted |= wanted;
+        let first = wanted && !latest.reported;
+        latest.reported |= wanted;
         first
     }
 
-    /// Forgets what came over connections that are no more.
-    pub(crate) fn start_over(&mut self) {
+    /// Forgets all events, after a connection was lost: the next one has another number.
+    pub(crate) fn reset(&mut self) {
         self.by_connection.clear();
     }
 }
@@ -88,30 +88,30 @@ mod tests {
     }
 
     #[test]
-    fn an_event_counts_once_whatever_matches() {
-        let mut repetitions = PatternDedup::default();
+    fn an_event_is_reported_once_for_all_matching_patterns() {
+        let mut dedup = PatternDedup::default();
         for _ in 0..3 {
-            assert!(repetitions.is_first(message(1, "a*", "ab"), true));
-            assert!(!repetitions.is_first(message(1, "*b", "ab"), true));
+            assert!(dedup.is_first(message(1, "a*", "ab"), true));
+            assert!(!dedup.is_first(message(1, "*b", "ab"), true));
         }
-        assert!(repetitions.is_first(message(1, "a*", "ac"), true));
-        assert!(repetitions.is_first(message(2, "a*", "ac"), true));
+        assert!(dedup.is_first(message(1, "a*", "ac"), true));
+        assert!(dedup.is_first(message(2, "a*", "ac"), true));
     }
 
     #[test]
-    fn it_counts_with_the_first_pattern_that_wants_it() {
-        let mut repetitions = PatternDedup::default();
-        assert!(!repetitions.is_first(message(1, "a*", "ab"), false));
-        assert!(repetitions.is_first(message(1, "*b", "ab"), true));
-        assert!(!repetitions.is_first(message(1, "ab", "ab"), true));
+    fn an_event_is_reported_by_the_first_pattern_that_wants_it() {
+        let mut dedup = PatternDedup::default();
+        assert!(!dedup.is_first(message(1, "a*", "ab"), false));
+        assert!(dedup.is_first(message(1, "*b", "ab"), true));
+        assert!(!dedup.is_first(message(1, "ab", "ab"), true));
     }
 
     #[test]
-    fn only_changes_of_values_are_changes() {
-        assert_eq!(ChangeKind::of(b"incrby"), Some(ChangeKind::Set));
-        assert_eq!(ChangeKind::of(b"evicted"), Some(ChangeKind::Deleted));
+    fn events_that_do_not_change_a_string_are_ignored() {
+        assert_eq!(ChangeKind::of_event(b"incrby"), Some(ChangeKind::Set));
+        assert_eq!(ChangeKind::of_event(b"evicted"), Some(ChangeKind::Deleted));
         for event in ["expire", "persist", "lpush", "hset", ""] {
-            assert_eq!(ChangeKind::of(event.as_bytes()), None, "{event}");
+            assert_eq!(ChangeKind::of_event(event.as_bytes()), None, "{event}");
         }
     }
 }

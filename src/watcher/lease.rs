@@ -1,8 +1,8 @@
-//! `WATCH_ONCE`: of several processes of the provider, the one that holds a lease delivers.
+//! `WATCH_ONCE`: of several processes of the provider, only the holder of a lease delivers.
 //!
-//! The lease is one key in the Redis that is watched, `kvredis:watch-lease:…` behind the link's
-//! `PREFIX`. It expires when its holder does not renew it, and holds nothing but a random number
-//! that tells the holder. Changes of such keys are reported to nobody.
+//! The lease is a key in the watched Redis, `kvredis:watch-lease:…` after the link's `PREFIX`. It holds a
+//! random number that identifies the holder, and expires unless the holder renews it. Changes of such keys
+//! are not reported to any component.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -17,20 +17,22 @@ use crate::redis::command::Command;
 use crate::redis::reply::Value;
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// What tells the keys of leases from all others.
+/// Part of the keys of all leases, and of no other key.
 const KEY_PREFIX: &str = "kvredis:watch-lease:";
-/// How long a lease lasts that is not renewed.
+/// The time after which a lease expires in Redis.
 const TTL: Duration = Duration::from_secs(3);
-/// How long before that its holder stops to rely on it.
-const MARGIN: Duration = Duration::from_millis(500);
-/// How often it is renewed, or tried for.
-const EVERY: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(1);
+/// The holder stops relying on the lease this long before it expires.
+const SAFETY_MARGIN: Duration = Duration::from_millis(500);
+/// The interval of attempts to acquire or renew the lease.
+const RENEW_INTERVAL: Duration = Duration::from_millis(500);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shorter, since the provider or the link is ending; otherwise the lease expires.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What tells this process from the others. A link that is put again keeps its lease.
+/// Identifies this process. It is the same for all its links, so a link that is put again keeps its lease.
 static HOLDER: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fastrand::u64(..)));
 
-/// A place among the processes that would deliver.
+/// The lease of one watching link, whether or not this process holds it.
 #[derive(Debug)]
 pub(crate) struct Lease {
     link: Arc<Link>,
@@ -41,19 +43,24 @@ pub(crate) struct Lease {
 
 #[derive(Debug, Default)]
 struct LeaseState {
-    /// Until when it is held for sure.
-    until: Option<Instant>,
-    /// Why it cannot even be tried for.
-    failure: Option<String>,
+    tenure: Tenure,
+    /// The error of the latest attempt. The lease is still held until it expires.
+    error: Option<Error>,
 }
 
-/// Whether a key of Redis is that of a lease.
+#[derive(Debug, Default)]
+enum Tenure {
+    #[default]
+    NotHeld,
+    HeldUntil(Instant),
+}
+
+/// Returns true if a Redis key is that of a lease.
 pub(crate) fn is_lease(redis_key: &str) -> bool {
     redis_key.contains(KEY_PREFIX)
 }
 
 impl Lease {
-    /// The lease of this name in the link's Redis.
     pub(crate) fn new(link: Arc<Link>, name: &str) -> Self {
         Self {
             key: format!("{}{KEY_PREFIX}{name}", link.settings().prefix),
@@ -63,80 +70,83 @@ impl Lease {
         }
     }
 
-    /// Whether this process delivers.
+    /// Returns true if this process holds the lease.
     pub(crate) fn is_held(&self) -> bool {
-        let state = self.state.lock();
-        state.until.is_some_and(|until| Instant::now() < until)
+        match self.state.lock().tenure {
+            Tenure::NotHeld => false,
+            Tenure::HeldUntil(until) => Instant::now() < until,
+        }
     }
 
-    /// Why no process delivers, as far as this one knows.
-    pub(crate) fn failure(&self) -> Option<String> {
-        let state = self.state.lock();
-        state.failure.clone()
+    /// The error of the latest attempt to acquire the lease.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.state.lock().error.clone()
     }
 
-    /// Tries for the lease and keeps it; `lost` is told when another process may have it.
-    pub(crate) async fn keep(&self, lost: impl Fn()) {
-        let mut delivers = false;
+    /// Acquires and renews the lease, forever. Calls `on_loss` when another process may have acquired it.
+    pub(crate) async fn run(&self, on_loss: impl Fn()) {
+        let mut was_held = false;
         loop {
-            let started = Instant::now();
+            let sent = Instant::now();
             let acquire = Command::AcquireLease {
                 key: &self.key,
                 holder: &HOLDER,
                 ttl: TTL,
             };
-            let outcome = self.link.execute(&acquire, started + ANSWER).await;
-            // It may have expired since the last time, also where it can be taken again now.
-            let lapsed = !self.is_held();
-            let failure = self.note(started, outcome);
-            let held = self.is_held();
-            if delivers && (lapsed || !held) {
+            let reply = self.link.execute(&acquire, sent + ACQUIRE_TIMEOUT).await;
+            // A lease that expired during the attempt may have been held by another process in between,
+            // even if this attempt has acquired it again.
+            let has_expired = !self.is_held();
+            self.update(sent, reply);
+            let is_held = self.is_held();
+            if was_held && (has_expired || !is_held) {
                 warn!(
                     lease = self.key,
                     "another process may deliver (WATCH_ONCE): this one has lost the lease"
                 );
-                lost();
-                delivers = false;
+                on_loss();
+                was_held = false;
             }
-            if held && !delivers {
+            if is_held && !was_held {
                 info!(lease = self.key, "this process delivers (WATCH_ONCE)");
             }
-            delivers = held;
-            if let Some(failure) = failure
+            was_held = is_held;
+            if let Some(error) = self.error()
                 && self.failures.record(1).is_some()
             {
-                warn!(lease = self.key, reason = %failure, "cannot take the lease");
+                warn!(lease = self.key, reason = %error, "cannot acquire the lease");
             }
-            sleep(EVERY).await;
+            sleep(RENEW_INTERVAL).await;
         }
     }
 
-    /// Notes what came of an attempt; answers why there was none.
-    fn note(&self, started: Instant, outcome: Result<Value, Error>) -> Option<String> {
+    /// Applies the reply to an attempt that was sent at `sent`.
+    fn update(&self, sent: Instant, reply: Result<Value, Error>) {
         let mut state = self.state.lock();
-        match outcome {
-            Ok(answer) => {
-                let held = answer == Value::Int(1);
-                state.until = held.then(|| started + TTL - MARGIN);
-                state.failure = None;
+        match reply {
+            Ok(reply) => {
+                state.tenure = if reply == Value::Int(1) {
+                    Tenure::HeldUntil(sent + TTL - SAFETY_MARGIN)
+                } else {
+                    Tenure::NotHeld
+                };
+                state.error = None;
             }
-            // It may still be held: until it expires nobody else has it.
-            Err(error) => state.failure = Some(error.to_string()),
+            Err(error) => state.error = Some(error),
         }
-        state.failure.clone()
     }
 
-    /// Lets another process have it at once.
+    /// Releases the lease, so that another process can acquire it at once.
     pub(crate) async fn release(&self) {
         if self.is_held() {
-            // Who cannot be told finds out when it expires.
             let release = Command::ReleaseLease {
                 key: &self.key,
                 holder: &HOLDER,
             };
+            // Without a reply it expires.
             let _ = self
                 .link
-                .execute(&release, Instant::now() + ANSWER / 2)
+                .execute(&release, Instant::now() + RELEASE_TIMEOUT)
                 .await;
         }
     }

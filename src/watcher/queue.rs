@@ -1,106 +1,97 @@
-//! Changes that wait for a component: bounded, in order for each key.
+//! The changes that wait for a component: bounded, and in order for each key.
 //!
-//! Changes are spread over lanes by their key. Each lane is emptied one change after another, so
-//! that those of one key keep their order while those of others are delivered beside them. When
-//! too many wait, the oldest is dropped.
+//! A key belongs to one of several lanes. Each lane is delivered sequentially, which keeps the order of one
+//! key's changes, and concurrently with the others. A full queue drops its oldest change.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::watcher::keyspace_event::ChangeKind;
 
-/// How many calls to a component are under way at once.
+/// The maximum number of concurrent calls to a component.
 pub(crate) const LANES: usize = 8;
-/// How many changes wait for a component.
-pub(crate) const MOST_CHANGES: usize = 65_536;
-/// How many bytes their keys may have.
-const MOST_BYTES: usize = 64 << 20;
+/// The maximum number of queued changes.
+pub(crate) const MAX_CHANGES: usize = 65_536;
+/// The maximum size of their keys in bytes.
+const MAX_BYTES: usize = 64 << 20;
 
 /// A change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     /// The key as the component names it.
     pub(crate) key: String,
-    /// What record to it.
     pub(crate) kind: ChangeKind,
 }
 
-/// The changes that wait for one component.
+/// The queue of one component.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    waiting: Mutex<QueuedChange>,
+    lanes: Mutex<Lanes>,
+    /// One for each lane.
     arrived: [Notify; LANES],
-    most_changes: usize,
+    max_changes: usize,
 }
 
 #[derive(Debug, Default)]
-struct QueuedChange {
-    /// Each change with its number.
+struct Lanes {
+    /// Each change with its number, in the order of arrival over all lanes.
     lanes: [VecDeque<(u64, Change)>; LANES],
-    next: u64,
+    next_number: u64,
     changes: usize,
     bytes: usize,
 }
 
 impl Queue {
-    /// An empty queue for so many changes.
-    pub(crate) fn new(most_changes: usize) -> Self {
+    pub(crate) fn new(max_changes: usize) -> Self {
         Self {
-            waiting: Mutex::default(),
+            lanes: Mutex::default(),
             arrived: Default::default(),
-            most_changes,
+            max_changes,
         }
     }
 
-    /// Adds a change; answers how many old ones were dropped for it.
+    /// Adds a change. Returns the number of changes that were dropped for it.
     pub(crate) fn push(&self, change: Change) -> usize {
         let lane = lane_of(&change.key);
-        let mut waiting = self.waiting();
-        let number = waiting.next;
-        waiting.next += 1;
-        waiting.changes += 1;
-        waiting.bytes += change.key.len();
-        waiting.lanes[lane].push_back((number, change));
-        let mut dropped = 0;
-        while waiting.changes > self.most_changes
-            || (waiting.bytes > MOST_BYTES && waiting.changes > 1)
-        {
-            waiting.drop_oldest();
-            dropped += 1;
-        }
-        drop(waiting);
+        let dropped = self.lanes.lock().push(lane, change, self.max_changes);
         self.arrived[lane].notify_one();
         dropped
     }
 
-    /// Waits for the next change of a lane, of which only one at a time may wait.
+    /// Waits for the next change of a lane. Only one task may wait for a lane.
     pub(crate) async fn next(&self, lane: usize) -> Change {
         loop {
-            if let Some(change) = self.waiting().take(lane) {
+            if let Some(change) = self.lanes.lock().pop(lane) {
                 return change;
             }
             self.arrived[lane].notified().await;
         }
     }
 
-    /// Forgets what waits; answers how many changes that were.
+    /// Drops all changes. Returns their number.
     pub(crate) fn clear(&self) -> usize {
-        let mut waiting = self.waiting();
-        waiting.lanes.iter_mut().for_each(VecDeque::clear);
-        waiting.bytes = 0;
-        std::mem::take(&mut waiting.changes)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, QueuedChange> {
-        self.waiting.lock()
+        std::mem::take(&mut *self.lanes.lock()).changes
     }
 }
 
-impl QueuedChange {
-    fn take(&mut self, lane: usize) -> Option<Change> {
+impl Lanes {
+    fn push(&mut self, lane: usize, change: Change, max_changes: usize) -> usize {
+        self.changes += 1;
+        self.bytes += change.key.len();
+        self.lanes[lane].push_back((self.next_number, change));
+        self.next_number += 1;
+        let mut dropped = 0;
+        while self.changes > max_changes || (self.bytes > MAX_BYTES && self.changes > 1) {
+            self.drop_oldest();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    fn pop(&mut self, lane: usize) -> Option<Change> {
         let (_, change) = self.lanes.get_mut(lane)?.pop_front()?;
         self.changes -= 1;
         self.bytes -= change.key.len();
@@ -112,7 +103,7 @@ impl QueuedChange {
             .filter_map(|lane| Some((self.lanes[lane].front()?.0, lane)))
             .min();
         if let Some((_, lane)) = oldest {
-            self.take(lane);
+            self.pop(lane);
         }
     }
 }
@@ -136,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changes_of_a_key_keep_their_order() {
+    async fn changes_of_a_key_are_delivered_in_order() {
         let queue = Queue::new(100);
         let lane = lane_of("k");
         queue.push(set("k"));
@@ -149,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_of_all_lanes_is_dropped() {
+    async fn a_full_queue_drops_the_oldest_change_of_all_lanes() {
         let queue = Queue::new(50);
         let keys: Vec<String> = (0..60).map(|number| number.to_string()).collect();
         let dropped: usize = keys.iter().map(|key| queue.push(set(key))).sum();
@@ -157,12 +148,12 @@ mod tests {
         for key in &keys[10..] {
             assert_eq!(queue.next(lane_of(key)).await, set(key));
         }
-        let waiting = queue.waiting();
-        assert_eq!((waiting.changes, waiting.bytes), (0, 0));
+        let lanes = queue.lanes.lock();
+        assert_eq!((lanes.changes, lanes.bytes), (0, 0));
     }
 
     #[tokio::test]
-    async fn what_is_forgotten_is_counted() {
+    async fn cleared_changes_are_counted() {
         let queue = Queue::new(50);
         for number in 0..60 {
             queue.push(set(&number.to_string()));
@@ -173,9 +164,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_keys_are_bounded_too() {
+    async fn the_size_of_keys_is_limited() {
         let queue = Queue::new(100);
-        let large = "k".repeat(MOST_BYTES / 2 + 1);
+        let large = "k".repeat(MAX_BYTES / 2 + 1);
         assert_eq!(queue.push(set(&large)), 0);
         assert_eq!(queue.push(set(&large)), 1);
     }

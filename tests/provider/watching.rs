@@ -323,7 +323,7 @@ async fn values_are_any_bytes_of_any_size() {
     let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
     let () = env.redis.query(&set).await;
     told(&env, &component, &[]).await;
-    env.provider.wait_for_log(&["changes=1", "no UTF-8"]).await;
+    env.provider.wait_for_log(&["changes=1", "not UTF-8"]).await;
 }
 
 #[tokio::test]

@@ -185,7 +185,13 @@ async fn what_waits_when_the_lease_is_lost_is_counted() {
         .wait_for_log(&["WARN", "has lost the lease"])
         .await;
     env.provider
-        .wait_for_log(&["WARN", WATCHER, "not told of", "changes=", "lost the lease"])
+        .wait_for_log(&[
+            "WARN",
+            WATCHER,
+            "not delivered",
+            "changes=",
+            "lost the lease",
+        ])
         .await;
 }
 
@@ -233,7 +239,7 @@ async fn a_lease_that_cannot_be_taken_is_no_secret() {
     ];
     env.watch(WATCHER, "default", &config).await;
     env.provider
-        .wait_for_log(&["WARN", "cannot take the lease", "access denied"])
+        .wait_for_log(&["WARN", "cannot acquire the lease", "access denied"])
         .await;
     eventually("the health says so", async || {
         let health = env.host.health().await;

@@ -265,7 +265,7 @@ async fn deliveries_and_losses_are_counted() {
     let not_utf8 = ::redis::cmd("SET").arg(b"k\xff").arg("v").take();
     let () = env.redis.query(&not_utf8).await;
     eventually_eq("a key without a name is lost", 1.0, async || {
-        lost("unnameable")
+        lost("invalid_utf8")
     })
     .await;
     component.set_behavior(Behavior::Unresponsive);
