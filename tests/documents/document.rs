@@ -135,6 +135,11 @@ impl Document {
         blocks.filter(|block| block.language == "yaml")
     }
 
+    pub fn rust(&self) -> impl Iterator<Item = &Block> {
+        let blocks = self.blocks.iter();
+        blocks.filter(|block| block.language == "rust")
+    }
+
     /// The commands of its blocks, each with whether its block is marked as untested.
     pub fn commands(&self) -> impl Iterator<Item = (String, bool)> {
         self.blocks.iter().flat_map(|block| {

@@ -192,7 +192,8 @@ fn faults_of_documents_are_detected() {
                 <!-- not tested: destructive -->\n```console\n$ rm -r /\n```\n\n\
                 ```console\n$ ls\n```\n\n\
                 ```yaml\nproperties:\n  PREFIKS: a\n```\n\n\
-                ```yaml\nkind: Application\n# …\n  name: kvredis-counter\n```\n";
+                ```yaml\nkind: Application\n# …\n  name: kvredis-counter\n```\n\n\
+                ```rust\n//! kvredis: none\n```\n";
     let document = Document::parse("README.md".into(), text);
     let repository = Repository::read(std::slice::from_ref(&document));
     let faults = repository.faults_of(&document);
@@ -206,6 +207,7 @@ fn faults_of_documents_are_detected() {
         "there is no setting TTL_S",
         "there is no setting PREFIKS",
         "no manifest has these lines:\nproperties:\n  PREFIKS: a\n",
+        "no source has these lines:\n//! kvredis: none\n",
         "there is no src/none.rs",
     ];
     assert_eq!(faults, expected);

@@ -39,6 +39,8 @@ pub struct Repository {
     settings: HashSet<&'static str>,
     /// The lines of every manifest.
     yaml: Vec<Vec<String>>,
+    /// The lines of every source file.
+    rust: Vec<Vec<String>>,
 }
 
 impl Repository {
@@ -58,8 +60,9 @@ impl Repository {
             settings: setting_names().collect(),
             yaml: YAML
                 .iter()
-                .flat_map(|folder| yaml_in(&root().join(folder)))
+                .flat_map(|folder| lines_in(&root().join(folder), &["yaml", "yml"]))
                 .collect(),
+            rust: lines_in(&root().join("src"), &["rs"]),
         }
     }
 
@@ -98,8 +101,13 @@ impl Repository {
             }
         }
         for block in document.yaml() {
-            if !block.untested && !self.has_yaml(&block.text) {
+            if !block.untested && !has_lines(&self.yaml, &block.text) {
                 faults.push(format!("no manifest has these lines:\n{}", block.text));
+            }
+        }
+        for block in document.rust() {
+            if !has_lines(&self.rust, &block.text) {
+                faults.push(format!("no source has these lines:\n{}", block.text));
             }
         }
         for path in codes.filter(|code| is_path(code)) {
@@ -132,21 +140,21 @@ impl Repository {
     fn is_name(&self, name: &str) -> bool {
         self.settings.contains(name) || OTHER_NAMES.iter().any(|other| name.starts_with(other))
     }
+}
 
-    /// Whether one manifest has these lines, in parts between lines of `# …`, at any indentation.
-    fn has_yaml(&self, text: &str) -> bool {
-        let lines: Vec<&str> = text.lines().collect();
-        let parts: Vec<Vec<String>> = lines
-            .split(|line| line.trim() == "# …")
-            .map(without_indent)
-            .collect();
-        self.yaml.iter().any(|manifest| {
-            parts.iter().all(|part| {
-                let mut windows = manifest.windows(part.len().max(1));
-                windows.any(|window| without_indent(window) == *part)
-            })
+/// True if one file has these lines, in parts between lines of `# …`, at any indentation.
+fn has_lines(files: &[Vec<String>], text: &str) -> bool {
+    let lines: Vec<&str> = text.lines().collect();
+    let parts: Vec<Vec<String>> = lines
+        .split(|line| line.trim() == "# …")
+        .map(without_indent)
+        .collect();
+    files.iter().any(|file| {
+        parts.iter().all(|part| {
+            let mut windows = file.windows(part.len().max(1));
+            windows.any(|window| without_indent(window) == *part)
         })
-    }
+    })
 }
 
 /// The root folder of the repository.
@@ -235,17 +243,18 @@ fn without_indent(lines: &[impl AsRef<str>]) -> Vec<String> {
     lines.iter().map(|line| cut(line.as_ref())).collect()
 }
 
-fn yaml_in(folder: &Path) -> Vec<Vec<String>> {
+/// The lines of each file with one of these extensions; of the root folder without its subfolders.
+fn lines_in(folder: &Path, extensions: &[&str]) -> Vec<Vec<String>> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     for path in entries.map(|entry| entry.unwrap().path()) {
         if path.is_dir() && folder != root().join(".") && !path.ends_with("target") {
-            found.extend(yaml_in(&path));
+            found.extend(lines_in(&path, extensions));
         } else if path
             .extension()
-            .is_some_and(|kind| kind == "yaml" || kind == "yml")
+            .is_some_and(|kind| extensions.iter().any(|extension| kind == *extension))
         {
             let text = fs::read_to_string(&path).unwrap();
             found.push(text.lines().map(str::to_owned).collect());
