@@ -1,7 +1,5 @@
-//! From a bucket and a key to the key in Redis, and back.
-//!
-//! Redis has one space of keys for each database; a link's `PREFIX` and `BUCKET_LAYOUT` cut its
-//! buckets out of it. Which buckets a link may open is decided here too.
+//! Maps buckets and keys to keys in Redis, and back, as `PREFIX` and `BUCKET_LAYOUT` of a link define it;
+//! decides which buckets the link has.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,10 +7,11 @@ use std::collections::BTreeSet;
 use crate::error::Error;
 use crate::settings::link_settings::{BucketLayout, Settings};
 
-/// The name of the bucket that holds plain keys under `prefix-named`, where `""` means it as well.
+/// The name of the default bucket, whose keys have no bucket prefix under `prefix-named`. `""` is the
+/// same bucket.
 const DEFAULT_BUCKET: &str = "default";
 
-/// How a link's buckets and keys map to keys of Redis.
+/// The buckets of a link, and their mapping to keys in Redis.
 #[derive(Debug)]
 pub(crate) struct Keyspace {
     prefix: String,
@@ -20,15 +19,14 @@ pub(crate) struct Keyspace {
     buckets: Option<BTreeSet<String>>,
 }
 
-/// A bucket that a link may use.
+/// A bucket of a link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Bucket<'a> {
-    /// What stands before each of its keys.
+    /// The part of its Redis keys before the component's key.
     prefix: Cow<'a, str>,
 }
 
 impl Keyspace {
-    /// The keyspace of a link with these settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             prefix: settings.prefix.clone(),
@@ -37,13 +35,13 @@ impl Keyspace {
         }
     }
 
-    /// Finds a bucket by the name that a component gave.
+    /// Finds a bucket by the name that a component uses.
     ///
     /// # Errors
     ///
     /// [`NoSuchStore`](crate::error::ErrorKind::NoSuchStore) for a bucket that the link does not have.
     pub(crate) fn bucket<'a>(&'a self, name: &str) -> Result<Bucket<'a>, Error> {
-        if !self.admits(name) {
+        if !self.allows(name) {
             return Err(Error::no_such_store());
         }
         let prefix = if self.is_default(name) {
@@ -54,15 +52,15 @@ impl Keyspace {
         Ok(Bucket { prefix })
     }
 
-    /// Whether a bucket of this name is kept apart only since kvredis: wasmCloud's own provider
-    /// stored its keys without the name.
+    /// Returns true if the keys of this bucket have a prefix that wasmCloud's own provider (provider-keyvalue-redis)
+    /// does not use.
     pub(crate) fn is_prefixed(&self, name: &str) -> bool {
         self.layout == BucketLayout::PrefixNamed && !self.is_default(name)
     }
 
-    fn admits(&self, name: &str) -> bool {
+    fn allows(&self, name: &str) -> bool {
         if self.layout != BucketLayout::Flat && name.contains(':') {
-            // `a:b` and its key `c` would be bucket `a` and its key `b:c`.
+            // Key `c` of bucket `a:b` would be key `b:c` of bucket `a`.
             return false;
         }
         let Some(buckets) = &self.buckets else {
@@ -76,7 +74,7 @@ impl Keyspace {
         })
     }
 
-    /// Whether the bucket adds nothing to the link's prefix.
+    /// Returns true if the bucket adds nothing to the link's prefix.
     fn is_default(&self, name: &str) -> bool {
         match self.layout {
             BucketLayout::PrefixNamed => name.is_empty() || name == DEFAULT_BUCKET,
@@ -96,17 +94,17 @@ impl Bucket<'_> {
         }
     }
 
-    /// The component's name for a key in Redis, or `None` if it is of another bucket.
+    /// The component's key for a key in Redis, or `None` if that belongs to another bucket.
     pub(crate) fn key_of<'k>(&self, redis_key: &'k str) -> Option<&'k str> {
         redis_key.strip_prefix(self.prefix.as_ref())
     }
 
-    /// The glob pattern of the bucket's keys, or `None` where it is every key.
+    /// The glob pattern of the bucket's keys, or `None` for all keys.
     pub(crate) fn pattern(&self) -> Option<String> {
         (!self.prefix.is_empty()).then(|| self.pattern_of("*"))
     }
 
-    /// The glob pattern in Redis for keys of the bucket that are given by a glob pattern.
+    /// The glob pattern in Redis for a glob pattern of the bucket's keys.
     pub(crate) fn pattern_of(&self, keys: &str) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + keys.len() + 8);
         for character in self.prefix.chars() {
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layout_keeps_its_promise() {
+    fn each_layout_maps_buckets_as_documented() {
         use BucketLayout::{Flat, PrefixAll, PrefixNamed};
         assert_eq!(redis_key(PrefixNamed, ""), "p/k");
         assert_eq!(redis_key(PrefixNamed, "default"), "p/k");
@@ -160,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_with_a_colon_is_none() {
+    fn bucket_names_with_a_colon_are_rejected() {
         for layout in [BucketLayout::PrefixNamed, BucketLayout::PrefixAll] {
             let keyspace = keyspace(layout, "", None);
             assert_eq!(keyspace.bucket("a:b"), Err(Error::no_such_store()));
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_buckets_are_open() {
+    fn only_listed_buckets_exist() {
         for layout in LAYOUTS {
             let keyspace = keyspace(layout, "", Some(&["a", "default"]));
             assert!(keyspace.bucket("a").is_ok());
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_take_prefixes_literally() {
+    fn patterns_escape_glob_characters_of_prefixes() {
         let keyspace = keyspace(BucketLayout::PrefixAll, "[x]\\", None);
         let bucket = keyspace.bucket("a*b?").unwrap();
         assert_eq!(bucket.pattern().unwrap(), r"\[x\]\\a\*b\?:*");
@@ -194,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back(prefix in ".{0,8}", bucket in "[^:]{0,8}", key in ".{0,16}") {
+        fn redis_keys_map_back_to_keys(prefix in ".{0,8}", bucket in "[^:]{0,8}", key in ".{0,16}") {
             for layout in LAYOUTS {
                 let keyspace = keyspace(layout, &prefix, None);
                 let bucket = keyspace.bucket(&bucket).unwrap();

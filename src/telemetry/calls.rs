@@ -16,7 +16,7 @@ use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::error::Error;
-use crate::telemetry::error_type;
+use crate::telemetry::error_type::error_type;
 use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 
 const SYSTEM: &str = "wrpc";
@@ -135,7 +135,7 @@ impl CallSpan {
 
     pub(crate) fn record_error(&self, error: &Error) {
         if !self.span.is_none() || self.measurement.is_some() {
-            self.record_error_type(Cow::Owned(error_type::kind(error).to_owned()));
+            self.record_error_type(Cow::Owned(error_type(error).to_owned()));
         }
     }
 

@@ -13,7 +13,7 @@ use tracing::{Span, info_span};
 use crate::error::Error;
 use crate::settings::address::Address;
 use crate::settings::address::ServerSpec;
-use crate::telemetry::error_type;
+use crate::telemetry::error_type::error_type;
 use crate::telemetry::scope::{exports_metrics, exports_traces, meter};
 
 /// Boundaries in seconds, as the conventions give them.
@@ -145,7 +145,5 @@ pub(crate) fn server(address: &Address) -> Vec<KeyValue> {
 
 /// The kind of failure: Redis's code, if it is Redis's.
 fn kind(error: &Error) -> &str {
-    error
-        .server_code()
-        .unwrap_or_else(|| error_type::kind(error))
+    error.server_code().unwrap_or_else(|| error_type(error))
 }

@@ -1,11 +1,10 @@
-//! What kind of failure an error is, for `error.type`: one of few words, none of which holds data.
+//! The attribute `error.type`: one of few values.
 //!
-//! The error's own text stays out of the signals: what Redis says may repeat a key.
+//! The message of an error is not part of a signal, since that of Redis may contain a key.
 
 use crate::error::{Error, ErrorKind};
 
-/// The kind of an error.
-pub(crate) fn kind(error: &Error) -> &str {
+pub(crate) fn error_type(error: &Error) -> &str {
     match error.kind() {
         ErrorKind::NoSuchStore => "no-such-store",
         ErrorKind::AccessDenied => "access-denied",

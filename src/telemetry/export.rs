@@ -1,7 +1,7 @@
-//! Sends traces, metrics and logs to where the host says (OTLP), and what is left at the end.
+//! Exports traces, metrics and logs over OTLP, as the host configures it.
 //!
-//! The wasmCloud SDK does the same, but keeps no way to send the last ones before the process ends,
-//! and exports on the thread that serves. What is exported is for the other files of `telemetry`.
+//! The wasmCloud SDK does the same, but cannot flush the last ones before the process ends, and exports on
+//! the thread that serves calls (`wasmcloud_tracing`). Here each signal is exported on its own thread.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -28,17 +28,17 @@ use wasmcloud_provider_sdk::core::OtelConfig;
 use wasmcloud_provider_sdk::core::otel::OtelProtocol;
 use wasmcloud_provider_sdk::core::tls::{NATIVE_ROOTS, load_certs_from_paths};
 
-/// How long the end of the process waits for the last exports.
-const LAST_EXPORTS: Duration = Duration::from_secs(1);
+/// The time limit for the last exports when the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is exported, for as long as the process runs.
+/// The providers of the exported signals.
 pub(crate) struct Export {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
     logs: Option<SdkLoggerProvider>,
 }
 
-/// The exporter of a signal, over the protocol that the host uses.
+/// Builds the exporter of a signal, for the protocol that the host uses.
 macro_rules! exporter {
     ($exporter:ident, $config:expr, $endpoint:expr) => {{
         let built = match $config.protocol {
@@ -58,18 +58,18 @@ macro_rules! exporter {
 }
 
 impl Export {
-    /// Starts to export what the host data and the provider's configuration say.
+    /// Starts the exports that the host data and the provider's configuration enable.
     ///
     /// # Errors
     ///
-    /// An endpoint is no URL, or a certificate cannot be read.
+    /// An endpoint is not a URL, or a certificate cannot be read.
     pub(crate) fn start(host_data: &HostData) -> anyhow::Result<Self> {
-        let config = &overridden(&host_data.otel_config, &host_data.config);
+        let config = &with_overrides(&host_data.otel_config, &host_data.config);
         let resource = || resource(host_data);
         let traces = if config.traces_enabled() {
             let exporter = exporter!(SpanExporter, config, config.traces_endpoint());
             let processor = BatchSpanProcessor::builder(exporter, TokioCurrentThread)
-                .with_batch_config(batches(config, &host_data.config).build())
+                .with_batch_config(batch_config(config, &host_data.config).build())
                 .build();
             let traces = SdkTracerProvider::builder()
                 .with_sampler(sampler(config))
@@ -83,7 +83,7 @@ impl Export {
         let metrics = if config.metrics_enabled() {
             let exporter = exporter!(MetricExporter, config, config.metrics_endpoint());
             let mut reader = PeriodicReader::builder(exporter, TokioCurrentThread);
-            if let Some(interval) = number(&host_data.config, "OTEL_METRIC_EXPORT_INTERVAL") {
+            if let Some(interval) = parse_number(&host_data.config, "OTEL_METRIC_EXPORT_INTERVAL") {
                 reader = reader.with_interval(Duration::from_millis(interval));
             }
             let metrics = SdkMeterProvider::builder()
@@ -113,46 +113,45 @@ impl Export {
         })
     }
 
-    /// What makes spans, if traces are exported.
+    /// The tracer, if traces are exported.
     pub(crate) fn tracer(&self) -> Option<SdkTracer> {
         let traces = self.traces.as_ref()?;
         Some(traces.tracer("kvredis"))
     }
 
-    /// Whether metrics are exported.
+    /// Returns true if metrics are exported.
     pub(crate) fn has_metrics(&self) -> bool {
         self.metrics.is_some()
     }
 
-    /// What takes logs, if they are exported.
-    pub(crate) fn logs(&self) -> Option<&SdkLoggerProvider> {
+    /// The destination of logs, if they are exported.
+    pub(crate) fn logger_provider(&self) -> Option<&SdkLoggerProvider> {
         self.logs.as_ref()
     }
 
-    /// Exports what there still is, and ends. A collector that does not answer is not waited for
-    /// for long.
+    /// Exports the buffered signals, within [`FLUSH_TIMEOUT`], and ends.
     pub(crate) async fn finish(self) {
         let (done, all_done) = oneshot::channel();
-        // The SDK's functions block, and those of gRPC need this thread meanwhile. Nobody waits
-        // for the thread: at its latest it ends with the process.
+        // The SDK's functions block, and gRPC needs this thread meanwhile. The new thread is not joined: it
+        // ends with the process at the latest.
         std::thread::spawn(move || {
-            // There is nobody left to hear of an error.
+            // Errors are ignored: the log ends with the process, too.
             let _ = self.traces.map(|traces| traces.shutdown());
             let _ = self.metrics.map(|metrics| metrics.shutdown());
-            // Unlike the others, that of logs does not export when it is shut down.
+            // `BatchLogProcessor::shutdown` of opentelemetry_sdk 0.31 does not export, unlike the others.
             let _ = self
                 .logs
                 .map(|logs| logs.force_flush().and_then(|()| logs.shutdown()));
             let _ = done.send(());
         });
-        let _ = timeout(LAST_EXPORTS, all_done).await;
+        let _ = timeout(FLUSH_TIMEOUT, all_done).await;
     }
 }
 
-/// The host's configuration, with what the provider's own says differently, as the SDK reads it.
-fn overridden(host: &OtelConfig, own: &HashMap<String, String>) -> OtelConfig {
+/// The host's configuration with the provider's overrides, in the names that the SDK reads.
+fn with_overrides(host: &OtelConfig, own: &HashMap<String, String>) -> OtelConfig {
     let mut config = host.clone();
-    let text = |name| setting(own, name).map(str::to_owned);
+    let text = |name| find_setting(own, name).map(str::to_owned);
     let replace = |setting: &mut Option<String>, name| {
         if let Some(value) = text(name) {
             *setting = Some(value);
@@ -177,41 +176,42 @@ fn overridden(host: &OtelConfig, own: &HashMap<String, String>) -> OtelConfig {
     replace(&mut config.traces_sampler, "OTEL_TRACES_SAMPLER");
     replace(&mut config.traces_sampler_arg, "OTEL_TRACES_SAMPLER_ARG");
     config.max_batch_queue_size =
-        number(own, "OTEL_BSP_MAX_QUEUE_SIZE").or(config.max_batch_queue_size);
+        parse_number(own, "OTEL_BSP_MAX_QUEUE_SIZE").or(config.max_batch_queue_size);
     config.concurrent_exports =
-        number(own, "OTEL_BSP_MAX_CONCURRENT_EXPORTS").or(config.concurrent_exports);
+        parse_number(own, "OTEL_BSP_MAX_CONCURRENT_EXPORTS").or(config.concurrent_exports);
     config
 }
 
-fn setting<'a>(config: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
+/// A value of the provider's configuration; names are case-insensitive.
+pub(crate) fn find_setting<'a>(config: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
     let mut found = config
         .iter()
         .filter(|(known, _)| known.eq_ignore_ascii_case(name));
     found.next().map(|(_, value)| value.as_str())
 }
 
-/// A number of the provider's configuration. There is no log yet to complain in.
-fn number<T: FromStr>(config: &HashMap<String, String>, name: &str) -> Option<T> {
-    let text = setting(config, name)?;
+/// A number of the provider's configuration. The log is not set up yet, so warnings go to standard error.
+fn parse_number<T: FromStr>(config: &HashMap<String, String>, name: &str) -> Option<T> {
+    let text = find_setting(config, name)?;
     let number = text.trim().parse().ok();
     if number.is_none() {
-        eprintln!("kvredis: wrong setting {name}={text:?}: expected a number; it is ignored");
+        eprintln!("kvredis: invalid setting {name}={text:?}: expected a number; it is ignored");
     }
     number
 }
 
-fn batches(config: &OtelConfig, own: &HashMap<String, String>) -> BatchConfigBuilder {
-    let mut batches = BatchConfigBuilder::default();
+fn batch_config(config: &OtelConfig, own: &HashMap<String, String>) -> BatchConfigBuilder {
+    let mut builder = BatchConfigBuilder::default();
     if let Some(size) = config.max_batch_queue_size {
-        batches = batches.with_max_queue_size(size);
+        builder = builder.with_max_queue_size(size);
     }
     if let Some(exports) = config.concurrent_exports {
-        batches = batches.with_max_concurrent_exports(exports);
+        builder = builder.with_max_concurrent_exports(exports);
     }
-    if let Some(delay) = number(own, "OTEL_BSP_SCHEDULE_DELAY") {
-        batches = batches.with_scheduled_delay(Duration::from_millis(delay));
+    if let Some(delay) = parse_number(own, "OTEL_BSP_SCHEDULE_DELAY") {
+        builder = builder.with_scheduled_delay(Duration::from_millis(delay));
     }
-    batches
+    builder
 }
 
 fn sampler(config: &OtelConfig) -> Sampler {
@@ -219,7 +219,7 @@ fn sampler(config: &OtelConfig) -> Sampler {
         let ratio = config.traces_sampler_arg.as_deref().unwrap_or("1");
         Sampler::TraceIdRatioBased(ratio.parse().unwrap_or_else(|_| {
             eprintln!(
-                "kvredis: wrong setting OTEL_TRACES_SAMPLER_ARG={ratio:?}: expected a number from \
+                "kvredis: invalid setting OTEL_TRACES_SAMPLER_ARG={ratio:?}: expected a number from \
                  0 to 1; 1 is used"
             );
             1.0
@@ -235,7 +235,7 @@ fn sampler(config: &OtelConfig) -> Sampler {
         Some("traceidratio") => ratio(),
         Some(other) => {
             eprintln!(
-                "kvredis: wrong setting OTEL_TRACES_SAMPLER={other:?}: parentbased_always_on is \
+                "kvredis: invalid setting OTEL_TRACES_SAMPLER={other:?}: parentbased_always_on is \
                  used"
             );
             child_of(Sampler::AlwaysOn)
@@ -243,7 +243,7 @@ fn sampler(config: &OtelConfig) -> Sampler {
     }
 }
 
-/// Who exports: which of several processes it is must be in it, since they export the same metrics.
+/// The resource of all signals. The instance id distinguishes processes that export the same metrics.
 fn resource(host_data: &HostData) -> Resource {
     Resource::builder()
         .with_service_name("kvredis")
@@ -254,7 +254,7 @@ fn resource(host_data: &HostData) -> Resource {
         .build()
 }
 
-/// Trusts the system's roots and the certificates that the host names.
+/// A client that trusts the system's roots and the host's additional certificates.
 fn http_client(config: &OtelConfig) -> anyhow::Result<reqwest::Client> {
     let own = load_certs_from_paths(&config.additional_ca_paths)
         .context("cannot read the certificates to trust for telemetry")?;

@@ -1,6 +1,6 @@
-//! Sets up the log: to standard error, and to the collector where the host has logs exported.
+//! Sets up the log: to standard error, and to the collector if the host exports logs.
 //!
-//! Each way out has a filter of its own, so that the log's level does not decide about traces.
+//! Each destination has its own filter, so the log level does not apply to traces.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,14 +21,14 @@ use tracing_subscriber::{Registry, fmt};
 use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use crate::telemetry::export::Export;
+use crate::telemetry::export::{Export, find_setting};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// What other crates say below this is of no use, or said by kvredis itself.
-const OTHERS: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,opentelemetry=warn,\
+/// The log levels of other crates. Below them they only repeat events that kvredis logs.
+const OTHER_CRATES: &str = "async_nats=warn,h2=info,hyper=info,hyper_util=info,opentelemetry=warn,\
                       reqwest=info,rustls=info,tonic=info,tower=info";
 
-/// Who sends logs must not send what it says about that.
+/// The crates that export logs. Exporting their own logs would never end.
 const EXPORTERS: [&str; 7] = [
     "h2",
     "hyper",
@@ -41,7 +41,7 @@ const EXPORTERS: [&str; 7] = [
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Writes what is buffered when dropped.
+/// Flushes buffered output when dropped.
 pub(crate) struct Guard {
     _stderr: WorkerGuard,
     _flame: Option<tracing_flame::FlushGuard<BufWriter<File>>>,
@@ -53,7 +53,7 @@ pub(crate) struct Guard {
 ///
 /// It was set up before, or the file of `FLAMEGRAPH_PATH` cannot be written.
 pub(crate) fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Guard> {
-    let trace_level = level(&host_data.otel_config.trace_level);
+    let trace_level = level_of(&host_data.otel_config.trace_level);
     let mut layers: Vec<BoxedLayer> = Vec::new();
 
     if let Some(tracer) = export.tracer() {
@@ -62,36 +62,32 @@ pub(crate) fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Gua
             .with_target(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(move |what| is_span(what, trace_level)));
+            .with_filter(filter_fn(move |metadata| is_span(metadata, trace_level)));
         layers.push(traces.boxed());
     }
-    if let Some(logs) = export.logs() {
-        let filter = level_filter(host_data).and(filter_fn(|what| !is_exporters(what)));
+    if let Some(logs) = export.logger_provider() {
+        let filter = level_filter(host_data).and(filter_fn(|metadata| !is_from_exporter(metadata)));
         layers.push(
             OpenTelemetryTracingBridge::new(logs)
                 .with_filter(filter)
                 .boxed(),
         );
     }
-    let path = host_data
-        .config
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("FLAMEGRAPH_PATH"));
     let mut flame_guard = None;
-    if let Some((_, path)) = path {
+    if let Some(path) = find_setting(&host_data.config, "FLAMEGRAPH_PATH") {
         let (flame, guard) =
             FlameLayer::with_file(path).context("cannot write the file of FLAMEGRAPH_PATH")?;
         flame_guard = Some(guard);
-        let filter = filter_fn(move |what| is_span(what, trace_level));
+        let filter = filter_fn(move |metadata| is_span(metadata, trace_level));
         layers.push(flame.with_filter(filter).boxed());
     }
 
-    let colours = stderr().is_terminal();
+    let is_terminal = stderr().is_terminal();
     let (stderr, stderr_guard) = tracing_appender::non_blocking(stderr());
-    let lines = fmt::layer().with_writer(stderr).with_ansi(colours);
+    let lines = fmt::layer().with_writer(stderr).with_ansi(is_terminal);
     let filter = level_filter(host_data)
-        .and(filter_fn(|what| what.is_event()))
-        .and(seldom());
+        .and(filter_fn(|metadata| metadata.is_event()))
+        .and(throttle_exporters());
     layers.push(if host_data.structured_logging {
         lines.json().with_filter(filter).boxed()
     } else {
@@ -108,51 +104,51 @@ pub(crate) fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Gua
     })
 }
 
-/// Spans alone make traces: what is logged would carry names of buckets into them.
-fn is_span(what: &Metadata<'_>, most: LevelFilter) -> bool {
-    what.is_span() && what.target().starts_with("kvredis") && *what.level() <= most
+/// Only spans become traces: log events may contain names of buckets.
+fn is_span(metadata: &Metadata<'_>, max_level: LevelFilter) -> bool {
+    metadata.is_span() && metadata.target().starts_with("kvredis") && *metadata.level() <= max_level
 }
 
-fn is_exporters(what: &Metadata<'_>) -> bool {
+fn is_from_exporter(metadata: &Metadata<'_>) -> bool {
     EXPORTERS
         .iter()
-        .any(|exporter| what.target().starts_with(exporter))
+        .any(|exporter| metadata.target().starts_with(exporter))
 }
 
-/// What the host wants logged, and `RUST_LOG` where it is set.
+/// The host's log level, with the directives of `RUST_LOG`.
 fn level_filter(host_data: &HostData) -> EnvFilter {
-    let most = host_data
+    let level = host_data
         .log_level
         .as_ref()
-        .map_or(LevelFilter::INFO, level);
-    let others = if most >= LevelFilter::INFO {
-        OTHERS
+        .map_or(LevelFilter::INFO, level_of);
+    let others = if level >= LevelFilter::INFO {
+        OTHER_CRATES
     } else {
         ""
     };
     let own = std::env::var("RUST_LOG").unwrap_or_default();
     EnvFilter::builder()
-        .parse(format!("{most},{others},{own}"))
+        .parse(format!("{level},{others},{own}"))
         .unwrap_or_else(|error| {
-            eprintln!("kvredis: wrong RUST_LOG, which is ignored: {error}");
-            EnvFilter::builder().parse_lossy(format!("{most},{others}"))
+            eprintln!("kvredis: invalid RUST_LOG, which is ignored: {error}");
+            EnvFilter::builder().parse_lossy(format!("{level},{others}"))
         })
 }
 
-/// A collector that is away is told of once a minute, not with every export.
-fn seldom() -> impl Filter<Registry> {
-    let told: Mutex<HashMap<Identifier, LogThrottle>> = Mutex::default();
-    DynFilterFn::new(move |what, _| {
-        if !what.target().starts_with("opentelemetry") {
+/// Logs each event of the exporters once a minute at most: an unavailable collector causes one per export.
+fn throttle_exporters() -> impl Filter<Registry> {
+    let throttles: Mutex<HashMap<Identifier, LogThrottle>> = Mutex::default();
+    DynFilterFn::new(move |metadata, _| {
+        if !metadata.target().starts_with("opentelemetry") {
             return true;
         }
-        let mut told = told.lock();
-        let events = told.entry(what.callsite()).or_default();
-        events.record(1).is_some()
+        let mut throttles = throttles.lock();
+        let throttle = throttles.entry(metadata.callsite()).or_default();
+        throttle.record(1).is_some()
     })
 }
 
-fn level(level: &Level) -> LevelFilter {
+fn level_of(level: &Level) -> LevelFilter {
     match level {
         Level::Error | Level::Critical => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,

@@ -1,8 +1,6 @@
-//! Metrics of the process: what it takes of the machine, read when they are exported.
-//!
-//! From `/proc`, so on Linux alone.
+//! Resource usage of the process, read from `/proc` at each export; on Linux only.
 
-/// Has them observed for as long as metrics are exported.
+/// Creates the instruments.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn observe() {}
 
@@ -19,7 +17,7 @@ mod linux {
 
     use crate::telemetry::scope::meter;
 
-    /// Has them observed for as long as metrics are exported.
+    /// Creates the instruments, which read `/proc` at each export.
     pub(crate) fn observe() {
         let started = Instant::now();
         let meter = meter();
@@ -30,7 +28,7 @@ mod linux {
             .with_callback(|observer| {
                 let Some(stat) = stat() else { return };
                 for (mode, ticks) in [("user", stat.utime), ("system", stat.stime)] {
-                    // Exact for centuries.
+                    // An f64 holds the ticks of centuries exactly.
                     let seconds = ticks as f64 / procfs::ticks_per_second() as f64;
                     observer.observe(seconds, &[KeyValue::new("cpu.mode", mode)]);
                 }

@@ -212,7 +212,12 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
     env.watch(WATCHER, "default", &[("WATCH", "DEL@*")]).await;
     env.redis.run_pipeline(&deletions).await;
     env.provider
-        .wait_for_log(&["WARN", WATCHER, "changes=", "queue of the component is full"])
+        .wait_for_log(&[
+            "WARN",
+            WATCHER,
+            "changes=",
+            "queue of the component is full",
+        ])
         .await;
     // The subscription is asked something every few seconds; being busy it is not taken for dead.
     let component = env.component(WATCHER).await;
