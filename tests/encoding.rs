@@ -91,7 +91,7 @@ fn assert_prefixes_incomplete(function: Function, params: &[u8]) {
                     "{missing} at {cut}"
                 );
             }
-            // A string is validated only when it is complete, so a split character is no error.
+            // A string is validated only when it is complete, so a split character is not an error.
             other => panic!("{function:?} cut at {cut}: {other:?}"),
         }
     }

@@ -59,7 +59,7 @@ impl Collector {
         self.received().bytes.clone()
     }
 
-    /// Whether an export contains a text.
+    /// Returns true if an export contains the text.
     pub fn contains(&self, text: &str) -> bool {
         let received = self.received();
         let mut windows = received.bytes.windows(text.len());

@@ -72,7 +72,7 @@ const MAX_HELD: usize = 1 << 20;
 
 struct State {
     upstream: u16,
-    /// Whether the traffic is RESP, so that commands can be parsed.
+    /// True if the traffic is RESP, so that commands can be parsed.
     reads_commands: bool,
     fault: watch::Sender<Fault>,
     /// Incremented to close all current connections.
@@ -139,7 +139,7 @@ impl Proxy {
         self.inject(Fault::HoldReplies);
     }
 
-    /// Whether a reply is being held back.
+    /// Returns true if a reply is being held back.
     pub fn has_held_replies(&self) -> bool {
         self.held_bytes() > 0
     }

@@ -106,7 +106,7 @@ impl RedisNode {
         .await;
     }
 
-    /// Whether the server is a primary, or a replica in sync with its primary.
+    /// Returns true if the server is a primary, or a replica in sync with its primary.
     pub async fn is_in_sync(&self) -> bool {
         let info: redis::RedisResult<String> = self.command(&["INFO", "replication"]).await;
         info.is_ok_and(|i| i.contains("role:master") || i.contains("master_link_status:up"))

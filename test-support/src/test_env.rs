@@ -91,7 +91,7 @@ impl TestEnv {
         client
     }
 
-    /// Deletes a link, and waits until calls fail for want of it.
+    /// Deletes a link, and waits until calls fail because it is missing.
     pub async fn unlink(&self, component: &str, name: &str) {
         self.host.delete(component, name).await;
         let client = self.client.component(component, name);

@@ -140,7 +140,7 @@ async fn schema() -> Json {
     serde_json::from_str(&ran.out).unwrap()
 }
 
-/// Whether the parser accepts the value.
+/// Returns true if the parser accepts the value.
 async fn is_accepted(name: &str, value: &str) -> bool {
     // Some settings require another; the addresses refuse connections at once.
     let mut words = vec![

@@ -33,7 +33,7 @@ pub struct Block {
     pub language: String,
     /// Its content.
     pub text: String,
-    /// Whether it is marked as untested.
+    /// True if it is marked as untested.
     pub untested: bool,
 }
 
@@ -160,7 +160,7 @@ impl Document {
     }
 }
 
-/// Whether a name is written as settings are.
+/// Returns true if a name is written like a setting.
 pub fn is_capitals(name: &str) -> bool {
     let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(capitals)

@@ -156,7 +156,7 @@ fn calls_outside_of_tests_run_no_command() {
     assert!(!calls_in_tests(text, "run(1)") && !calls_in_tests(text, "run(3)"));
 }
 
-/// Whether the body of a test function in the source text contains this call.
+/// Returns true if the body of a test function in the source text contains this call.
 fn calls_in_tests(source: &str, call: &str) -> bool {
     source
         .split("#[tokio::test")
@@ -198,17 +198,17 @@ fn faults_of_documents_are_detected() {
     let repository = Repository::read(std::slice::from_ref(&document));
     let faults = repository.faults_of(&document);
     let expected = [
-        "the link #none: there is no such heading",
+        "the link #none: no such heading",
         "the link docs/none.md leads nowhere",
         "`rm -r /` is neither tested nor marked as untested",
         "`ls` is neither tested nor marked as untested",
         "the Makefile has no target nothing",
-        "there is no setting URI",
-        "there is no setting TTL_S",
-        "there is no setting PREFIKS",
+        "unknown setting URI",
+        "unknown setting TTL_S",
+        "unknown setting PREFIKS",
         "no manifest has these lines:\nproperties:\n  PREFIKS: a\n",
         "no source has these lines:\n//! kvredis: none\n",
-        "there is no src/none.rs",
+        "missing file src/none.rs",
     ];
     assert_eq!(faults, expected);
 }

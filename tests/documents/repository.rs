@@ -97,7 +97,7 @@ impl Repository {
         let rows = document.rows.iter().cloned();
         for name in rows.chain(in_cells.map(str::to_owned)).chain(in_yaml) {
             if !self.is_name(&name) {
-                faults.push(format!("there is no setting {name}"));
+                faults.push(format!("unknown setting {name}"));
             }
         }
         for block in document.yaml() {
@@ -113,7 +113,7 @@ impl Repository {
         for path in codes.filter(|code| is_path(code)) {
             let beside = document.path.with_file_name("").join(path);
             if !root().join(path).exists() && !root().join(beside).exists() {
-                faults.push(format!("there is no {path}"));
+                faults.push(format!("missing file {path}"));
             }
         }
         faults
@@ -134,7 +134,7 @@ impl Repository {
         }
         let anchors = self.documents.get(&target);
         let there = anchor.is_empty() || anchors.is_some_and(|anchors| anchors.contains(anchor));
-        (!there).then(|| format!("the link {link}: there is no such heading"))
+        (!there).then(|| format!("the link {link}: no such heading"))
     }
 
     fn is_name(&self, name: &str) -> bool {
@@ -213,7 +213,7 @@ fn capital_keys(yaml: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether text in code style is a path in the repository.
+/// Returns true if text in code style is a path in the repository.
 fn is_path(code: &str) -> bool {
     const FOLDERS: [&str; 10] = [
         "src/",
