@@ -1,4 +1,4 @@
-//! The freshness of what was read over one connection: whether an invalidation may have been missed.
+//! The freshness of the values read over one connection: whether an invalidation may have been missed.
 //!
 //! Replies and invalidations arrive in one order on one connection, so a reply proves that all
 //! invalidations have arrived that were sent before it. Cached values are valid as long as a request has

@@ -237,8 +237,7 @@ impl<T> Registry<T> {
             Ok(link) => LinkState::Ready(link),
             Err(error) => {
                 let reason = Error::from(error);
-                let message = self.direction.misconfigured();
-                error!(component, link = name, %reason, "{message}");
+                self.direction.log_misconfigured(&component, &name, &reason);
                 LinkState::Misconfigured(reason)
             }
         };
@@ -302,11 +301,14 @@ impl LinkDirection {
         }
     }
 
-    /// The log message about a misconfigured link.
-    fn misconfigured(self) -> &'static str {
+    fn log_misconfigured(self, component: &str, name: &str, reason: &Error) {
         match self {
-            Self::FromComponent => "the link cannot work",
-            Self::ToComponent => "the watching link cannot work",
+            Self::FromComponent => {
+                error!(component, link = name, %reason, "the link cannot work");
+            }
+            Self::ToComponent => {
+                error!(component, link = name, %reason, "the watching link cannot work");
+            }
         }
     }
 }

@@ -138,7 +138,8 @@ impl Export {
             // Errors are ignored: the log ends with the process, too.
             let _ = self.traces.map(|traces| traces.shutdown());
             let _ = self.metrics.map(|metrics| metrics.shutdown());
-            // `BatchLogProcessor::shutdown` of opentelemetry_sdk 0.31 does not export, unlike the others.
+            // Shutdown alone does not export: `SdkLoggerProvider` of opentelemetry_sdk 0.31 calls
+            // `shutdown_with_timeout`, which `BatchLogProcessor` (log_processor_with_async_runtime.rs) lacks.
             let _ = self
                 .logs
                 .map(|logs| logs.force_flush().and_then(|()| logs.shutdown()));
