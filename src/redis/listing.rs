@@ -1,0 +1,210 @@
+//! The cursor of a listing: a position from which any process can continue, in 64 bits.
+//!
+//! A `SCAN` cursor has a meaning only for the server process that returned it: a restarted server, or
+//! the replica that a failover promoted, hashes keys with another seed, and continuing there would
+//! skip keys silently. So a cursor carries a fingerprint of that process (its `run_id`); where it does
+//! not match, the scan of the server begins again, and keys may be listed twice.
+//!
+//! In a cluster the servers are scanned one after another, and a cursor also holds the lowest slot that
+//! has not been listed. Which servers are done follows from the slots' owners only as long as no slot
+//! has moved since the listing began: the fingerprint covers the partition of the slots, too. After a
+//! slot has moved, the listing proceeds range by range: it skips only slots that the scanned server
+//! owns at the end of its scan. All of them that did not move were there throughout, so that no key of
+//! such a slot is missed; a server with several ranges is scanned once for each.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+/// Bits of the parts of a cursor. One more bit tells the two forms apart.
+const SERVER_CURSOR_BITS: u32 = 51;
+const SERVER_FINGERPRINT_BITS: u32 = 12;
+const SLOT_CURSOR_BITS: u32 = 37;
+const SLOT_FINGERPRINT_BITS: u32 = 11;
+const SHIFT_BITS: u32 = 6;
+const CLUSTER_FORM: u64 = 1 << 63;
+
+/// Identifies a server process, see [`Position`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunId(pub(crate) u64);
+
+impl RunId {
+    /// The process whose `INFO server` has this `run_id`.
+    pub(crate) fn of(run_id: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        run_id.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// What a cursor was made under, so that a continuation can tell whether that still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// That of a server process, and of the partition of the slots where it must not have changed.
+    pub(crate) fn new(partition: Option<u64>, run_id: Option<RunId>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (partition, run_id.map(|run_id| run_id.0)).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// Whether `other` is the same, as far as a cursor can tell.
+    fn matches(self, other: u16, bits: u32) -> bool {
+        self.truncated(bits) == u64::from(other)
+    }
+
+    fn truncated(self, bits: u32) -> u64 {
+        self.0 >> (64 - bits)
+    }
+}
+
+/// Where a listing continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    Start,
+    /// On the one server that has all keys.
+    Server { fingerprint: u16, cursor: u64 },
+    /// On the owner of `slot`; all lower slots are listed.
+    Slot {
+        slot: u16,
+        /// Whether no slot has moved since the listing began.
+        unmoved: bool,
+        fingerprint: u16,
+        cursor: u64,
+    },
+}
+
+impl Position {
+    /// Reads the cursor of a component; every number is one, an invented one starts anywhere.
+    pub(crate) fn decode(listing_cursor: u64) -> Self {
+        if listing_cursor == 0 {
+            return Self::Start;
+        }
+        if listing_cursor & CLUSTER_FORM == 0 {
+            let fingerprint = (listing_cursor >> SERVER_CURSOR_BITS) as u16;
+            let cursor = unpack(listing_cursor, SERVER_CURSOR_BITS);
+            return Self::Server {
+                fingerprint,
+                cursor,
+            };
+        }
+        let upper = listing_cursor >> SLOT_CURSOR_BITS;
+        let fingerprint = (upper & ((1 << SLOT_FINGERPRINT_BITS) - 1)) as u16;
+        let upper = upper >> SLOT_FINGERPRINT_BITS;
+        Self::Slot {
+            slot: ((upper >> 1) & 0x3fff) as u16,
+            unmoved: upper & 1 == 1,
+            fingerprint,
+            cursor: unpack(listing_cursor, SLOT_CURSOR_BITS),
+        }
+    }
+
+    /// Whether the position was made under `now`.
+    pub(crate) fn was_made_under(self, now: Fingerprint) -> bool {
+        match self {
+            Self::Start => true,
+            Self::Server { fingerprint, .. } => now.matches(fingerprint, SERVER_FINGERPRINT_BITS),
+            Self::Slot { fingerprint, .. } => now.matches(fingerprint, SLOT_FINGERPRINT_BITS),
+        }
+    }
+}
+
+/// The cursor that continues on the one server; `None` for a server's cursor that does not fit.
+pub(crate) fn server_cursor(fingerprint: Fingerprint, cursor: u64) -> Option<u64> {
+    let upper = fingerprint.truncated(SERVER_FINGERPRINT_BITS) << SERVER_CURSOR_BITS;
+    Some(upper | pack(cursor, SERVER_CURSOR_BITS)?)
+}
+
+/// The cursor that continues on the owner of `slot`; `None` for a server's cursor that does not fit.
+pub(crate) fn slot_cursor(
+    slot: u16,
+    unmoved: bool,
+    fingerprint: Fingerprint,
+    cursor: u64,
+) -> Option<u64> {
+    let upper = u64::from(slot) << 1 | u64::from(unmoved);
+    let upper = upper << SLOT_FINGERPRINT_BITS | fingerprint.truncated(SLOT_FINGERPRINT_BITS);
+    Some(CLUSTER_FORM | upper << SLOT_CURSOR_BITS | pack(cursor, SLOT_CURSOR_BITS)?)
+}
+
+/// Fits a server's cursor into so many bits: as it is, or without its trailing zeros. Servers that count
+/// in the upper bits return cursors near 2^64 (spring-data-redis#2796).
+fn pack(cursor: u64, bits: u32) -> Option<u64> {
+    if cursor < 1 << (bits - 1) {
+        return Some(cursor);
+    }
+    let shift = cursor.trailing_zeros();
+    let mantissa = cursor >> shift;
+    let mantissa_bits = bits - 1 - SHIFT_BITS;
+    (mantissa < 1 << mantissa_bits)
+        .then(|| 1 << (bits - 1) | u64::from(shift) << mantissa_bits | mantissa)
+}
+
+fn unpack(packed: u64, bits: u32) -> u64 {
+    let packed = packed & ((1 << bits) - 1);
+    if packed < 1 << (bits - 1) {
+        return packed;
+    }
+    let mantissa_bits = bits - 1 - SHIFT_BITS;
+    let shift = (packed >> mantissa_bits) & ((1 << SHIFT_BITS) - 1);
+    let mantissa = packed & ((1 << mantissa_bits) - 1);
+    // An invented cursor may have bits that no server's cursor has.
+    mantissa.checked_shl(shift as u32).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fingerprint(run_id: &str) -> Fingerprint {
+        Fingerprint::new(Some(7), Some(RunId::of(run_id)))
+    }
+
+    proptest! {
+        #[test]
+        fn positions_survive_the_way_over_the_component(
+            slot in 0..16_384_u16,
+            unmoved: bool,
+            cursor in 0..1_u64 << 36,
+        ) {
+            let print = fingerprint("a");
+            let position = Position::decode(slot_cursor(slot, unmoved, print, cursor).unwrap());
+            let Position::Slot { slot: s, unmoved: u, cursor: c, .. } = position else {
+                panic!("{position:?}")
+            };
+            prop_assert_eq!((s, u, c), (slot, unmoved, cursor));
+            prop_assert!(position.was_made_under(print));
+            prop_assert!(!position.was_made_under(fingerprint("b")));
+        }
+
+        #[test]
+        fn cursors_of_one_server_survive(cursor in 1..1_u64 << 50) {
+            let position = Position::decode(server_cursor(fingerprint("a"), cursor).unwrap());
+            let Position::Server { cursor: c, .. } = position else {
+                panic!("{position:?}")
+            };
+            prop_assert_eq!(c, cursor);
+            prop_assert!(position.was_made_under(fingerprint("a")));
+            prop_assert!(!position.was_made_under(fingerprint("b")));
+        }
+
+        #[test]
+        fn every_number_is_a_position(invented: u64) {
+            Position::decode(invented);
+        }
+    }
+
+    #[test]
+    fn cursors_that_count_in_the_upper_bits_fit() {
+        // Of ElastiCache Serverless.
+        for cursor in [9_286_422_431_637_962_752, 1 << 63, u64::MAX << 38] {
+            let in_cluster = slot_cursor(16_383, true, fingerprint("a"), cursor).unwrap();
+            let Position::Slot { cursor: c, .. } = Position::decode(in_cluster) else {
+                panic!("{in_cluster}")
+            };
+            assert_eq!(c, cursor);
+        }
+        assert_eq!(server_cursor(fingerprint("a"), u64::MAX), None);
+    }
+}
