@@ -20,10 +20,11 @@ use crate::cache::entries::{CachedValue, EntryPolicy, ReadOutcome};
 use crate::cache::read_through::{Cache, Lookup};
 use crate::error::Error;
 use crate::link::keyspace::{Bucket, Keyspace};
-use crate::redis::command::{Command, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy, spec};
 use crate::redis::connect_error::Outage;
 use crate::redis::connection::Connection;
 use crate::redis::limiter::Limiter;
+use crate::redis::listing::{ListRequest, Page};
 use crate::redis::reply;
 use crate::redis::reply::Value;
 use crate::redis::retry::Reply;
@@ -160,6 +161,38 @@ impl Link {
         self.connection.cache().map(Arc::as_ref)
     }
 
+    /// One page of a listing of Redis keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::execute`].
+    pub(crate) async fn list(
+        &self,
+        request: &ListRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Page, Error> {
+        let span = CommandSpan::started(spec::SCAN.name, None, &self.settings.address);
+        let page = Box::pin(self.connection.list(
+            request,
+            &self.limiter,
+            self.retry_policy(deadline),
+        ));
+        let page = page.instrument(span.span()).await;
+        span.ended(&page);
+        if page.is_ok() {
+            self.replied.store(true, Ordering::Relaxed);
+        }
+        page
+    }
+
+    fn retry_policy(&self, deadline: Instant) -> RetryPolicy {
+        RetryPolicy {
+            deadline,
+            response_timeout: self.settings.response_timeout,
+            retries: self.settings.retries,
+        }
+    }
+
     /// The cached value of a Redis key, if there is one.
     pub(crate) fn peek(&self, key: &str) -> Option<CachedValue> {
         self.cache()?.peek(key.as_bytes(), Instant::now())
@@ -207,11 +240,7 @@ impl Link {
         let _invalidation = self
             .cache()
             .and_then(|cache| InvalidateOnDrop::new(cache, command));
-        let policy = RetryPolicy {
-            deadline,
-            response_timeout: self.settings.response_timeout,
-            retries: self.settings.retries,
-        };
+        let policy = self.retry_policy(deadline);
         let span = CommandSpan::started(
             command.spec().name,
             command.transaction_size(),

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod diagnostics;
 pub(crate) mod handshake;
 pub(crate) mod limiter;
+pub(crate) mod listing;
 pub(crate) mod node;
 pub(crate) mod options;
 pub(crate) mod pubsub;

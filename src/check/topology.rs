@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::check::connect::{FailedStep, ProbedNode};
 use crate::check::report::{Finding, Report, Status};
-use crate::redis::cluster::slot_map::Range;
+use crate::redis::cluster::slot_ranges::Range;
 use crate::redis::diagnostics;
 use crate::redis::options::ConnectOptions;
 use crate::redis::resolve::ServerSelector;

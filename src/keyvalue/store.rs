@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::link::Link;
 use crate::redis::command::batch::Batch;
 use crate::redis::command::{Command, SplitBytes};
+use crate::redis::listing::ListRequest;
 use crate::redis::reply;
 
 /// A page of keys.
@@ -119,14 +120,14 @@ pub(crate) async fn list_keys(
     let scan_until = now + deadline.saturating_duration_since(now) / 2;
     let mut cursor = cursor.unwrap_or_default();
     loop {
-        let scan = Command::Scan {
+        let request = ListRequest {
             cursor,
             pattern: pattern.as_deref(),
             count: link.settings().scan_count,
         };
-        let page = link.execute(&scan, deadline).await?;
-        let (next, found) = reply::scan_page(page)?;
-        let (redis_keys, skipped) = reply::text_keys(found);
+        let page = link.list(&request, deadline).await?;
+        let next = page.cursor;
+        let (redis_keys, skipped) = reply::text_keys(page.keys);
         link.record_skipped_keys(skipped);
         let keys: Vec<String> = redis_keys
             .iter()

@@ -4,15 +4,18 @@
 //! it current; `scatter` splits commands whose keys are on several nodes. Such a batch is not atomic:
 //! Redis has no transaction over several nodes.
 
+pub(crate) mod listing;
+pub(crate) mod partition;
 pub(crate) mod scatter;
 pub(crate) mod slot_map;
 pub(crate) mod slot_map_error;
+pub(crate) mod slot_ranges;
 pub(crate) mod topology;
 
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use redis::{ServerError, Value};
+use redis::ServerError;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -33,8 +36,6 @@ use crate::settings::address::Endpoint;
 const MAX_REDIRECTS: u32 = 5;
 /// How many parts of a batch are in flight at once; a batch may have as many as there are slots.
 const MAX_PARTS_IN_FLIGHT: usize = 1024;
-/// A listing's cursor holds the node's lowest slot in its upper bits, the node's own cursor below.
-const CURSOR_BITS: u32 = 50;
 
 /// The nodes of a cluster.
 #[derive(Debug)]
@@ -89,8 +90,10 @@ impl Cluster {
         match scatter::plan(command) {
             Plan::Whole(slot) => {
                 let retry_loop = RetryLoop::new(command, Admission::Whole(limiter), policy);
-                self.execute_on_slot(slot, retry_loop, command.is_read())
-                    .await
+                let (reply, _) = self
+                    .execute_on_slot(slot, retry_loop, command.is_read())
+                    .await?;
+                Ok(reply)
             }
             Plan::Parts(parts) => {
                 let permit = SharedPermit::new(limiter);
@@ -103,27 +106,19 @@ impl Cluster {
                     })
                     .collect();
                 let replies = stream::iter(replies).buffered(MAX_PARTS_IN_FLIGHT);
-                let replies: Vec<Reply> = replies.try_collect().await?;
-                let values = replies.into_iter().map(|answer| answer.value).collect();
+                let replies: Vec<(Reply, _)> = replies.try_collect().await?;
+                let values = replies.into_iter().map(|(reply, _)| reply.value).collect();
                 scatter::merge(command, &parts, values).map(Reply::from)
-            }
-            Plan::Scan {
-                cursor,
-                pattern,
-                count,
-            } => {
-                let page = self.scan((cursor, pattern, count), limiter, policy).await?;
-                Ok(Reply::from(page))
             }
         }
     }
 
-    async fn execute_on_slot(
+    pub(crate) async fn execute_on_slot(
         &self,
         slot: u16,
         mut retry_loop: RetryLoop<'_>,
         is_read: bool,
-    ) -> Result<Reply, Error> {
+    ) -> Result<(Reply, Arc<Node>), Error> {
         let mut redirect: Option<Redirect> = None;
         let mut redirects = 0;
         loop {
@@ -160,7 +155,9 @@ impl Cluster {
                 () = self.topology.changed_since(&map) => continue,
             };
             match retry_loop.try_once(&node, &session, asking).await {
-                AttemptOutcome::Done(result) => return retry_loop.finish(result),
+                AttemptOutcome::Done(result) => {
+                    return retry_loop.finish(result).map(|reply| (reply, node));
+                }
                 // The connection was lost, or the node has lost the cluster (CLUSTERDOWN): the slot may
                 // be assigned to another node, which this one cannot name.
                 AttemptOutcome::Retry => self.topology.refresh(),
@@ -184,7 +181,7 @@ impl Cluster {
         let endpoint = error
             .details()
             .and_then(|details| details.split(' ').nth(1))
-            .and_then(slot_map::endpoint_of)
+            .and_then(slot_ranges::endpoint_of)
             .ok_or_else(|| Error::from(error))?;
         Ok(Redirect {
             node: self.topology.node(&endpoint),
@@ -215,46 +212,5 @@ impl Cluster {
             },
             |outage| outage.failure,
         ))
-    }
-
-    /// Returns one page of one node; after its last page, the first of the next node. A node is
-    /// identified by its lowest slot, so that any process can continue with a cursor.
-    async fn scan(
-        &self,
-        (cursor, pattern, count): (u64, Option<&str>, u32),
-        limiter: &Limiter,
-        policy: RetryPolicy,
-    ) -> Result<Value, Error> {
-        let (slot, node_cursor) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
-        let map = self.map(Admission::Whole(limiter), policy.deadline).await?;
-        // An invented cursor may name a slot that does not exist.
-        let slot = u16::try_from(slot).unwrap_or_default();
-        // The node that serves the slot now continues with it.
-        let shard = if node_cursor == 0 {
-            map.shard_from(slot)
-        } else {
-            Some(slot)
-        };
-        let Some(shard) = shard else {
-            return Ok(scatter::page(0, Vec::new()));
-        };
-        let page = Command::Scan {
-            cursor: node_cursor,
-            pattern,
-            count,
-        };
-        let retry_loop = RetryLoop::new(&page, Admission::Whole(limiter), policy);
-        let reply = self.execute_on_slot(shard, retry_loop, false).await?;
-        let (next, keys) = crate::redis::reply::scan_page(reply.value)?;
-        let cursor = if next != 0 {
-            if next >> CURSOR_BITS != 0 {
-                return Err(Error::unexpected_reply("SCAN"));
-            }
-            (u64::from(shard) << CURSOR_BITS) | next
-        } else {
-            map.shard_from(shard + 1)
-                .map_or(0, |following| u64::from(following) << CURSOR_BITS)
-        };
-        Ok(scatter::page(cursor, keys))
     }
 }

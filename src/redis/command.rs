@@ -21,6 +21,7 @@ use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::batch::Batch;
 use crate::redis::command::scripts::ScriptForm;
 use crate::redis::command::spec::{Access, CommandSpec};
+use crate::redis::listing::{Fingerprint, Position, RunId};
 
 /// A key as it is stored in Redis.
 pub(crate) type RedisKey<'a> = Cow<'a, str>;
@@ -59,7 +60,7 @@ pub(crate) enum Command<'a> {
     },
     /// `SCAN`.
     Scan {
-        cursor: u64,
+        from: ScanFrom,
         pattern: Option<&'a str>,
         count: u32,
     },
@@ -86,6 +87,57 @@ pub(crate) enum Command<'a> {
 
 /// A command whose arguments outlive the call.
 pub(crate) type Request = Command<'static>;
+
+/// Where a scan of one server continues, if that is the process which returned the cursor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScanFrom {
+    pub(crate) cursor: u64,
+    made_under: MadeUnder,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum MadeUnder {
+    Process(RunId),
+    /// What a listing's cursor tells of the process and, in a cluster, of the partition.
+    Position(Position, Option<u64>),
+}
+
+impl ScanFrom {
+    /// The server's cursor within a position of a listing, under this partition.
+    pub(crate) fn position(position: Position, partition: Option<u64>) -> Self {
+        let cursor = match position {
+            Position::Start => 0,
+            Position::Server { cursor, .. } | Position::Slot { cursor, .. } => cursor,
+        };
+        Self {
+            cursor,
+            made_under: MadeUnder::Position(position, partition),
+        }
+    }
+
+    /// A cursor that this process has just returned.
+    pub(crate) fn process(run_id: RunId, cursor: u64) -> Self {
+        Self {
+            cursor,
+            made_under: MadeUnder::Process(run_id),
+        }
+    }
+
+    /// Where to continue at the process `run_id`: at the cursor, or from the beginning.
+    pub(crate) fn at(self, run_id: RunId) -> Self {
+        let is_same = self.cursor == 0
+            || match self.made_under {
+                MadeUnder::Process(process) => process == run_id,
+                MadeUnder::Position(position, partition) => {
+                    position.was_made_under(Fingerprint::new(partition, Some(run_id)))
+                }
+            };
+        Self {
+            cursor: if is_same { self.cursor } else { 0 },
+            ..self
+        }
+    }
+}
 
 /// The limits of one call's attempts.
 #[derive(Clone, Copy, Debug)]
@@ -224,12 +276,12 @@ impl<'a> Command<'a> {
                 mset
             }
             Self::Scan {
-                cursor,
+                from,
                 pattern,
                 count,
             } => {
                 let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor);
+                scan.arg(from.cursor);
                 if let Some(pattern) = pattern {
                     scan.arg("MATCH").arg(pattern);
                 }

@@ -12,12 +12,14 @@ use crate::redis::server_error::in_words;
 use crate::settings::address::ServerSpec;
 
 use crate::redis::cluster::Cluster;
-use crate::redis::command::{Command, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy, ScanFrom};
 use crate::redis::connect_error::Outage;
 use crate::redis::limiter::Admission;
 use crate::redis::limiter::Limiter;
+use crate::redis::listing::{Fingerprint, ListRequest, Page, Position, server_cursor};
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
+use crate::redis::reply::scan_page;
 use crate::redis::resolve::ServerSelector;
 use crate::redis::resolve::ServerSet;
 use crate::redis::retry::Reply;
@@ -115,6 +117,49 @@ impl Connection {
                     )));
                 }
             }
+        }
+    }
+
+    /// One page of a listing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::execute`].
+    pub(crate) async fn list(
+        &self,
+        request: &ListRequest<'_>,
+        limiter: &Limiter,
+        policy: RetryPolicy,
+    ) -> Result<Page, Error> {
+        if let Backend::Cluster(cluster) = &self.backend {
+            return Box::pin(cluster.list(request, limiter, policy)).await;
+        }
+        let position = match Position::decode(request.cursor) {
+            // The cursor of a cluster, which this link had before.
+            Position::Slot { .. } => Position::Start,
+            position => position,
+        };
+        let mut from = ScanFrom::position(position, None);
+        let mut keys = Vec::new();
+        loop {
+            let scan = Command::Scan {
+                from,
+                pattern: request.pattern,
+                count: request.count,
+            };
+            let reply = self.execute(&scan, limiter, policy).await?;
+            let scanned = reply.scanned.unwrap_or_default();
+            let (next, found) = scan_page(reply.value)?;
+            keys.extend(found);
+            if next == 0 {
+                return Ok(Page { cursor: 0, keys });
+            }
+            let made_under = Fingerprint::new(None, Some(scanned.run_id));
+            if let Some(cursor) = server_cursor(made_under, next) {
+                return Ok(Page { cursor, keys });
+            }
+            // The server's cursor does not fit: the page ends where one does.
+            from = ScanFrom::process(scanned.run_id, next);
         }
     }
 }

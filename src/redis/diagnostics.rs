@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{ServerError, Value};
 use tokio::time::timeout;
 
-pub(crate) use crate::redis::cluster::slot_map::Range;
+pub(crate) use crate::redis::cluster::slot_ranges::Range;
 pub(crate) use crate::redis::connect_error::ConnectError;
 pub(crate) use crate::redis::pubsub::keyspace_events::{
     SETTING as NOTIFICATIONS, current as notifications_set, to_set as notifications_to_set,
@@ -21,7 +21,7 @@ pub(crate) use crate::redis::resolve::ServerSelector;
 pub(crate) use crate::redis::transport::ServerAddr;
 
 use crate::cache::read_through::Cache;
-use crate::redis::cluster::slot_map::ranges;
+use crate::redis::cluster::slot_ranges::ranges;
 use crate::redis::command::admin::AdminCommand;
 use crate::redis::options::ConnectOptions;
 use crate::redis::pubsub::connection;

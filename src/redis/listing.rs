@@ -14,6 +14,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use redis::Value;
+
 /// Bits of the parts of a cursor. One more bit tells the two forms apart.
 const SERVER_CURSOR_BITS: u32 = 51;
 const SERVER_FINGERPRINT_BITS: u32 = 12;
@@ -22,8 +24,24 @@ const SLOT_FINGERPRINT_BITS: u32 = 11;
 const SHIFT_BITS: u32 = 6;
 const CLUSTER_FORM: u64 = 1 << 63;
 
-/// Identifies a server process, see [`Position`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The request of one page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListRequest<'a> {
+    /// That of the page before, or 0.
+    pub(crate) cursor: u64,
+    pub(crate) pattern: Option<&'a str>,
+    pub(crate) count: u32,
+}
+
+/// Keys, and the cursor of the next page or 0.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) cursor: u64,
+    pub(crate) keys: Vec<Value>,
+}
+
+/// Identifies a server process, see [`Position`]. Where the ACL forbids `INFO` all are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunId(pub(crate) u64);
 
 impl RunId {
@@ -62,7 +80,10 @@ impl Fingerprint {
 pub(crate) enum Position {
     Start,
     /// On the one server that has all keys.
-    Server { fingerprint: u16, cursor: u64 },
+    Server {
+        fingerprint: u16,
+        cursor: u64,
+    },
     /// On the owner of `slot`; all lower slots are listed.
     Slot {
         slot: u16,

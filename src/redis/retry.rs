@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::freshness::{Freshness, MAX_STALENESS};
 use crate::error::{Error, ErrorKind};
-use crate::redis::command::{Command, RetryPolicy};
+use crate::redis::command::{Command, RetryPolicy, ScanFrom};
 use crate::redis::limiter::Admission;
+use crate::redis::listing::RunId;
 use crate::redis::node::Node;
 use crate::redis::server_error::is_transient;
 use crate::redis::session::{Session, SessionReply};
@@ -32,6 +33,7 @@ pub(crate) struct RetryLoop<'a> {
     /// The transient error of the last attempt.
     last_transient: Option<ServerError>,
     cache_tag: Option<CacheTag>,
+    scanned: Option<Scanned>,
 }
 
 /// A reply, and whether it may be cached.
@@ -41,6 +43,16 @@ pub(crate) struct Reply {
     pub(crate) value: Value,
     /// `None` for a reply that must not be cached.
     pub(crate) cache_tag: Option<CacheTag>,
+    /// The source of a page of a scan.
+    pub(crate) scanned: Option<Scanned>,
+}
+
+/// The process that has executed a scan.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scanned {
+    pub(crate) run_id: RunId,
+    /// Whether the scan began again, because the process is not the one of the cursor.
+    pub(crate) restarted: bool,
 }
 
 impl From<Value> for Reply {
@@ -48,6 +60,7 @@ impl From<Value> for Reply {
         Self {
             value,
             cache_tag: None,
+            scanned: None,
         }
     }
 }
@@ -86,6 +99,7 @@ impl<'a> RetryLoop<'a> {
             pause: FIRST_PAUSE,
             last_transient: None,
             cache_tag: None,
+            scanned: None,
         }
     }
 
@@ -98,6 +112,7 @@ impl<'a> RetryLoop<'a> {
         result.map(|value| Reply {
             value,
             cache_tag: self.cache_tag,
+            scanned: self.scanned,
         })
     }
 
@@ -131,7 +146,17 @@ impl<'a> RetryLoop<'a> {
             .policy
             .deadline
             .min(sent + self.policy.response_timeout);
-        let reply = timeout_at(limit, session.send(self.command, asking)).await;
+        let reply = match self.command {
+            Command::Scan {
+                from,
+                pattern,
+                count,
+            } => {
+                let scan = Box::pin(self.scan(session, *from, *pattern, *count));
+                timeout_at(limit, scan).await
+            }
+            command => timeout_at(limit, session.send(command, asking)).await,
+        };
         drop(permit);
         match reply {
             Ok(SessionReply::Value(value)) => {
@@ -155,6 +180,31 @@ impl<'a> RetryLoop<'a> {
                 }))
             }
         }
+    }
+
+    /// Scans from the cursor if the server is still the process that returned it, else from the start.
+    async fn scan(
+        &mut self,
+        session: &Session,
+        from: ScanFrom,
+        pattern: Option<&str>,
+        count: u32,
+    ) -> SessionReply {
+        let run_id = match session.run_id().await {
+            Ok(run_id) => run_id,
+            Err(reply) => return reply,
+        };
+        let here = from.at(run_id);
+        self.scanned = Some(Scanned {
+            run_id,
+            restarted: here.cursor != from.cursor,
+        });
+        let scan = Command::Scan {
+            from: here,
+            pattern,
+            count,
+        };
+        session.send(&scan, false).await
     }
 
     /// A reply proves that all earlier invalidations have arrived.

@@ -16,16 +16,19 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, ServerError, Value,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 
 use crate::cache::read_through::Cache;
 use crate::redis::client_tracking::ClientTracker;
+use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::{Command, Packed, Request};
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
+use crate::redis::listing::RunId;
 use crate::redis::options::ConnectOptions;
+use crate::redis::reply::text;
 use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::strip_script_prefix;
+use crate::redis::server_error::{is_transient, strip_script_prefix};
 use crate::redis::session::tracking::Tracking;
 use crate::redis::transport::{AsyncStream, ServerAddr, dial, read_unsolicited_error};
 use crate::settings::secret::Secret;
@@ -44,6 +47,7 @@ pub(crate) struct Session {
     since: Instant,
     /// The password of the log-in, if there was one.
     pub(crate) password: Mutex<Option<Secret>>,
+    run_id: OnceCell<RunId>,
     keeping: Tracking,
     _driver: AbortOnDrop,
 }
@@ -145,6 +149,7 @@ impl Session {
             commands,
             since: Instant::now(),
             password: Mutex::default(),
+            run_id: OnceCell::new(),
             _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends), told)),
             ends,
             keeping,
@@ -185,6 +190,26 @@ impl Session {
                 _ => SessionReply::Disconnected,
             },
         }
+    }
+
+    /// The identity of the server process, which it keeps until it ends.
+    ///
+    /// # Errors
+    ///
+    /// The reply of a server that cannot tell it now.
+    pub(crate) async fn run_id(&self) -> Result<RunId, SessionReply> {
+        let run_id = self.run_id.get_or_try_init(|| async {
+            let info = AdminCommand::Info { section: "server" }.into();
+            match self.send(&info, false).await {
+                SessionReply::Value(info) => Ok(run_id_of(&info)),
+                // The ACL forbids it, or a proxy does not know it.
+                SessionReply::ServerError(error) if !is_transient(error.code()) => {
+                    Ok(RunId::default())
+                }
+                reply => Err(reply),
+            }
+        });
+        run_id.await.copied()
     }
 
     /// Whether the connection has broken, so that nothing sent now would reach Redis.
@@ -278,6 +303,16 @@ fn multiplexing() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_pipeline_buffer_size(QUEUED_COMMANDS)
+}
+
+/// The `run_id` within the reply to `INFO server`.
+fn run_id_of(info: &Value) -> RunId {
+    let lines = text(info).unwrap_or_default().lines();
+    lines
+        .filter_map(|line| line.strip_prefix("run_id:"))
+        .map(RunId::of)
+        .next()
+        .unwrap_or_default()
 }
 
 /// The answer of a transaction, or the refusal of one of its commands, which is that of all.

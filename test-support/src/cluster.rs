@@ -152,7 +152,15 @@ impl RedisCluster {
             .command(&["CLUSTER", "KEYSLOT", key])
             .await
             .unwrap();
+        self.move_slot(slot, to).await;
+    }
+
+    /// Moves a slot with its keys, as `redis-cli` does. Returns false if `to` serves it already.
+    pub async fn move_slot(&self, slot: u16, to: usize) -> bool {
         let from = self.slot_owner(slot, 0).await.unwrap();
+        if from == to {
+            return false;
+        }
         let slot = slot.to_string();
         let id = async |node: usize| -> String {
             self.nodes[node]
@@ -168,11 +176,16 @@ impl RedisCluster {
         set_slot(to, "IMPORTING", &from_id).await;
         set_slot(from, "MIGRATING", &to_id).await;
         let port = self.nodes[to].port.to_string();
-        let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
-        let () = self.nodes[from].command(&words).await.unwrap();
+        let words = ["CLUSTER", "GETKEYSINSLOT", &slot, "100000"];
+        let keys: Vec<String> = self.nodes[from].command(&words).await.unwrap();
+        for key in &keys {
+            let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+            let () = self.nodes[from].command(&words).await.unwrap();
+        }
         for node in [to, from] {
             set_slot(node, "NODE", &to_id).await;
         }
+        true
     }
 
     /// Adds an empty node to the cluster and returns its index.

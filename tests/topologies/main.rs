@@ -5,6 +5,7 @@
 
 mod cluster;
 mod credentials;
+mod listing;
 mod load;
 mod sentinel;
 mod tls;

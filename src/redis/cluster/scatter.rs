@@ -18,12 +18,6 @@ pub(crate) enum Plan<'a> {
     Whole(u16),
     /// In parts.
     Parts(Vec<Part<'a>>),
-    /// To all nodes, one after another.
-    Scan {
-        cursor: u64,
-        pattern: Option<&'a str>,
-        count: u32,
-    },
 }
 
 /// The part of a command whose keys are in one slot.
@@ -37,18 +31,6 @@ pub(crate) struct Part<'a> {
 
 /// Plans where a command is sent.
 pub(crate) fn plan<'a>(command: &'a Command<'_>) -> Plan<'a> {
-    if let Command::Scan {
-        cursor,
-        pattern,
-        count,
-    } = command
-    {
-        return Plan::Scan {
-            cursor: *cursor,
-            pattern: *pattern,
-            count: *count,
-        };
-    }
     let mut slots: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
     for (position, key) in command.keys().enumerate() {
         slots.entry(slot_of(key)).or_default().push(position);
@@ -97,12 +79,6 @@ pub(crate) fn merge(
         }
         _ => Ok(Value::Okay),
     }
-}
-
-/// A reply to `SCAN`.
-pub(crate) fn page(cursor: u64, keys: Vec<Value>) -> Value {
-    let cursor = Value::BulkString(cursor.to_string().into_bytes());
-    Value::Array(vec![cursor, Value::Array(keys)])
 }
 
 #[cfg(test)]

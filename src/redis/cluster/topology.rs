@@ -16,8 +16,12 @@ use tracing::{info, warn};
 use crate::cache::read_through::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
-use crate::redis::cluster::slot_map::{Range, Shard, SlotMap, ranges};
+use crate::redis::cluster::partition::Partition;
+use crate::redis::cluster::slot_map::Shard;
+use crate::redis::cluster::slot_map::SlotMap;
 use crate::redis::cluster::slot_map_error::SlotMapError;
+use crate::redis::cluster::slot_ranges::Range;
+use crate::redis::cluster::slot_ranges::ranges;
 use crate::redis::command::Request;
 use crate::redis::connect_error::Outage;
 use crate::redis::node::Node;
@@ -342,7 +346,6 @@ impl Refresher {
                     }
                 }
                 shards.push(Shard {
-                    lowest: range.first,
                     endpoint: range.primary.clone(),
                     primary: self.nodes.get(&range.primary, false),
                     replicas,
@@ -351,7 +354,11 @@ impl Refresher {
             });
             runs.push((range.first, range.last, shard));
         }
-        let map = Arc::new(SlotMap::new(shards, runs.into_iter()));
+        let map = Arc::new(SlotMap::new(
+            shards,
+            runs.into_iter(),
+            Partition::new(&ranges),
+        ));
         self.nodes.keep(&wanted);
         info!(
             nodes = map.shards().len(),
