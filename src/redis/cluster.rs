@@ -172,6 +172,15 @@ impl Cluster {
         }
     }
 
+    /// Has the slot map read again.
+    pub(crate) fn refresh(&self) {
+        self.topology.refresh();
+    }
+
+    pub(crate) async fn topology_changed(&self, known: &Arc<SlotMap>) {
+        self.topology.changed_since(known).await;
+    }
+
     /// The node that `MOVED` or `ASK` names.
     fn follow(&self, error: &ServerError) -> Result<Redirect, Error> {
         let asking = error.code() == "ASK";

@@ -119,6 +119,14 @@ impl Position {
         }
     }
 
+    /// Whether the scan of a server has begun and not ended.
+    pub(crate) fn is_within_a_scan(self) -> bool {
+        match self {
+            Self::Start => false,
+            Self::Server { cursor, .. } | Self::Slot { cursor, .. } => cursor != 0,
+        }
+    }
+
     /// Whether the position was made under `now`.
     pub(crate) fn was_made_under(self, now: Fingerprint) -> bool {
         match self {

@@ -94,7 +94,8 @@ async fn slots_that_move_at_random_cost_no_other_keys() {
     for _ in 0..6 {
         let mut moved = BTreeSet::new();
         let found = list(&client, async |_| {
-            if random.u8(..3) == 0 {
+            // Each moved slot adds two ranges, and each range may cost another scan of its node.
+            if moved.len() < 4 && random.u8(..8) == 0 {
                 let slot = random.u16(..16_384);
                 if cluster.move_slot(slot, random.usize(..4)).await {
                     moved.insert(slot);

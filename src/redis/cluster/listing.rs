@@ -1,11 +1,18 @@
 //! Listings over a cluster: one node after another, also while slots move; see
 //! [`crate::redis::listing`] for the cursor.
+//!
+//! The slot map of this process may be older than a move. So the node itself is asked for the
+//! partition, before the first page of its scan and after the last: it is the first to know its slots.
 
-use tokio::time::timeout_at;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 use crate::redis::cluster::Cluster;
 use crate::redis::cluster::partition::Partition;
+use crate::redis::cluster::slot_map::SlotMap;
 use crate::redis::cluster::slot_ranges::ranges;
 use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::{Command, RetryPolicy, ScanFrom};
@@ -16,6 +23,24 @@ use crate::redis::reply::scan_page;
 use crate::redis::retry::RetryLoop;
 use crate::redis::session::SessionReply;
 use crate::settings::address::Endpoint;
+
+/// How long a page waits for the slot map to agree with the node that it scans.
+const AGREEMENT_TIMEOUT: Duration = Duration::from_millis(500);
+const MAX_DISAGREEMENTS: u32 = 3;
+
+/// A scan of one node on its way: everything that the next cursor says.
+struct NodeScan {
+    map: Arc<SlotMap>,
+    slot: u16,
+    /// Whether no slot has moved since the listing began.
+    unmoved: bool,
+}
+
+impl NodeScan {
+    fn partition_hash(&self) -> Option<u64> {
+        self.unmoved.then(|| self.map.partition().hash())
+    }
+}
 
 impl Cluster {
     /// One page of one node; after its last page, the first of the next node.
@@ -29,60 +54,52 @@ impl Cluster {
         limiter: &Limiter,
         policy: RetryPolicy,
     ) -> Result<Page, Error> {
-        let map = self.map(Admission::Whole(limiter), policy.deadline).await?;
-        let partition = map.partition();
-        let (from, mut unmoved, mut resume) = match Position::decode(request.cursor) {
-            position @ Position::Slot {
+        let mut position = Position::decode(request.cursor);
+        let mut scan = match position {
+            Position::Slot { slot, unmoved, .. } => NodeScan {
+                map: self.map(Admission::Whole(limiter), policy.deadline).await?,
                 slot,
                 unmoved,
-                cursor: 0,
-                ..
-            } => {
-                let here = Fingerprint::new(Some(partition.hash()), None);
-                (
-                    slot,
-                    unmoved && position.was_made_under(here),
-                    Position::Start,
-                )
-            }
-            position @ Position::Slot { slot, unmoved, .. } => (slot, unmoved, position),
-            Position::Start | Position::Server { .. } => (0, true, Position::Start),
+            },
+            Position::Start | Position::Server { .. } => NodeScan {
+                map: self.map(Admission::Whole(limiter), policy.deadline).await?,
+                slot: 0,
+                unmoved: true,
+            },
         };
-        let Some(slot) = partition.first_served(from) else {
+        let from = scan.slot;
+        let Some(slot) = scan.map.partition().first_served(from) else {
             return Ok(Page::default());
         };
         if slot != from {
-            resume = Position::Start;
+            scan.slot = slot;
+            position = Position::Start;
         }
-        let mut scan_from = ScanFrom::position(resume, unmoved.then(|| partition.hash()));
+        if !position.is_within_a_scan() {
+            self.agree(&mut scan, limiter, policy).await?;
+            let here = Fingerprint::new(scan.partition_hash(), None);
+            scan.unmoved &= position.was_made_under(here);
+        }
+        let mut scan_from = ScanFrom::position(position, scan.partition_hash());
         let mut keys = Vec::new();
         loop {
-            let scan = Command::Scan {
+            let command = Command::Scan {
                 from: scan_from,
                 pattern: request.pattern,
                 count: request.count,
             };
-            let retry_loop = RetryLoop::new(&scan, Admission::Whole(limiter), policy);
-            let (reply, node) = self.execute_on_slot(slot, retry_loop, false).await?;
+            let retry_loop = RetryLoop::new(&command, Admission::Whole(limiter), policy);
+            let (reply, node) = self.execute_on_slot(scan.slot, retry_loop, false).await?;
             let scanned = reply.scanned.unwrap_or_default();
-            unmoved &= !scanned.restarted;
+            scan.unmoved &= !scanned.restarted;
             let (next, found) = scan_page(reply.value)?;
             keys.extend(found);
             if next == 0 {
-                let map = self.map(Admission::Whole(limiter), policy.deadline).await?;
-                let Some(endpoint) = map.endpoint_of(&node) else {
-                    // The node has left the cluster: all its slots have moved.
-                    let cursor = next_node(map.partition(), slot, None, false);
-                    return Ok(Page { cursor, keys });
-                };
-                let seen = Self::partition_seen_by(&node, endpoint, policy).await?;
-                let unmoved = unmoved && seen.hash() == partition.hash();
-                let cursor = next_node(&seen, slot, Some(endpoint), unmoved);
+                let cursor = self.next_node(&scan, &node, policy).await?;
                 return Ok(Page { cursor, keys });
             }
-            let made_under =
-                Fingerprint::new(unmoved.then(|| partition.hash()), Some(scanned.run_id));
-            if let Some(cursor) = slot_cursor(slot, unmoved, made_under, next) {
+            let made_under = Fingerprint::new(scan.partition_hash(), Some(scanned.run_id));
+            if let Some(cursor) = slot_cursor(scan.slot, scan.unmoved, made_under, next) {
                 return Ok(Page { cursor, keys });
             }
             // The server's cursor does not fit: the page ends where one does.
@@ -90,7 +107,78 @@ impl Cluster {
         }
     }
 
-    /// The partition as the scanned node sees it: it is the first to know which slots it serves.
+    /// Waits until the slot map and the node of `scan.slot` agree on the partition. A node that goes on
+    /// to disagree on other slots is scanned all the same, but no conclusions are drawn from the map.
+    async fn agree(
+        &self,
+        scan: &mut NodeScan,
+        limiter: &Limiter,
+        policy: RetryPolicy,
+    ) -> Result<(), Error> {
+        let mut disagreements = 0;
+        loop {
+            scan.map = self.map(Admission::Whole(limiter), policy.deadline).await?;
+            if let Some(node) = scan.map.node_of(scan.slot, false)
+                && let Some(endpoint) = scan.map.endpoint_of(&node)
+            {
+                let connected = node.line(Admission::Whole(limiter), policy);
+                tokio::select! {
+                    connected = connected => drop(connected?),
+                    () = self.topology_changed(&scan.map) => continue,
+                }
+                let seen = Self::partition_seen_by(&node, endpoint, policy).await;
+                if let Ok(seen) = &seen {
+                    let owns = seen.owner(scan.slot) == Some(endpoint);
+                    let agrees = seen.hash() == scan.map.partition().hash();
+                    if owns && (agrees || disagreements >= MAX_DISAGREEMENTS) {
+                        scan.unmoved &= agrees;
+                        return Ok(());
+                    }
+                }
+                if Instant::now() + AGREEMENT_TIMEOUT >= policy.deadline {
+                    return Err(seen.err().unwrap_or_else(|| moving(scan.slot)));
+                }
+            }
+            disagreements += 1;
+            self.refresh();
+            let _ = timeout(AGREEMENT_TIMEOUT / 2, self.topology_changed(&scan.map)).await;
+        }
+    }
+
+    /// The cursor of the first page after `node`, which has been scanned to its end.
+    async fn next_node(
+        &self,
+        scan: &NodeScan,
+        node: &Arc<Node>,
+        policy: RetryPolicy,
+    ) -> Result<u64, Error> {
+        let seen = match scan.map.endpoint_of(node) {
+            Some(endpoint) => {
+                let seen = Self::partition_seen_by(node, endpoint, policy).await?;
+                (seen.owner(scan.slot) == Some(endpoint)).then_some(seen)
+            }
+            None => None,
+        };
+        let Some(seen) = seen else {
+            // The slot was elsewhere, perhaps all the time: it is scanned there.
+            self.refresh();
+            let made_under = Fingerprint::new(None, None);
+            return Ok(slot_cursor(scan.slot, false, made_under, 0).unwrap_or_default());
+        };
+        let unmoved = scan.partition_hash() == Some(seen.hash());
+        let next = if unmoved {
+            seen.next_owner(scan.slot)
+        } else {
+            let after = seen.end_of_run(scan.slot).checked_add(1);
+            after.and_then(|after| seen.first_served(after))
+        };
+        let made_under = Fingerprint::new(unmoved.then(|| seen.hash()), None);
+        Ok(next
+            .and_then(|slot| slot_cursor(slot, unmoved, made_under, 0))
+            .unwrap_or_default())
+    }
+
+    /// The partition as a node sees it.
     async fn partition_seen_by(
         node: &Node,
         endpoint: &Endpoint,
@@ -104,7 +192,7 @@ impl Cluster {
         let command = AdminCommand::ClusterSlots.into();
         let limit = policy
             .deadline
-            .min(tokio::time::Instant::now() + policy.response_timeout);
+            .min(Instant::now() + policy.response_timeout);
         match timeout_at(limit, session.send(&command, false)).await {
             Ok(SessionReply::Value(value)) => ranges(&value, endpoint)
                 .map(|ranges| Partition::new(&ranges))
@@ -116,16 +204,8 @@ impl Cluster {
     }
 }
 
-/// The cursor of the first page after the node at `endpoint`, which has been scanned for `slot`.
-fn next_node(seen: &Partition, slot: u16, endpoint: Option<&Endpoint>, unmoved: bool) -> u64 {
-    let next = if unmoved {
-        seen.next_owner(slot)
-    } else {
-        let last = endpoint.map_or(slot, |endpoint| seen.end_of_run(slot, endpoint));
-        last.checked_add(1)
-            .and_then(|after| seen.first_served(after))
-    };
-    let made_under = Fingerprint::new(unmoved.then(|| seen.hash()), None);
-    next.and_then(|slot| slot_cursor(slot, unmoved, made_under, 0))
-        .unwrap_or_default()
+fn moving(slot: u16) -> Error {
+    Error::other(format!(
+        "cannot continue the listing: the cluster's nodes do not agree on the owner of slot {slot}"
+    ))
 }

@@ -73,12 +73,18 @@ impl Partition {
         lowest.filter(|lowest| *lowest > after).min()
     }
 
-    /// The last slot of the run with `slot`, if its owner is `owner`; otherwise `slot` itself.
-    pub(crate) fn end_of_run(&self, slot: u16, owner: &Endpoint) -> u16 {
-        self.runs
-            .iter()
-            .find(|run| (run.first..=run.last).contains(&slot) && run.owner == *owner)
-            .map_or(slot, |run| run.last)
+    pub(crate) fn owner(&self, slot: u16) -> Option<&Endpoint> {
+        Some(&self.run_of(slot)?.owner)
+    }
+
+    /// The last slot of the run with `slot`; `slot` itself where no node serves it.
+    pub(crate) fn end_of_run(&self, slot: u16) -> u16 {
+        self.run_of(slot).map_or(slot, |run| run.last)
+    }
+
+    fn run_of(&self, slot: u16) -> Option<&Run> {
+        let mut runs = self.runs.iter();
+        runs.find(|run| (run.first..=run.last).contains(&slot))
     }
 }
 
@@ -128,7 +134,9 @@ mod tests {
         assert_eq!(partition.next_owner(11), None);
         assert_eq!(partition.first_served(10), Some(11));
         assert_eq!(partition.first_served(13), None);
-        assert_eq!(partition.end_of_run(6, &endpoint(2)), 9);
-        assert_eq!(partition.end_of_run(6, &endpoint(1)), 6);
+        assert_eq!(partition.end_of_run(6), 9);
+        assert_eq!(partition.end_of_run(10), 10);
+        assert_eq!(partition.owner(6), Some(&endpoint(2)));
+        assert_eq!(partition.owner(10), None);
     }
 }
