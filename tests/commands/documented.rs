@@ -60,7 +60,7 @@ async fn outputs_in_pages_match_the_program() {
     let unused = ports::free().to_string();
     let password = format!(">{PASSWORD}");
     let orders = ["on", &password, "~*", "&*", "+@all"];
-    let reader = ["on", &password, "~*", "+ping", "+client|setname"];
+    let reader = ["on", &password, "~*", "+ping", "+client|setname", "+info"];
     let reads = ["+get", "+exists", "+scan", "+mget"];
     let () = redis
         .command(&[&["ACL", "SETUSER", "orders"][..], &orders].concat())

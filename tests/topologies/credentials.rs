@@ -15,7 +15,7 @@ use crate::whole_suite::whole_suite;
 
 /// What docs/topologies.md says that a user needs. `+ping` and the names are for watching over the
 /// connection and for whoever looks at Redis.
-const RIGHTS: &str = "~* +ping +client|setname +get +set +del +exists +scan \
+const RIGHTS: &str = "~* +ping +client|setname +info +get +set +del +exists +scan \
                       +evalsha +eval +incrby +pttl +pexpire +mget +mset +multi +exec";
 
 /// Every command that kvredis may send: all are in Redis 6.2 and Valkey 7.2, but for `CLIENT
@@ -31,6 +31,7 @@ const COMMANDS: &[&str] = &[
     "exec",
     "exists",
     "get",
+    "info",
     "mget",
     "mset",
     "multi",

@@ -75,7 +75,10 @@ pub(crate) fn required_commands(settings: &Settings) -> Vec<RequiredCommand> {
     };
     required.extend(spec::ADMIN.acl.iter().map(|rule| RequiredCommand {
         necessary: false,
-        ..no_keys.require("seeing connections and whether they are alive", rule)
+        ..no_keys.require(
+            "probes, connection names, listings during a restart or failover",
+            rule,
+        )
     }));
     required
 }

@@ -173,8 +173,7 @@ pub(crate) const LEASE: CommandSpec = CommandSpec {
     idempotent: true,
     acl: &[EVAL_RULE, GET_RULE, SET_RULE, DEL_RULE],
 };
-/// Commands about the connection or the server. A link works without the rules, whose commands an
-/// operator needs to see connections and kvredis to see whether they are alive.
+/// Commands about the connection or the server. A link works without these rules.
 pub(crate) const ADMIN: CommandSpec = CommandSpec {
     name: "other",
     access: Access::PrimaryOnly,
@@ -189,6 +188,12 @@ pub(crate) const ADMIN: CommandSpec = CommandSpec {
             once: true,
             access: Access::PrimaryOnly,
             ..read("+client|setname", &["CLIENT", "SETNAME", "kvredis:check"])
+        },
+        // The `run_id`, without which a listing continues wrongly after a restart.
+        AclRule {
+            once: true,
+            access: Access::PrimaryOnly,
+            ..read("+info", &["INFO", "server"])
         },
     ],
 };
