@@ -30,14 +30,14 @@ pub(crate) type ReadResult = Result<Option<Bytes>, Error>;
 
 /// An entry of the cache.
 #[derive(Debug)]
-pub(crate) enum Entry {
-    /// Redis has been asked; other calls may wait for the result.
+pub(crate) enum CacheEntry {
+    /// A read is in flight; other calls may wait for its result.
     Pending(Arc<InFlightRead>),
     /// The result of a read.
     Ready(ReadyEntry),
 }
 
-impl Entry {
+impl CacheEntry {
     /// Returns true if the entry has served a call other than the one that filled it.
     pub(crate) fn was_used(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 use lru::LruCache;
 
 use crate::cache::admission::AdmissionFilter;
-use crate::cache::entries::{CacheLimits, Entry};
+use crate::cache::entries::{CacheEntry, CacheLimits};
 use crate::telemetry::cache as telemetry;
 
 /// The size of an entry besides its key and its value: the nodes of the map and of the list, and the
@@ -17,7 +17,7 @@ const FREE_IN_BACKGROUND: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct LruStore {
     limits: CacheLimits,
-    entries: LruCache<Vec<u8>, Entry>,
+    entries: LruCache<Vec<u8>, CacheEntry>,
     bytes: usize,
     filter: AdmissionFilter,
 }
@@ -32,12 +32,12 @@ impl LruStore {
         }
     }
 
-    fn weight(key: &[u8], entry: &Entry) -> usize {
+    fn weight(key: &[u8], entry: &CacheEntry) -> usize {
         ENTRY_OVERHEAD + key.len() + entry.value_bytes()
     }
 
     /// The entry of a key, which becomes the most recently used one.
-    pub(crate) fn get(&mut self, key: &[u8]) -> Option<&mut Entry> {
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<&mut CacheEntry> {
         self.entries.get_mut(key)
     }
 
@@ -49,7 +49,7 @@ impl LruStore {
     }
 
     /// Inserts an entry for a key that has none.
-    pub(crate) fn insert(&mut self, key: &[u8], entry: Entry) {
+    pub(crate) fn insert(&mut self, key: &[u8], entry: CacheEntry) {
         let weight = Self::weight(key, &entry);
         self.entries.put(key.to_vec(), entry);
         telemetry::add_entries(1);
@@ -62,8 +62,8 @@ impl LruStore {
     pub(crate) fn replace_if(
         &mut self,
         key: &[u8],
-        condition: impl Fn(&Entry) -> bool,
-        replacement: Option<Entry>,
+        condition: impl Fn(&CacheEntry) -> bool,
+        replacement: Option<CacheEntry>,
     ) {
         let Some(entry) = self.entries.peek_mut(key).filter(|entry| condition(entry)) else {
             return;
@@ -106,7 +106,7 @@ impl LruStore {
     }
 
     /// Removes all entries that do not satisfy `condition`. Returns their number.
-    pub(crate) fn retain(&mut self, condition: impl Fn(&Entry) -> bool) -> usize {
+    pub(crate) fn retain(&mut self, condition: impl Fn(&CacheEntry) -> bool) -> usize {
         let (len, mut freed) = (self.entries.len(), 0);
         self.entries.retain(|key, entry| {
             let is_retained = condition(entry);

@@ -11,7 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::cache::entries::{
-    CacheLimits, CachedValue, Entry, EntryPolicy, InFlightRead, ReadOutcome, ReadResult, ReadyEntry,
+    CacheEntry, CacheLimits, CachedValue, EntryPolicy, InFlightRead, ReadOutcome, ReadResult,
+    ReadyEntry,
 };
 use crate::cache::freshness::Freshness;
 use crate::cache::lru::LruStore;
@@ -62,11 +63,11 @@ impl Cache {
     pub(crate) fn lookup<'a>(&'a self, key: &'a [u8], now: Instant) -> Lookup<'a> {
         let mut store = self.store();
         let has_entry = match store.get(key) {
-            Some(Entry::Ready(entry)) if entry.is_fresh(now) => {
+            Some(CacheEntry::Ready(entry)) if entry.is_fresh(now) => {
                 telemetry::record_hit();
                 return Lookup::Hit(entry.serve());
             }
-            Some(Entry::Pending(read)) if read.is_joinable(now) => {
+            Some(CacheEntry::Pending(read)) if read.is_joinable(now) => {
                 telemetry::record_hit();
                 return Lookup::Pending(Arc::clone(read));
             }
@@ -77,7 +78,7 @@ impl Cache {
             return Lookup::Bypass;
         }
         let read = Arc::new(InFlightRead::new(now));
-        let entry = Entry::Pending(Arc::clone(&read));
+        let entry = CacheEntry::Pending(Arc::clone(&read));
         if has_entry {
             store.replace_if(key, |_| true, Some(entry));
         } else {
@@ -94,7 +95,7 @@ impl Cache {
     /// The cached value of a key; never inserts an entry.
     pub(crate) fn peek(&self, key: &[u8], now: Instant) -> Option<CachedValue> {
         match self.store().get(key) {
-            Some(Entry::Ready(entry)) if entry.is_fresh(now) => {
+            Some(CacheEntry::Ready(entry)) if entry.is_fresh(now) => {
                 telemetry::record_hit();
                 Some(entry.serve())
             }
@@ -121,8 +122,8 @@ impl Cache {
     /// Removes the entries that were read from one connection, and all pending ones.
     pub(crate) fn invalidate_connection(&self, freshness: &Arc<Freshness>) {
         let removed = self.store().retain(|entry| match entry {
-            Entry::Pending(_) => false,
-            Entry::Ready(entry) => !entry.is_from(freshness),
+            CacheEntry::Pending(_) => false,
+            CacheEntry::Ready(entry) => !entry.is_from(freshness),
         });
         telemetry::record_invalidations(removed);
     }
@@ -144,7 +145,9 @@ impl FillGuard<'_> {
     /// since the lookup.
     pub(crate) fn complete(mut self, result: &ReadResult, policy: Option<EntryPolicy>) {
         let entry = match (result, policy) {
-            (Ok(value), Some(policy)) => Some(Entry::Ready(ReadyEntry::new(value.clone(), policy))),
+            (Ok(value), Some(policy)) => {
+                Some(CacheEntry::Ready(ReadyEntry::new(value.clone(), policy)))
+            }
             _ => None,
         };
         self.fill(entry);
@@ -155,11 +158,11 @@ impl FillGuard<'_> {
     }
 
     /// Replaces the pending entry of this guard, or removes it.
-    fn fill(&mut self, entry: Option<Entry>) {
+    fn fill(&mut self, entry: Option<CacheEntry>) {
         self.completed = true;
-        let is_own = |entry: &Entry| match entry {
-            Entry::Pending(read) => Arc::ptr_eq(read, &self.read),
-            Entry::Ready(_) => false,
+        let is_own = |entry: &CacheEntry| match entry {
+            CacheEntry::Pending(read) => Arc::ptr_eq(read, &self.read),
+            CacheEntry::Ready(_) => false,
         };
         self.cache.store().replace_if(self.key, is_own, entry);
     }
