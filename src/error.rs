@@ -6,12 +6,11 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 /// The error of a call, as the `error` variant of `wrpc:keyvalue/store` carries it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: Cow<'static, str>,
@@ -113,6 +112,20 @@ impl Error {
             ErrorKind::ServerError(code) => Some(code),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Not derived: thiserror would return the `Arc` as the source, and its content could not be
+/// downcast.
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
