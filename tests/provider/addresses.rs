@@ -1,4 +1,4 @@
-//! Contract §2, Addresses: every form that is served, and whose user and password go with it.
+//! Addresses: every URL form, and the user and password that are used with it.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
 
 #[tokio::test]
-async fn user_and_password_override_those_of_the_url() {
+async fn username_and_password_override_the_url() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
@@ -53,7 +53,7 @@ async fn user_and_password_override_those_of_the_url() {
 }
 
 #[tokio::test]
-async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
+async fn provider_credentials_are_not_sent_to_a_links_own_url() {
     let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("provider-password").await)
@@ -61,14 +61,14 @@ async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
         .start()
         .await;
     let open = Redis::start().await;
-    // A server without passwords refuses AUTH, so the link works only if it does not try.
+    // A server without a password rejects AUTH, so the link works only without sending it.
     let own = Link::new("c", "own").config(&[("URL", &open.url())]);
     env.add_link(&own).await.set("", "k", b"v").await.unwrap();
     let borrowed = Link::new("c", "borrowed").config(&[("URL", &env.redis.url())]);
     let error = other_error(env.add_link(&borrowed).await.get("", "k").await);
     assert!(
         error.contains("NOAUTH"),
-        "the provider's password is not handed out: {error}"
+        "the provider's password was sent: {error}"
     );
     let own = Link::new("c", "whole")
         .config(&[("URL", &env.redis.url())])
@@ -77,7 +77,7 @@ async fn a_link_with_its_own_url_takes_no_credentials_of_the_provider() {
 }
 
 #[tokio::test]
-async fn a_link_without_a_url_takes_address_and_credentials_of_the_provider() {
+async fn a_link_without_a_url_uses_the_providers_address_and_credentials() {
     let redis = Redis::with_password("provider-password").await;
     let env = TestEnv::builder()
         .unlinked()
@@ -95,7 +95,7 @@ async fn a_link_without_a_url_takes_address_and_credentials_of_the_provider() {
 }
 
 #[tokio::test]
-async fn the_default_address_is_this_machines_port_6379() {
+async fn the_default_address_is_localhost_6379() {
     let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(1_000))
@@ -106,12 +106,12 @@ async fn the_default_address_is_this_machines_port_6379() {
         let error = other_error(client.get("", "k").await);
         assert!(error.contains("redis://127.0.0.1:6379"), "{error}");
     } else {
-        eprintln!("somebody serves on 127.0.0.1:6379; that is left alone");
+        eprintln!("127.0.0.1:6379 is in use: only the log is checked");
     }
 }
 
 #[tokio::test]
-async fn addresses_of_every_form_are_served() {
+async fn every_url_form_is_supported() {
     let env = TestEnv::builder().unlinked().start().await;
     env.redis.number_databases().await;
     let port = env.redis.port();
@@ -140,7 +140,7 @@ async fn addresses_of_every_form_are_served() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_takes_user_and_password() {
+async fn unix_sockets_support_authentication() {
     let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("socket-password").await)

@@ -1,4 +1,4 @@
-//! Contract §1, `atomics`: `increment` and all its limits.
+//! `atomics`: `increment` and its limits.
 
 use futures_util::future::join_all;
 use test_support::client::{Error, other_error};
@@ -9,29 +9,29 @@ use test_support::test_env::TestEnv;
 const MAX: u64 = i64::MAX as u64;
 
 #[tokio::test]
-async fn increment_creates_and_counts() {
+async fn increment_creates_and_adds() {
     let env = TestEnv::start().await;
     assert_eq!(
         env.client.increment("", "n", 5).await,
         Ok(5),
-        "a missing key begins at delta"
+        "a missing key starts at delta"
     );
     assert_eq!(env.client.increment("", "n", 1).await, Ok(6));
     assert_eq!(
         env.client.get("", "n").await,
         Ok(Some(b"6".to_vec())),
-        "a decimal integer"
+        "the value is a decimal integer"
     );
     env.client.set("", "set", b"41").await.unwrap();
     assert_eq!(
         env.client.increment("", "set", 1).await,
         Ok(42),
-        "of a value that `set` wrote"
+        "increment of a value written by `set`"
     );
 }
 
 #[tokio::test]
-async fn a_delta_of_zero_reads_and_creates() {
+async fn a_delta_of_zero_returns_or_creates_the_value() {
     let env = TestEnv::start().await;
     assert_eq!(env.client.increment("", "n", 0).await, Ok(0));
     assert_eq!(env.redis.command::<String>(&["GET", "n"]).await, "0");
@@ -62,16 +62,16 @@ async fn increment_is_exact_beyond_the_precision_of_a_double() {
 }
 
 #[tokio::test]
-async fn increment_goes_up_to_the_largest_integer_and_no_further() {
+async fn increment_stops_at_the_maximum_integer() {
     let env = TestEnv::start().await;
     assert_eq!(
         env.client.increment("", "n", MAX).await,
         Ok(MAX),
         "a missing key"
     );
-    unchanged_after_error(&env, Some(&MAX.to_string()), 1).await;
-    unchanged_after_error(&env, Some(&MAX.to_string()), MAX).await;
-    unchanged_after_error(&env, Some("1"), MAX).await;
+    assert_unchanged_after_error(&env, Some(&MAX.to_string()), 1).await;
+    assert_unchanged_after_error(&env, Some(&MAX.to_string()), MAX).await;
+    assert_unchanged_after_error(&env, Some("1"), MAX).await;
     assert_eq!(
         set_and_increment(&env, &(MAX - 1).to_string(), 1).await,
         Ok(MAX),
@@ -80,22 +80,22 @@ async fn increment_goes_up_to_the_largest_integer_and_no_further() {
 }
 
 #[tokio::test]
-async fn a_delta_beyond_the_largest_integer_is_an_error() {
+async fn a_delta_above_the_maximum_integer_is_an_error() {
     let env = TestEnv::start().await;
     for delta in [MAX + 1, MAX + 2, u64::MAX - 1, u64::MAX] {
-        unchanged_after_error(&env, None, delta).await;
-        unchanged_after_error(&env, Some("0"), delta).await;
-        unchanged_after_error(&env, Some("-9223372036854775808"), delta).await;
+        assert_unchanged_after_error(&env, None, delta).await;
+        assert_unchanged_after_error(&env, Some("0"), delta).await;
+        assert_unchanged_after_error(&env, Some("-9223372036854775808"), delta).await;
     }
 }
 
 #[tokio::test]
-async fn a_negative_result_is_an_error_and_changes_nothing() {
+async fn a_negative_result_is_an_error_and_leaves_the_value_unchanged() {
     let env = TestEnv::start().await;
-    unchanged_after_error(&env, Some("-5"), 3).await;
-    unchanged_after_error(&env, Some("-5"), 0).await;
-    unchanged_after_error(&env, Some("-5"), 4).await;
-    unchanged_after_error(&env, Some("-9223372036854775808"), MAX).await;
+    assert_unchanged_after_error(&env, Some("-5"), 3).await;
+    assert_unchanged_after_error(&env, Some("-5"), 0).await;
+    assert_unchanged_after_error(&env, Some("-5"), 4).await;
+    assert_unchanged_after_error(&env, Some("-9223372036854775808"), MAX).await;
     assert_eq!(
         set_and_increment(&env, "-5", 10).await,
         Ok(5),
@@ -106,13 +106,13 @@ async fn a_negative_result_is_an_error_and_changes_nothing() {
     assert_eq!(
         set_and_increment(&env, large, (1 << 53) + 2).await,
         Ok(1),
-        "exact there, too"
+        "the result is exact at the limit, too"
     );
 }
 
-/// What is taken back must not take a right that the README does not list.
+/// Undoing an increment needs no permission beyond the documented ones.
 #[tokio::test]
-async fn the_documented_rights_are_enough_to_change_nothing() {
+async fn the_documented_permissions_suffice_for_undoing_an_increment() {
     let env = TestEnv::builder().unlinked().start().await;
     let rules = "on >pw ~* +evalsha +eval +incrby +get";
     let words = [
@@ -130,9 +130,10 @@ async fn the_documented_rights_are_enough_to_change_nothing() {
     assert_eq!(client.increment("", "n", 6).await, Ok(1));
 }
 
-/// Who may count and not do what belongs to it is refused, and has not counted.
+/// A user who may run `INCRBY` but not the commands that accompany it gets an error, and the value is
+/// unchanged.
 #[tokio::test]
-async fn a_refused_increment_has_not_counted() {
+async fn a_denied_increment_leaves_the_value_unchanged() {
     let env = TestEnv::builder().unlinked().start().await;
     let url = env.redis.url();
     for (i, (rights, before, ttl)) in [
@@ -165,7 +166,7 @@ async fn a_refused_increment_has_not_counted() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_integer_is_an_error_and_stays() {
+async fn a_non_integer_value_is_an_error_and_is_left_unchanged() {
     let env = TestEnv::start().await;
     for value in [
         "",
@@ -182,31 +183,38 @@ async fn a_value_that_is_no_integer_is_an_error_and_stays() {
         "18446744073709551616",
         "1\n",
     ] {
-        unchanged_after_error(&env, Some(value), 1).await;
+        assert_unchanged_after_error(&env, Some(value), 1).await;
     }
     let error = other_error(set_and_increment(&env, "stored-data", 1).await);
-    assert!(error.contains("integer"), "Redis's words: {error}");
+    assert!(
+        error.contains("integer"),
+        "the error lacks Redis's message: {error}"
+    );
     assert!(
         !error.contains("stored-data"),
-        "an error shows no stored data: {error}"
+        "the error contains stored data: {error}"
     );
 }
 
 #[tokio::test]
-async fn concurrent_increments_are_all_counted() {
+async fn concurrent_increments_are_not_lost() {
     let env = TestEnv::start().await;
     let mut results = join_all((0..400).map(|_| env.client.increment("b", "n", 1))).await;
     results.sort_by_key(|result| result.clone().unwrap());
     let expected: Vec<_> = (1..=400).map(Ok).collect();
-    assert_eq!(results, expected, "each call has its own result");
+    assert_eq!(results, expected, "results are not distinct");
 }
 
 #[tokio::test]
 async fn increment_is_atomic_between_links() {
     let env = TestEnv::start().await;
-    let twin = env.link("another", "default", &[]).await;
+    let other_link = env.link("another", "default", &[]).await;
     let calls = (0..400).map(async |call| {
-        let client = if call % 2 == 0 { &env.client } else { &twin };
+        let client = if call % 2 == 0 {
+            &env.client
+        } else {
+            &other_link
+        };
         client.increment("", "n", 3).await
     });
     for result in join_all(calls).await {
@@ -215,13 +223,13 @@ async fn increment_is_atomic_between_links() {
     assert_eq!(env.redis.command::<u64>(&["GET", "n"]).await, 1200);
 }
 
-/// What increments that the interface does not allow must be like, whatever is stored.
-async fn unchanged_after_error(env: &TestEnv, stored: Option<&str>, delta: u64) {
+/// Asserts that an increment that the interface does not allow leaves the stored value unchanged.
+async fn assert_unchanged_after_error(env: &TestEnv, stored: Option<&str>, delta: u64) {
     store(&env.redis, stored).await;
     let error = other_error(env.client.increment("", "n", delta).await);
     assert!(
         !error.is_empty() && !error.contains('\n'),
-        "one line of words: {error:?}"
+        "the error is not a single line: {error:?}"
     );
     let after: Option<String> = env.redis.command(&["GET", "n"]).await;
     assert_eq!(

@@ -1,5 +1,4 @@
-//! Contract §2 and §3: links while Redis is away, hangs and comes back, and that the trouble of one
-//! link is nobody else's.
+//! Links while Redis is down, unresponsive and back, and the isolation of links from each other.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn a_link_works_when_its_redis_comes_up() {
+async fn a_link_connects_when_its_redis_starts() {
     let mut env = TestEnv::builder()
         .redis(Redis::stopped())
         .rpc_timeout_ms(None)
@@ -37,7 +36,7 @@ async fn a_link_works_when_its_redis_comes_up() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_the_connection() {
+async fn a_call_waits_until_connected() {
     let mut env = TestEnv::builder()
         .redis(Redis::stopped())
         .rpc_timeout_ms(Some(60_000))
@@ -47,7 +46,7 @@ async fn a_call_waits_for_the_connection() {
         let client = env.client.timeout(Duration::from_secs(60));
         async move { client.increment("", "n", 1).await }
     });
-    // That it is under way shows in the calls after it, which are answered.
+    // Later calls complete, so this one has been accepted.
     assert!(env.host.health().await.is_some());
     env.client.probe().await.unwrap();
     assert!(!call.is_finished());
@@ -55,9 +54,9 @@ async fn a_call_waits_for_the_connection() {
     assert_eq!(call.await.unwrap(), Ok(1));
 }
 
-/// Redis says so before it is asked anything, and closes the connection.
+/// Redis sends this error unsolicited, and closes the connection.
 #[tokio::test]
-async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
+async fn a_call_waits_while_redis_has_reached_maxclients() {
     let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(60_000))
@@ -70,7 +69,7 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
         config.arg(&limit).query_async::<()>(&mut only).await
     };
     room_for(1).await.unwrap();
-    // What Redis says unasked is taken for the answer to the first command: a name, a number.
+    // The unsolicited error must not be taken as the reply to the first command.
     let mut calls = Vec::new();
     for (name, url) in [
         ("named", env.redis.url()),
@@ -93,7 +92,7 @@ async fn a_call_waits_for_a_redis_that_has_no_room_for_clients() {
 }
 
 #[tokio::test]
-async fn a_link_works_again_after_redis_has_restarted() {
+async fn a_link_reconnects_after_redis_restarts() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     for round in 0..3 {
@@ -112,14 +111,14 @@ async fn a_link_works_again_after_redis_has_restarted() {
 }
 
 #[tokio::test]
-async fn the_first_call_after_an_idle_connection_was_closed_succeeds() {
+async fn the_first_call_after_an_idle_disconnect_succeeds() {
     let env = TestEnv::start().await;
     env.client.set("", "n", b"1").await.unwrap();
     for (round, function) in (0..).zip(["get", "increment", "set", "list"].repeat(2)) {
         let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
         let killed: u64 = env.redis.command(&kill).await;
         assert!(killed > 0, "round {round}");
-        // The provider sees the end before the call, as it does with an idle connection.
+        // The provider notices the disconnect before the call, as with an idle connection.
         eventually_eq("it is connected again", 1, async || {
             env.redis.connections().await
         })
@@ -134,12 +133,12 @@ async fn the_first_call_after_an_idle_connection_was_closed_succeeds() {
 }
 
 #[tokio::test]
-async fn a_dead_link_delays_neither_others_nor_health() {
+async fn an_unresponsive_link_does_not_delay_others_or_health() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
-    // It takes connections into its backlog and says nothing, ever.
+    // It accepts connections into its backlog and never replies.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
     let down = Redis::stopped();
@@ -160,12 +159,12 @@ async fn a_dead_link_delays_neither_others_nor_health() {
     }
     assert!(
         pending.iter().all(|call| !call.is_finished()),
-        "the dead links still hang"
+        "a call on an unresponsive link completed"
     );
 }
 
 #[tokio::test]
-async fn a_call_whose_link_is_deleted_while_it_waits_is_answered() {
+async fn deleting_a_link_ends_its_waiting_calls() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(1_500))
         .redis(Redis::stopped())
@@ -178,7 +177,7 @@ async fn a_call_whose_link_is_deleted_while_it_waits_is_answered() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
+async fn a_deleted_link_stops_connecting() {
     let env = TestEnv::start().await;
     let down = Redis::stopped();
     let (deleted, kept) = (
@@ -195,22 +194,22 @@ async fn a_link_that_is_deleted_does_not_try_to_connect_any_more() {
     env.unlink(COMPONENT, "deleted").await;
     let attempts = async |more: usize| {
         let before = kept.connect_times().len();
-        eventually("the other link tries on", async || {
+        eventually("the other link goes on connecting", async || {
             kept.connect_times().len() >= before + more
         })
         .await;
         deleted.connect_times().len()
     };
-    // One that was under way may still come.
+    // An attempt in progress may still complete.
     let before = attempts(5).await;
     assert_eq!(attempts(20).await, before);
 }
 
 #[tokio::test]
-async fn a_link_that_is_long_without_its_redis_is_unhealthy() {
+async fn a_link_without_redis_becomes_unhealthy_after_a_while() {
     let mut env = TestEnv::builder().redis(Redis::stopped()).start().await;
     let health = env.host.health().await.unwrap();
-    assert!(health.healthy, "it has just begun");
+    assert!(health.healthy, "a new link counts as healthy");
     let health = eventually_some("the provider is unhealthy", async || {
         env.host.health().await.filter(|health| !health.healthy)
     })
@@ -229,7 +228,7 @@ async fn a_link_that_is_long_without_its_redis_is_unhealthy() {
 }
 
 #[tokio::test]
-async fn health_is_answered_while_redis_hangs() {
+async fn health_checks_get_replies_while_redis_is_unresponsive() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -242,19 +241,19 @@ async fn health_is_answered_while_redis_hangs() {
     for _ in 0..50 {
         assert!(env.host.health().await.unwrap().healthy);
     }
-    // 50 answers, of 100 ms at most.
+    // 50 replies within 100 ms each.
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );
     env.redis.resume();
-    // What came of it depends on the response timeout.
+    // The result depends on the response timeout.
     let _ = call.await.unwrap();
 }
 
 #[tokio::test]
-async fn one_broken_link_and_many_calls_make_a_few_log_lines() {
+async fn many_calls_on_a_broken_link_log_few_lines() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(1_000))
         .redis(Redis::stopped())
@@ -270,16 +269,16 @@ async fn one_broken_link_and_many_calls_make_a_few_log_lines() {
     assert!(lines < 40, "{lines} lines");
     assert!(
         env.provider.stop_and_count_log(&["cannot reach"]).await >= 1,
-        "and it is logged"
+        "the failure is not logged"
     );
 }
 
 #[tokio::test]
-async fn the_provider_is_back_after_nats_has_restarted() {
+async fn the_provider_reconnects_after_nats_restarts() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     env.nats.restart().await;
-    eventually("calls are answered again", async || {
+    eventually("calls succeed again", async || {
         let client = env.client.timeout(Duration::from_millis(500));
         client.get("", "k").await == Ok(Some(b"v".to_vec()))
     })

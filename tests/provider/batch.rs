@@ -1,4 +1,4 @@
-//! Contract §1, `batch`: order, duplicates, what is missing, size, and empty lists.
+//! `batch`: order, duplicates, missing keys, size, and empty lists.
 
 use test_support::client::Error;
 use test_support::redis::Redis;
@@ -10,7 +10,7 @@ fn entry(key: &str, value: &[u8]) -> Option<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn get_many_answers_in_the_order_asked_with_duplicates() {
+async fn get_many_preserves_order_and_duplicates() {
     let env = TestEnv::start().await;
     env.client
         .set_many("", &[("a", "1"), ("b", "2"), ("c", "")])
@@ -34,7 +34,7 @@ async fn get_many_answers_in_the_order_asked_with_duplicates() {
 }
 
 #[tokio::test]
-async fn get_many_names_keys_as_the_component_does() {
+async fn get_many_returns_keys_without_prefix_and_bucket() {
     let env = TestEnv::with(&[("PREFIX", "app:")]).await;
     env.client.set_many("named", &[("k", b"v")]).await.unwrap();
     assert_eq!(
@@ -48,7 +48,7 @@ async fn get_many_names_keys_as_the_component_does() {
 }
 
 #[tokio::test]
-async fn get_many_answers_none_for_another_type_and_the_rest_all_the_same() {
+async fn get_many_returns_none_for_keys_of_other_types() {
     let env = TestEnv::start().await;
     env.client.set("", "a", b"1").await.unwrap();
     let _: redis::Value = env.redis.command(&["RPUSH", "list", "x"]).await;
@@ -57,7 +57,7 @@ async fn get_many_answers_none_for_another_type_and_the_rest_all_the_same() {
 }
 
 #[tokio::test]
-async fn set_many_keeps_the_last_value_of_a_key_that_comes_twice() {
+async fn set_many_stores_the_last_value_of_a_duplicate_key() {
     let env = TestEnv::start().await;
     let pairs = [
         ("k", b"1"),
@@ -72,7 +72,7 @@ async fn set_many_keeps_the_last_value_of_a_key_that_comes_twice() {
 }
 
 #[tokio::test]
-async fn delete_many_deletes_what_there_is() {
+async fn delete_many_ignores_missing_and_duplicate_keys() {
     let env = TestEnv::start().await;
     env.client
         .set_many("", &[("a", b"1"), ("b", b"2"), ("c", b"3")])
@@ -86,7 +86,7 @@ async fn delete_many_deletes_what_there_is() {
 }
 
 #[tokio::test]
-async fn one_key_is_a_batch() {
+async fn a_batch_may_have_one_key() {
     let env = TestEnv::start().await;
     env.client.set_many("b", &[("k", b"v")]).await.unwrap();
     assert_eq!(
@@ -98,7 +98,7 @@ async fn one_key_is_a_batch() {
 }
 
 #[tokio::test]
-async fn empty_lists_succeed_and_reach_no_redis() {
+async fn empty_lists_succeed_without_a_command() {
     let env = TestEnv::start().await;
     let before = env.redis.calls("mget").await + env.redis.calls("mset").await;
     empty_batches_succeed(&env).await;
@@ -126,7 +126,7 @@ async fn empty_batches_succeed(env: &TestEnv) {
 }
 
 #[tokio::test]
-async fn batches_may_be_large() {
+async fn large_batches_round_trip() {
     let env = TestEnv::start().await;
     let keys: Vec<String> = (0..5_000).map(|i| format!("key{i}")).collect();
     let pairs: Vec<(&str, Vec<u8>)> = keys
@@ -139,14 +139,14 @@ async fn batches_may_be_large() {
     let entries = env.client.get_many("big", &names).await.unwrap();
     assert_eq!(entries.len(), pairs.len());
     for ((key, value), found) in pairs.iter().zip(entries) {
-        assert!(found == entry(key, value), "{key} came back changed");
+        assert!(found == entry(key, value), "{key} was changed");
     }
     env.client.delete_many("big", &names).await.unwrap();
     assert_eq!(env.redis.command::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
-async fn a_batch_is_of_one_bucket() {
+async fn a_batch_affects_only_its_bucket() {
     let env = TestEnv::start().await;
     env.client.set_many("a", &[("k", b"a")]).await.unwrap();
     env.client.set_many("b", &[("k", b"b")]).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_batch_is_of_one_bucket() {
 }
 
 #[tokio::test]
-async fn a_refused_bucket_is_refused_for_every_batch_function() {
+async fn every_batch_function_rejects_an_unknown_bucket() {
     let env = TestEnv::with(&[("BUCKETS", "a,b")]).await;
     assert_eq!(
         env.client.get_many("c", &["k"]).await,

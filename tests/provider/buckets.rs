@@ -1,4 +1,4 @@
-//! Contract §2, Buckets: the three layouts as Redis sees them, `PREFIX` and `BUCKETS`.
+//! Buckets: the three layouts as stored in Redis, `PREFIX` and `BUCKETS`.
 
 use test_support::client::{Client, Error};
 use test_support::redis::Redis;
@@ -14,20 +14,20 @@ async fn prefix_named_is_the_default_layout() {
     assert_eq!(
         env.client.get("", "k2").await,
         Ok(Some(b"k2".to_vec())),
-        "one bucket, two names"
+        "both names denote one bucket"
     );
     assert_eq!(env.client.keys("b").await.unwrap(), ["k3"]);
     let all = ["b:k3", "k1", "k2", "with space:k:4"];
     assert_eq!(
         env.client.keys("").await.unwrap(),
         all,
-        "the default bucket sees everything"
+        "the default bucket contains all keys"
     );
     assert_eq!(env.client.keys("default").await.unwrap(), all);
 }
 
 #[tokio::test]
-async fn prefix_all_gives_every_bucket_a_prefix() {
+async fn prefix_all_prefixes_every_bucket() {
     let env = TestEnv::with(&[("BUCKET_LAYOUT", "prefix-all")]).await;
     writes(&env, &env.client, "default", "k1", "default:k1").await;
     writes(&env, &env.client, "b", "k2", "b:k2").await;
@@ -39,7 +39,7 @@ async fn prefix_all_gives_every_bucket_a_prefix() {
 }
 
 #[tokio::test]
-async fn flat_makes_no_difference_between_buckets() {
+async fn flat_ignores_bucket_names() {
     let env = TestEnv::with(&[("BUCKET_LAYOUT", "flat")]).await;
     writes(&env, &env.client, "", "k1", "k1").await;
     writes(&env, &env.client, "default", "k2", "k2").await;
@@ -55,7 +55,7 @@ async fn flat_makes_no_difference_between_buckets() {
 }
 
 #[tokio::test]
-async fn prefix_comes_before_the_layout() {
+async fn prefix_precedes_the_bucket() {
     for (layout, plain, named) in [
         ("prefix-named", "app/plain", "app/b:named"),
         ("prefix-all", "app/default:plain", "app/b:named"),
@@ -75,7 +75,10 @@ async fn prefix_comes_before_the_layout() {
         } else {
             &["named"]
         };
-        assert_eq!(keys, expected, "{layout}: the prefix is taken off");
+        assert_eq!(
+            keys, expected,
+            "{layout}: keys are listed without the prefix"
+        );
         let mut all: Vec<String> = env.redis.command(&["KEYS", "app/*"]).await;
         all.sort();
         let mut written = [plain, named];
@@ -85,7 +88,7 @@ async fn prefix_comes_before_the_layout() {
 }
 
 #[tokio::test]
-async fn links_with_different_prefixes_do_not_meet() {
+async fn links_with_different_prefixes_are_isolated() {
     let env = TestEnv::with(&[("PREFIX", "one:")]).await;
     let other = env.link("other", "default", &[("PREFIX", "two:")]).await;
     env.client.set("", "k", b"1").await.unwrap();
@@ -96,21 +99,21 @@ async fn links_with_different_prefixes_do_not_meet() {
 }
 
 #[tokio::test]
-async fn a_bucket_with_a_colon_is_no_store_in_the_prefix_layouts() {
+async fn a_bucket_with_a_colon_is_rejected_in_the_prefix_layouts() {
     let env = TestEnv::start().await;
     for layout in ["prefix-named", "prefix-all"] {
         let client = env
             .link(COMPONENT, layout, &[("BUCKET_LAYOUT", layout)])
             .await;
         for bucket in ["a:b", ":", "a:", ":b"] {
-            every_function_answers_no_such_store(&client, bucket).await;
+            assert_no_such_store(&client, bucket).await;
         }
     }
     assert_eq!(env.redis.command::<u64>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
-async fn only_the_buckets_named_are_stores() {
+async fn only_listed_buckets_exist() {
     let env = TestEnv::start().await;
     for layout in ["prefix-named", "prefix-all", "flat"] {
         let config = [("BUCKET_LAYOUT", layout), ("BUCKETS", "a, b,with space")];
@@ -119,25 +122,25 @@ async fn only_the_buckets_named_are_stores() {
             client.set(bucket, "k", b"v").await.unwrap();
         }
         for bucket in ["", "default", "c", "A", "a,b", " b", "ab"] {
-            every_function_answers_no_such_store(&client, bucket).await;
+            assert_no_such_store(&client, bucket).await;
         }
     }
 }
 
 #[tokio::test]
-async fn the_default_bucket_can_be_named() {
+async fn the_default_bucket_can_be_listed_by_name() {
     let env = TestEnv::with(&[("BUCKETS", "default")]).await;
     env.client.set("default", "k", b"v").await.unwrap();
     assert_eq!(
         env.client.get("", "k").await,
         Ok(Some(b"v".to_vec())),
-        "its other name"
+        "the default bucket by its other name"
     );
     assert_eq!(env.client.get("b", "k").await, Err(Error::NoSuchStore));
 }
 
 #[tokio::test]
-async fn a_named_bucket_is_mentioned_once_in_the_log() {
+async fn an_implicit_named_bucket_is_logged_once() {
     let mut env = TestEnv::start().await;
     for round in 0..5 {
         env.client.set("sessions", "k", b"v").await.unwrap();
@@ -156,7 +159,7 @@ async fn a_named_bucket_is_mentioned_once_in_the_log() {
 }
 
 #[tokio::test]
-async fn nothing_is_mentioned_where_buckets_are_chosen_or_not_used() {
+async fn no_bucket_is_logged_when_configured_or_unused() {
     let mut env = TestEnv::with(&[("BUCKET_LAYOUT", "flat")]).await;
     env.client.set("b", "k", b"v").await.unwrap();
     let client = env.link(COMPONENT, "plain", &[]).await;
@@ -165,7 +168,7 @@ async fn nothing_is_mentioned_where_buckets_are_chosen_or_not_used() {
     assert_eq!(env.provider.stop_and_count_log(&["BUCKET_LAYOUT"]).await, 0);
 }
 
-/// Writes through kvredis and looks for the key in Redis.
+/// Writes through kvredis and returns the resulting key in Redis.
 async fn writes(env: &TestEnv, client: &Client, bucket: &str, key: &str, expected: &str) {
     client.set(bucket, key, key).await.unwrap();
     assert_eq!(
@@ -194,7 +197,7 @@ async fn stored(redis: &Redis, key: &str) -> Option<String> {
     redis.command(&["GET", key]).await
 }
 
-async fn every_function_answers_no_such_store(client: &Client, bucket: &str) {
+async fn assert_no_such_store(client: &Client, bucket: &str) {
     let no = Error::NoSuchStore;
     assert_eq!(
         client.get(bucket, "k").await,

@@ -1,4 +1,4 @@
-//! Contract §2: the connections of links as Redis sees them: how many, whose, and none left over.
+//! The connections of links as Redis lists them: their number, their names, and their end.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq};
 
 #[tokio::test]
-async fn a_link_has_one_connection_that_says_whose_it_is() {
+async fn a_link_has_one_connection_with_its_name() {
     let env = TestEnv::start().await;
     env.link("another", "second", &[])
         .await
@@ -19,9 +19,13 @@ async fn a_link_has_one_connection_that_says_whose_it_is() {
     join_all((0..64).map(|i| env.client.increment("", "n", i))).await;
     let names = ["kvredis:another:second", "kvredis:counter:default"];
     assert_eq!(env.redis.kvredis_client_names().await, names);
-    assert_eq!(env.redis.connections().await, 2, "and none without a name");
+    assert_eq!(
+        env.redis.connections().await,
+        2,
+        "connections without a name"
+    );
     for client in env.redis.kvredis_clients().await {
-        // Redis 7.2 and Valkey have a field for the library.
+        // Redis 7.2 and Valkey list the client library.
         if let Some(library) = client.get("lib-name") {
             assert!(library.contains("kvredis"), "{library}");
         }
@@ -29,7 +33,7 @@ async fn a_link_has_one_connection_that_says_whose_it_is() {
 }
 
 #[tokio::test]
-async fn names_that_redis_does_not_take_are_no_obstacle() {
+async fn names_that_redis_rejects_are_adapted() {
     let env = TestEnv::start().await;
     for name in [
         "with space",
@@ -54,7 +58,7 @@ async fn idle_connections_are_kept_alive() {
     let clients = env.redis.kvredis_clients().await;
     let (_, port) = clients[0]["addr"].rsplit_once(':').unwrap();
     let port: u16 = port.parse().unwrap();
-    // The kernel shows which timer a socket has: 02 is keepalive.
+    // The kernel lists the active timer of each socket: 02 is keepalive.
     let local = format!(":{port:04X}");
     eventually("the socket has a keepalive timer", async || {
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -67,7 +71,7 @@ async fn idle_connections_are_kept_alive() {
 }
 
 #[tokio::test]
-async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
+async fn calls_in_flight_complete_on_their_connection() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -94,7 +98,7 @@ async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
     env.host
         .put(&Link::new(COMPONENT, "moved").config(&config))
         .await;
-    // One that finds the old connection still is not waited for.
+    // A call that still uses the old connection is abandoned.
     let hasty = client.timeout(Duration::from_millis(200));
     eventually("new calls go to the new connection", async || {
         hasty.get("", "k").await == Ok(Some(b"new".to_vec()))
@@ -110,7 +114,7 @@ async fn calls_in_flight_end_on_the_connection_that_they_began_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_in_redis_after_the_last_link() {
+async fn deleting_the_last_link_closes_all_connections() {
     let env = TestEnv::start().await;
     env.link(COMPONENT, "second", &[])
         .await
@@ -123,7 +127,7 @@ async fn nothing_is_left_in_redis_after_the_last_link() {
 }
 
 #[tokio::test]
-async fn links_that_come_and_go_leave_nothing_behind() {
+async fn adding_and_deleting_links_leaks_no_connection_or_file() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     let files = env.provider.open_files();
@@ -139,14 +143,14 @@ async fn links_that_come_and_go_leave_nothing_behind() {
         env.redis.connections().await
     })
     .await;
-    eventually_eq("no file is left open", files, async || {
+    eventually_eq("no file descriptor is leaked", files, async || {
         env.provider.open_files()
     })
     .await;
 }
 
 #[tokio::test]
-async fn links_share_a_connection_only_on_request() {
+async fn links_have_separate_connections_by_default() {
     let env = TestEnv::builder().unlinked().start().await;
     let first = env.link("first", "default", &[]).await;
     let second = env.link("second", "default", &[]).await;
@@ -156,7 +160,7 @@ async fn links_share_a_connection_only_on_request() {
 }
 
 #[tokio::test]
-async fn links_that_share_have_one_connection_which_the_last_user_closes() {
+async fn shared_connections_close_with_their_last_link() {
     let env = TestEnv::builder().unlinked().start().await;
     let share = ("SHARE_CONNECTIONS_BY_URL", "true");
     let mut clients = Vec::new();
@@ -173,7 +177,7 @@ async fn links_that_share_have_one_connection_which_the_last_user_closes() {
     assert_eq!(
         env.redis.command::<u64>(&["DBSIZE"]).await,
         3,
-        "each with settings of its own"
+        "each link applies its own settings"
     );
     env.unlink("first", "default").await;
     clients[1].set("", "k", b"w").await.unwrap();
@@ -187,12 +191,12 @@ async fn links_that_share_have_one_connection_which_the_last_user_closes() {
     assert_eq!(
         env.redis.connections().await,
         1,
-        "a new one after the last was closed"
+        "a new connection opens after the last was closed"
     );
 }
 
 #[tokio::test]
-async fn links_with_other_addresses_or_credentials_do_not_share() {
+async fn links_with_different_addresses_or_credentials_do_not_share() {
     let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("SHARE_CONNECTIONS_BY_URL", "true")])

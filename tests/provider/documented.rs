@@ -1,5 +1,4 @@
-//! The commands for operators that the documents show, run as they stand there against a test's
-//! Redis, and whether they bring about what the documents say.
+//! The documented operator commands, run verbatim against a test's Redis, have the documented effects.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +7,8 @@ use tempfile::TempDir;
 use test_support::host::Link;
 use test_support::test_env::TestEnv;
 
-/// Runs the commands of the block in a document that begins so; `redis-cli` is one that talks to
-/// the test's Redis.
+/// Runs the commands of a document's block with this beginning; `redis-cli` connects to the test's
+/// Redis.
 fn run(page: &str, beginning: &str, env: &TestEnv) {
     let text = fs::read_to_string(page).unwrap();
     let block = text
@@ -57,7 +56,7 @@ async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
 }
 
 #[tokio::test]
-async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
+async fn the_documented_acl_user_has_exactly_the_permissions_of_its_link() {
     let env = TestEnv::builder().unlinked().start().await;
     run("docs/topologies.md", "redis-cli ACL SETUSER orders", &env);
     let url = env.redis.url().replace("//", "//orders:secret@");
@@ -81,7 +80,7 @@ async fn the_acl_user_may_do_what_its_link_needs_and_no_more() {
 }
 
 #[tokio::test]
-async fn redis_is_told_to_tell_of_changes() {
+async fn the_documented_command_enables_keyspace_notifications() {
     let env = TestEnv::builder().unlinked().start().await;
     run("docs/watching.md", "redis-cli CONFIG SET", &env);
     let flags: Vec<String> = env

@@ -1,4 +1,4 @@
-//! Contract §2 and §3: what components are told when something is wrong with their Redis.
+//! The errors that components receive when Redis fails.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use test_support::wait::eventually;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn a_redis_that_refuses_connections_is_named() {
+async fn connection_refused_names_the_address() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let down = Redis::stopped();
     let client = env.link(COMPONENT, "down", &[("URL", &down.url())]).await;
@@ -28,7 +28,7 @@ async fn a_redis_that_refuses_connections_is_named() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_exist_is_named() {
+async fn an_unknown_host_is_named() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis://no-such-host.invalid:6379";
     let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
@@ -37,7 +37,7 @@ async fn a_host_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_socket_that_does_not_exist_is_named() {
+async fn a_missing_unix_socket_is_named() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = "redis+unix:///no/such/redis.sock";
     let client = env.link(COMPONENT, "nowhere", &[("URL", url)]).await;
@@ -46,7 +46,7 @@ async fn a_socket_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_once() {
+async fn authentication_errors_are_returned_at_once_with_redis_message() {
     let env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("right-password").await)
@@ -74,13 +74,13 @@ async fn credentials_that_redis_does_not_take_are_answered_in_its_words_and_at_o
         let took = begun.elapsed();
         assert!(
             took < Duration::from_secs(10),
-            "{name} was answered after {took:?}"
+            "{name} failed only after {took:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn credentials_that_become_right_are_taken_without_a_new_link() {
+async fn credentials_that_become_valid_need_no_new_link() {
     let env = TestEnv::builder()
         .unlinked()
         .rpc_timeout_ms(Some(1_000))
@@ -102,7 +102,7 @@ async fn credentials_that_become_right_are_taken_without_a_new_link() {
 }
 
 #[tokio::test]
-async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
+async fn an_unknown_database_is_returned_with_redis_message() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(30_000))
         .start()
@@ -121,7 +121,7 @@ async fn a_database_that_redis_does_not_have_is_answered_in_its_words() {
 }
 
 #[tokio::test]
-async fn what_the_acl_forbids_is_access_denied() {
+async fn commands_denied_by_the_acl_are_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-del", "-unlink",
@@ -154,7 +154,7 @@ async fn what_the_acl_forbids_is_access_denied() {
 }
 
 #[tokio::test]
-async fn what_the_acl_forbids_within_a_function_is_access_denied() {
+async fn partially_denied_functions_are_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
     let rules = [
         "ACL", "SETUSER", "app", "on", ">pw", "~own:*", "+@all", "-incrby",
@@ -177,9 +177,9 @@ async fn what_the_acl_forbids_within_a_function_is_access_denied() {
     }
 }
 
-/// Redis refuses the end of a transaction in other words than anything else.
+/// Redis rejects the end of such a transaction with `EXECABORT` instead of `NOPERM`.
 #[tokio::test]
-async fn a_transaction_that_the_acl_forbids_is_access_denied() {
+async fn a_transaction_denied_by_the_acl_is_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
     let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-exec"];
     let () = env.redis.command(&rules).await;
@@ -192,7 +192,7 @@ async fn a_transaction_that_the_acl_forbids_is_access_denied() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_is_not_somebody_else() {
+async fn a_username_without_a_password_does_not_fall_back_to_the_default_user() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
@@ -209,7 +209,7 @@ async fn a_user_without_a_password_is_not_somebody_else() {
 }
 
 #[tokio::test]
-async fn a_full_redis_says_so_in_its_words() {
+async fn oom_errors_are_returned_with_redis_message() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(30_000))
         .start()
@@ -240,12 +240,12 @@ async fn a_full_redis_says_so_in_its_words() {
     assert_eq!(
         env.client.get("", "k").await,
         Ok(Some(b"v".to_vec())),
-        "reading goes on"
+        "reads still succeed"
     );
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_redis_is_an_error() {
+async fn a_server_of_another_protocol_is_an_error() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let url = env.nats.url().replace("nats://", "redis://");
     let client = env.link(COMPONENT, "nats", &[("URL", &url)]).await;

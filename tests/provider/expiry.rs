@@ -1,4 +1,4 @@
-//! Contract §2: `TTL_MS`, for every function that writes.
+//! `TTL_MS`, for every function that writes.
 
 use test_support::client::other_error;
 use test_support::redis::Redis;
@@ -6,7 +6,7 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 
 #[tokio::test]
-async fn keys_that_a_link_with_a_ttl_writes_or_creates_expire() {
+async fn written_and_created_keys_expire_with_ttl_ms() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     env.client.set("", "set", b"v").await.unwrap();
     env.client
@@ -28,7 +28,7 @@ async fn keys_that_a_link_with_a_ttl_writes_or_creates_expire() {
 }
 
 #[tokio::test]
-async fn increment_leaves_a_time_to_live_that_there_is() {
+async fn increment_preserves_an_existing_ttl() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let () = env.redis.command(&["SET", "n", "1", "PX", "9000000"]).await;
     assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
@@ -40,24 +40,24 @@ async fn increment_leaves_a_time_to_live_that_there_is() {
     let left = ttl(&env.redis, "m").await;
     assert!(
         (1..=100_000).contains(&left),
-        "it is not begun anew: {left} ms"
+        "the TTL was restarted: {left} ms"
     );
 }
 
 #[tokio::test]
-async fn increment_gives_a_time_to_live_to_a_key_that_has_none() {
+async fn increment_sets_a_ttl_on_a_persistent_key() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let () = env.redis.command(&["SET", "n", "1"]).await;
     assert_eq!(env.client.increment("", "n", 1).await, Ok(2));
     let left = ttl(&env.redis, "n").await;
     assert!(
         (400_000..=500_000).contains(&left),
-        "this link wrote it: {left} ms"
+        "unexpected TTL: {left} ms"
     );
 }
 
 #[tokio::test]
-async fn a_failed_increment_leaves_the_time_to_live_alone() {
+async fn a_failed_increment_leaves_the_ttl_unchanged() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let () = env
         .redis
@@ -76,11 +76,15 @@ async fn a_failed_increment_leaves_the_time_to_live_alone() {
         assert_eq!(ttl(&env.redis, key).await, -1, "{key}: nothing changes");
     }
     other_error(env.client.increment("", "missing", u64::MAX).await);
-    assert_eq!(ttl(&env.redis, "missing").await, -2, "nothing is created");
+    assert_eq!(
+        ttl(&env.redis, "missing").await,
+        -2,
+        "the failed increment created a key"
+    );
 }
 
 #[tokio::test]
-async fn increment_has_all_its_limits_with_a_ttl_too() {
+async fn increment_limits_hold_with_a_ttl() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;
     let odd = (1 << 53) + 1;
     assert_eq!(env.client.increment("", "n", odd).await, Ok(odd));
@@ -108,17 +112,17 @@ async fn increment_has_all_its_limits_with_a_ttl_too() {
 }
 
 #[tokio::test]
-async fn a_key_is_gone_when_its_time_is_over() {
+async fn a_key_is_missing_after_its_ttl() {
     let env = TestEnv::with(&[("TTL_MS", "50")]).await;
     env.client.set("", "k", b"v").await.unwrap();
-    eventually("the key is gone", async || {
+    eventually("the key has expired", async || {
         env.client.get("", "k").await == Ok(None)
     })
     .await;
 }
 
 #[tokio::test]
-async fn without_a_ttl_keys_stay() {
+async fn keys_are_persistent_without_ttl_ms() {
     let env = TestEnv::start().await;
     env.client.set("", "a", b"1").await.unwrap();
     env.client.set_many("", &[("b", b"1")]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Contract §3: junk on the subjects costs a logged warning, and nothing else.
+//! Malformed messages on the provider's subjects cause a logged warning and no harm.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use test_support::values::bytes;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn truncated_parameters_do_no_harm() {
+async fn truncated_parameters_are_harmless() {
     let env = TestEnv::start().await;
     let mut whole = bucket_and_key("bucket", "key");
     put_bytes(&mut whole, b"value");
     for (interface, function) in FUNCTIONS {
         for length in 0..whole.len() - 6 {
-            // With the empty message that says that no more will come.
+            // With the empty message that ends the parameters.
             send(&env, interface, function, &whole[..length]).await;
         }
         env.client.set("", "k", b"v").await.unwrap();
     }
-    serves(&env).await;
+    assert_serves(&env).await;
     env.provider.wait_for_log(&["WARN"]).await;
 }
 
 #[tokio::test]
-async fn lengths_are_only_claims() {
+async fn claimed_lengths_do_not_allocate_memory() {
     let mut env = TestEnv::start().await;
     let mut claims = Vec::new();
     for length in [
@@ -52,12 +52,12 @@ async fn lengths_are_only_claims() {
             claims.push([&claim[..], b"x"].concat());
         }
     }
-    // Numbers that do not end, or end beyond 64 bits.
+    // Numbers without an end, or beyond 64 bits.
     claims.push(vec![0xff; 20]);
     claims.push(vec![0x80; 2_000]);
     claims.push([&b"\x01b\x01k"[..], &[0xff; 20]].concat());
     claims.push([&b"\x01b"[..], &[0x80; 20]].concat());
-    // Texts that are not UTF-8, and an option that is neither.
+    // Invalid UTF-8, and an invalid option tag.
     claims.push(b"\x02\xff\xfe\x01k\x01v".to_vec());
     claims.push(b"\x01b\x02\xc3\x28\x01v".to_vec());
     claims.push(b"\x01b\x07\x01".to_vec());
@@ -66,34 +66,34 @@ async fn lengths_are_only_claims() {
             send(&env, interface, function, claim).await;
         }
     }
-    serves(&env).await;
+    assert_serves(&env).await;
     let peak = peak_memory(&env);
-    assert!(peak < 300, "{peak} MiB of memory for claims");
+    assert!(peak < 300, "claimed lengths took {peak} MiB of memory");
     env.provider.wait_for_log(&["WARN"]).await;
     let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 2_000, "{lines} lines");
 }
 
 #[tokio::test]
-async fn random_bytes_do_no_harm() {
+async fn random_bytes_are_harmless() {
     let env = TestEnv::start().await;
     for round in 0..40 {
         for (i, (interface, function)) in FUNCTIONS.into_iter().enumerate() {
             send(&env, interface, function, &bytes(round * 9 + i)).await;
         }
     }
-    serves(&env).await;
+    assert_serves(&env).await;
 }
 
 #[tokio::test]
-async fn what_follows_the_parameters_does_no_harm() {
+async fn bytes_after_the_parameters_are_harmless() {
     let env = TestEnv::start().await;
     let mut params = bucket_and_key("", "k");
     params.extend(bytes(1_000));
     send(&env, "store", "get", &params).await;
     params.extend(bytes(3 << 20));
     send(&env, "store", "get", &params).await;
-    serves(&env).await;
+    assert_serves(&env).await;
 }
 
 #[tokio::test]
@@ -111,12 +111,12 @@ async fn a_call_without_a_reply_subject_is_dropped() {
             .unwrap();
         nats.publish(subject, Bytes::new()).await.unwrap();
     }
-    serves(&env).await;
+    assert_serves(&env).await;
     env.provider.wait_for_log(&["WARN"]).await;
 }
 
 #[tokio::test]
-async fn a_reply_subject_that_leads_back_does_no_harm() {
+async fn a_reply_subject_of_the_provider_itself_is_harmless() {
     let env = TestEnv::start().await;
     let subject = env.client.subject("store", "get");
     let nats = env.host.nats();
@@ -130,11 +130,11 @@ async fn a_reply_subject_that_leads_back_does_no_harm() {
             .await
             .unwrap();
     }
-    serves(&env).await;
+    assert_serves(&env).await;
 }
 
 #[tokio::test]
-async fn functions_and_interfaces_that_do_not_exist_do_no_harm() {
+async fn unknown_functions_and_interfaces_are_harmless() {
     let env = TestEnv::start().await;
     let prefix = env.client.subject("store", "get");
     let (prefix, _) = prefix.split_once("wrpc:keyvalue").unwrap();
@@ -157,11 +157,11 @@ async fn functions_and_interfaces_that_do_not_exist_do_no_harm() {
             .await
             .unwrap();
     }
-    serves(&env).await;
+    assert_serves(&env).await;
 }
 
 #[tokio::test]
-async fn callers_that_send_half_and_vanish_block_nobody() {
+async fn callers_that_abandon_a_call_do_not_block_others() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let mut half = bucket_and_key("", "k");
     put_number(&mut half, 100 << 20);
@@ -178,24 +178,24 @@ async fn callers_that_send_half_and_vanish_block_nobody() {
                 .unwrap();
         }
     }
-    serves(&env).await;
-    // Nor do they when the time is over that they were given.
+    assert_serves(&env).await;
+    // The same after the deadline of the abandoned calls.
     let gone = env
         .client
         .timeout(Duration::from_millis(1_500))
         .max_frame(1);
     let _ = gone.get("", &"k".repeat(200)).await;
-    serves(&env).await;
+    assert_serves(&env).await;
     assert!(peak_memory(&env) < 300, "{} MiB", peak_memory(&env));
 }
 
 #[tokio::test]
-async fn callers_that_claim_much_and_vanish_starve_nobody() {
+async fn abandoned_memory_reservations_do_not_starve_others() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
-    // More than MAX_BYTES_IN_FLIGHT in all, in claims that fill it to the last few bytes.
+    // The claims exceed MAX_BYTES_IN_FLIGHT in total, and fill it to the last few bytes.
     for shift in (6..27).rev() {
         for _ in 0..4 {
             let mut half = bucket_and_key("", "k");
@@ -212,15 +212,15 @@ async fn callers_that_claim_much_and_vanish_starve_nobody() {
     let took = begun.elapsed();
     assert!(
         took < Duration::from_secs(1),
-        "what has come in whole passes at once: {took:?}"
+        "a complete call had to wait: {took:?}"
     );
-    // One that has to announce bytes itself may have to wait until announcements lapse.
+    // A call whose parameters arrive in several messages may have to wait until the claims expire.
     env.client.set("after", "k", bytes(2 << 20)).await.unwrap();
     assert_eq!(env.client.get("after", "k").await, Ok(Some(bytes(2 << 20))));
 }
 
 #[tokio::test]
-async fn junk_among_calls_disturbs_no_call() {
+async fn malformed_messages_do_not_disturb_concurrent_calls() {
     let env = TestEnv::start().await;
     let junk = async {
         for round in 0..100 {
@@ -239,7 +239,7 @@ async fn junk_among_calls_disturbs_no_call() {
     tokio::join!(junk, calls);
 }
 
-/// Sends a call with these parameters and the end of them, and takes whatever answer there is.
+/// Sends a call with these parameters and their end, and discards any response.
 async fn send(env: &TestEnv, interface: &str, function: &str, params: &[u8]) {
     let client = env.client.timeout(Duration::from_millis(20));
     let _ = client
@@ -247,8 +247,8 @@ async fn send(env: &TestEnv, interface: &str, function: &str, params: &[u8]) {
         .await;
 }
 
-/// All functions are served, by the same process.
-async fn serves(env: &TestEnv) {
+/// Asserts that all functions still succeed.
+async fn assert_serves(env: &TestEnv) {
     let c = &env.client;
     c.set("after", "k", b"1").await.unwrap();
     assert_eq!(c.get("after", "k").await, Ok(Some(b"1".to_vec())));
@@ -262,7 +262,7 @@ async fn serves(env: &TestEnv) {
     assert!(env.host.health().await.unwrap().healthy);
 }
 
-/// The most memory that the provider has ever used, in MiB.
+/// The peak resident memory of the provider, in MiB.
 fn peak_memory(env: &TestEnv) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", env.provider.id())).unwrap();
     let line = status

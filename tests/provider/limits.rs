@@ -1,4 +1,4 @@
-//! Contract §2: `READ_ONLY`, `MAX_VALUE_BYTES`, `MAX_IN_FLIGHT`, `MAX_WAITING` and
+//! The limits `READ_ONLY`, `MAX_VALUE_BYTES`, `MAX_IN_FLIGHT`, `MAX_WAITING` and
 //! `MAX_BYTES_IN_FLIGHT`.
 
 use std::time::Duration;
@@ -12,10 +12,10 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::values::bytes;
 use test_support::wait::{eventually, eventually_eq};
 
-const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
+const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
 
 #[tokio::test]
-async fn a_read_only_link_reads_and_no_write_reaches_redis() {
+async fn a_read_only_link_sends_no_write_to_redis() {
     let env = TestEnv::with(&[("READ_ONLY", "true")]).await;
     let () = env.redis.command(&["SET", "k", "1"]).await;
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
@@ -37,7 +37,7 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
         .lines()
         .filter_map(|line| line.strip_prefix("cmdstat_"))
         .filter_map(|line| line.split(':').next())
-        // What this test's own connections and idle ones send.
+        // The commands of the test's own connections and of idle ones.
         .filter(|name| !["info", "ping", "select"].contains(name))
         // Redis 6.2 does not name the subcommand.
         .filter(|name| !["config", "config|resetstat"].contains(name))
@@ -51,7 +51,7 @@ async fn a_read_only_link_reads_and_no_write_reaches_redis() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_too_large_reaches_no_redis() {
+async fn a_value_above_max_value_bytes_is_not_sent_to_redis() {
     let env = TestEnv::with(&[("MAX_VALUE_BYTES", "1000")]).await;
     let (fits, large) = (bytes(1_000), bytes(1_001));
     env.client.set("", "k", &fits).await.unwrap();
@@ -85,22 +85,26 @@ async fn a_value_that_is_too_large_reaches_no_redis() {
 }
 
 #[tokio::test]
-async fn no_more_calls_than_allowed_are_with_redis_at_once() {
+async fn max_in_flight_limits_concurrent_calls() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
-    let config = [("URL", &*proxy.url()), ("MAX_IN_FLIGHT", "3"), PATIENT];
+    let config = [
+        ("URL", &*proxy.url()),
+        ("MAX_IN_FLIGHT", "3"),
+        LONG_RESPONSE_TIMEOUT,
+    ];
     let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
     proxy.hold_replies();
     let calls = together(&client, 10);
-    eventually_eq("three are with Redis", 3, async || {
+    eventually_eq("three calls are in flight", 3, async || {
         proxy.command_count("GET")
     })
     .await;
-    // Time for a fourth to show, in which other links are served.
+    // Time for a fourth call to show, during which other links are served.
     for _ in 0..20 {
         env.client.set("", "k", b"v").await.unwrap();
     }
@@ -110,13 +114,13 @@ async fn no_more_calls_than_allowed_are_with_redis_at_once() {
         assert_eq!(
             call.await.unwrap(),
             Ok(Some(b"v".to_vec())),
-            "the others had their turn"
+            "a queued call failed"
         );
     }
 }
 
 #[tokio::test]
-async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
+async fn calls_above_max_waiting_are_rejected_at_once() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -126,7 +130,7 @@ async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
         ("URL", &*proxy.url()),
         ("MAX_IN_FLIGHT", "1"),
         ("MAX_WAITING", "2"),
-        PATIENT,
+        LONG_RESPONSE_TIMEOUT,
     ];
     let client = env.link(COMPONENT, "narrow", &config).await;
     client.set("", "k", b"v").await.unwrap();
@@ -142,7 +146,7 @@ async fn calls_beyond_those_that_may_wait_for_a_turn_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn calls_beyond_those_that_may_wait_for_a_connection_are_refused_at_once() {
+async fn calls_above_max_waiting_are_rejected_while_disconnected() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .redis(Redis::stopped())
@@ -157,12 +161,12 @@ async fn calls_beyond_those_that_may_wait_for_a_connection_are_refused_at_once()
     }
     env.redis.restart().await;
     while let Some(answer) = calls.next().await {
-        assert_eq!(answer.unwrap(), Ok(None), "those that waited are served");
+        assert_eq!(answer.unwrap(), Ok(None), "a waiting call failed");
     }
 }
 
 #[tokio::test]
-async fn a_crowd_that_does_not_exceed_the_defaults_is_served() {
+async fn three_thousand_concurrent_calls_are_within_the_defaults() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -175,7 +179,7 @@ async fn a_crowd_that_does_not_exceed_the_defaults_is_served() {
 }
 
 #[tokio::test]
-async fn calls_wait_their_turn_for_memory() {
+async fn max_bytes_in_flight_blocks_calls_over_the_limit() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
@@ -183,7 +187,11 @@ async fn calls_wait_their_turn_for_memory() {
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let client = env
-        .link(COMPONENT, "large", &[("URL", &proxy.url()), PATIENT])
+        .link(
+            COMPONENT,
+            "large",
+            &[("URL", &proxy.url()), LONG_RESPONSE_TIMEOUT],
+        )
         .await;
     let client = client.timeout(Duration::from_secs(60));
     client.exists("", "k").await.unwrap();
@@ -195,17 +203,20 @@ async fn calls_wait_their_turn_for_memory() {
             tokio::spawn(async move { client.set("", &format!("k{i}"), value).await })
         })
         .collect();
-    eventually("one has its turn", async || proxy.command_count("SET") > 0).await;
+    eventually("one call is admitted", async || {
+        proxy.command_count("SET") > 0
+    })
+    .await;
     for _ in 0..20 {
         assert!(
             env.host.health().await.unwrap().healthy,
-            "health has no need to wait"
+            "a health check waited"
         );
     }
     assert_eq!(
         proxy.command_count("SET"),
         1,
-        "two would exceed MAX_BYTES_IN_FLIGHT"
+        "two calls were admitted, which exceeds MAX_BYTES_IN_FLIGHT"
     );
     proxy.release();
     for call in calls {
@@ -221,7 +232,7 @@ async fn calls_wait_their_turn_for_memory() {
 }
 
 #[tokio::test]
-async fn a_call_that_needs_more_memory_than_there_is_gets_an_answer() {
+async fn a_call_above_max_bytes_in_flight_completes_or_fails() {
     let env = TestEnv::builder()
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", "1048576")])
         .start()

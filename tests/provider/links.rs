@@ -1,4 +1,4 @@
-//! Contract §2: which link a call is of, and links that are put again, deleted, or neither.
+//! The link that a call uses; links that are updated, deleted and reordered.
 
 use futures_util::future::join_all;
 use test_support::client::other_error;
@@ -9,7 +9,7 @@ use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
 
 #[tokio::test]
-async fn components_and_link_names_have_links_of_their_own() {
+async fn links_are_selected_by_component_and_link_name() {
     let env = TestEnv::start().await;
     let second = env
         .link(COMPONENT, "second", &[("URL", &env.redis.url_of(1))])
@@ -76,7 +76,7 @@ async fn a_call_without_a_link_names_component_and_link_name() {
 }
 
 #[tokio::test]
-async fn links_of_the_host_data_work_from_the_start() {
+async fn links_in_the_host_data_are_used_from_the_start() {
     let redis = test_support::redis::Redis::start().await;
     let mut env = TestEnv::builder().redis(redis).unlinked().start().await;
     let host = env.host.second_host();
@@ -125,7 +125,7 @@ async fn a_put_after_a_deletion_replaces_the_link() {
     env.host.delete(COMPONENT, "default").await;
     put_database(&env, 1).await;
     eventually_reads(&env, "1").await;
-    // As fast as a host can send them.
+    // As fast as a host can send the messages.
     for database in 2..16 {
         env.host.delete(COMPONENT, "default").await;
         put_database(&env, database).await;
@@ -138,7 +138,7 @@ async fn a_put_after_a_deletion_replaces_the_link() {
 }
 
 #[tokio::test]
-async fn a_put_that_overtakes_the_deletion_before_it_stays() {
+async fn a_put_that_overtakes_the_preceding_deletion_takes_effect() {
     let env = TestEnv::start().await;
     for database in 0..16 {
         let value = database.to_string();
@@ -149,14 +149,14 @@ async fn a_put_that_overtakes_the_deletion_before_it_stays() {
         env.host.delete(COMPONENT, "default").await;
         assert!(
             env.host.health().await.is_some(),
-            "a sign that both have been read"
+            "a later link shows that both messages were processed"
         );
         eventually_reads(&env, &database.to_string()).await;
     }
 }
 
 #[tokio::test]
-async fn a_put_that_overtakes_the_deletion_stays_while_calls_are_made() {
+async fn a_put_that_overtakes_a_deletion_takes_effect_during_calls() {
     let env = TestEnv::start().await;
     let callers: Vec<_> = (0..8)
         .map(|_| {
@@ -178,7 +178,7 @@ async fn a_put_that_overtakes_the_deletion_stays_while_calls_are_made() {
 }
 
 #[tokio::test]
-async fn a_deletion_after_a_put_holds() {
+async fn a_deletion_after_a_put_takes_effect() {
     let env = TestEnv::start().await;
     for round in 0..10 {
         let name = format!("passing{round}");
@@ -187,7 +187,7 @@ async fn a_deletion_after_a_put_holds() {
         env.host.delete(COMPONENT, &name).await;
         assert!(
             env.host.health().await.is_some(),
-            "a sign that both have been read"
+            "a later link shows that both messages were processed"
         );
         let client = env.client.component(COMPONENT, &name);
         assert!(other_error(client.get("", "k").await).contains(&name));
@@ -199,13 +199,13 @@ async fn a_deletion_after_a_put_holds() {
 }
 
 #[tokio::test]
-async fn a_link_that_was_put_again_can_be_deleted() {
+async fn an_updated_link_can_be_deleted() {
     let env = TestEnv::start().await;
     let () = env.redis.command_in(1, &["SET", "k", "1"]).await;
     put_database(&env, 1).await;
     eventually_reads(&env, "1").await;
     eventually("the link is gone", async || {
-        // One that comes too soon after the put may count as that of the earlier link.
+        // A deletion soon after the put may be taken for that of the earlier link.
         env.host.delete(COMPONENT, "default").await;
         env.client.probe().await.is_err()
     })
@@ -214,7 +214,7 @@ async fn a_link_that_was_put_again_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_put_that_changes_nothing_changes_nothing() {
+async fn an_unchanged_put_keeps_the_connection() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     let calls = (0..20).map(async |round| {
@@ -241,21 +241,25 @@ async fn deleting_one_link_leaves_the_others() {
     assert!(other_error(second.get("", "k").await).contains("second"));
     env.client.set("", "k", b"v").await.unwrap();
     another.set("", "k", b"v").await.unwrap();
-    eventually_eq("its connection is closed", 2, async || {
-        env.redis.connections().await
-    })
+    eventually_eq(
+        "the connection of the deleted link is closed",
+        2,
+        async || env.redis.connections().await,
+    )
     .await;
     env.unlink("another", "default").await;
     env.client.set("", "k", b"v").await.unwrap();
     let names = ["kvredis:counter:default"];
-    eventually_eq("one is left", vec![names[0].to_owned()], async || {
-        env.redis.kvredis_client_names().await
-    })
+    eventually_eq(
+        "one connection is left",
+        vec![names[0].to_owned()],
+        async || env.redis.kvredis_client_names().await,
+    )
     .await;
 }
 
 #[tokio::test]
-async fn deleting_what_is_not_there_does_no_harm() {
+async fn deleting_an_unknown_link_is_harmless() {
     let env = TestEnv::start().await;
     env.host.delete(COMPONENT, "never").await;
     env.host.delete("stranger", "default").await;
@@ -266,7 +270,7 @@ async fn deleting_what_is_not_there_does_no_harm() {
 }
 
 #[tokio::test]
-async fn definitions_that_are_not_for_this_provider_do_no_harm() {
+async fn definitions_for_other_providers_are_harmless() {
     let env = TestEnv::start().await;
     let mut foreign = env.host.definition(&Link::new("stranger", "default"));
     foreign.target = "VSOMEBODYELSE".to_owned();
@@ -292,14 +296,14 @@ async fn a_link_without_a_name_is_the_default_link() {
     definition.as_object_mut().unwrap().remove("name");
     env.host.put_payload(definition.to_string().into()).await;
     let client = env.client.component("nameless", "default");
-    eventually("the link is there", async || {
+    eventually("the provider has the link", async || {
         client.set("", "k", b"v").await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn processes_of_one_provider_share_the_calls_of_a_link() {
+async fn processes_of_a_provider_share_the_calls_of_a_link() {
     let env = TestEnv::builder().unlinked().start().await;
     let host = env.host.second_host();
     let _second = Provider::start(&host.data());
@@ -334,7 +338,7 @@ async fn put_database(env: &TestEnv, database: u32) {
 
 async fn eventually_reads(env: &TestEnv, value: &str) {
     let expected = Ok(Some(value.as_bytes().to_vec()));
-    eventually_eq("the new settings hold", expected, async || {
+    eventually_eq("the new settings are in effect", expected, async || {
         env.client.get("", "k").await
     })
     .await;

@@ -1,4 +1,4 @@
-//! Contract §1, `list-keys`: complete, economical, and without a memory in the process.
+//! `list-keys`: complete, with few commands, and stateless.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually_eq;
 
-/// How many keys one `SCAN` may answer beyond its `COUNT`: it never takes a chain of hash buckets
-/// apart, and Valkey's hold seven keys each and more while the table grows.
+/// The number of keys that one `SCAN` may return beyond its `COUNT`: it never splits a hash bucket, and
+/// Valkey's buckets hold seven keys, and more while the table grows.
 const LARGEST_BUCKETS: usize = 30;
 
 #[tokio::test]
-async fn an_empty_bucket_is_one_empty_page() {
+async fn an_empty_bucket_has_one_empty_page() {
     let env = TestEnv::start().await;
     let nothing = Page {
         keys: vec![],
@@ -26,7 +26,7 @@ async fn an_empty_bucket_is_one_empty_page() {
 }
 
 #[tokio::test]
-async fn a_few_keys_are_one_page() {
+async fn a_few_keys_fit_into_one_page() {
     let env = TestEnv::start().await;
     env.client
         .set_many("", &[("a", b""), ("b", b""), ("c", b"")])
@@ -39,9 +39,9 @@ async fn a_few_keys_are_one_page() {
 }
 
 #[tokio::test]
-async fn pages_hold_every_key_and_are_about_as_large_as_scan_count_says() {
+async fn pages_contain_every_key_and_are_about_scan_count_long() {
     let env = TestEnv::start().await;
-    let expected = fill(&env.redis, "key", 5_000).await;
+    let expected = create_keys(&env.redis, "key", 5_000).await;
     for count in [10, 100, 1_000, 3_000] {
         let name = format!("by{count}");
         let client = env
@@ -55,7 +55,7 @@ async fn pages_hold_every_key_and_are_about_as_large_as_scan_count_says() {
             largest < count + count.max(LARGEST_BUCKETS),
             "a page of {largest} where SCAN_COUNT is {count}"
         );
-        // The last of Redis's pages may be empty.
+        // The last page of Redis may be empty.
         assert!(
             scans <= pages.len() as u64 + 1,
             "{scans} pages of Redis in {} pages",
@@ -66,15 +66,15 @@ async fn pages_hold_every_key_and_are_about_as_large_as_scan_count_says() {
             "{} pages of {count}",
             pages.len()
         );
-        no_page_is_empty(&pages);
+        assert_no_empty_page(&pages);
         assert_eq!(keys_of(&pages), expected, "SCAN_COUNT {count}");
     }
 }
 
 #[tokio::test]
-async fn scan_count_is_a_thousand_by_default() {
+async fn scan_count_defaults_to_a_thousand() {
     let env = TestEnv::start().await;
-    fill(&env.redis, "key", 10_000).await;
+    create_keys(&env.redis, "key", 10_000).await;
     let pages = env.client.pages("").await.unwrap();
     assert!(
         (6..=20).contains(&pages.len()),
@@ -84,34 +84,34 @@ async fn scan_count_is_a_thousand_by_default() {
 }
 
 #[tokio::test]
-async fn a_few_keys_among_many_foreign_ones_come_without_empty_pages() {
+async fn sparse_keys_are_listed_without_empty_pages() {
     let env = TestEnv::start().await;
-    fill(&env.redis, "foreign:", 20_000).await;
+    create_keys(&env.redis, "foreign:", 20_000).await;
     env.client
         .set_many("own", &[("a", b""), ("b", b""), ("c", b"")])
         .await
         .unwrap();
     let pages = env.client.pages("own").await.unwrap();
-    no_page_is_empty(&pages);
+    assert_no_empty_page(&pages);
     assert_eq!(keys_of(&pages), ["a", "b", "c"].map(str::to_owned).into());
     assert_eq!(
         env.client.pages("none").await.unwrap().len(),
         1,
-        "no keys at all are one page"
+        "an empty listing has one page"
     );
 }
 
 #[tokio::test]
-async fn keys_that_stay_are_listed_while_others_come_and_go() {
+async fn stable_keys_are_listed_during_concurrent_changes() {
     let env = TestEnv::with(&[("SCAN_COUNT", "50")]).await;
-    let staying = fill(&env.redis, "stays", 2_000).await;
+    let staying = create_keys(&env.redis, "stays", 2_000).await;
     let mut pages = vec![env.client.list_keys("", None).await.unwrap()];
     let mut round = 0;
     while let Some(cursor) = pages.last().unwrap().cursor {
-        // Enough to make Redis's table grow and shrink under the listing.
+        // Enough to make Redis's table grow and shrink during the listing.
         let prefix = format!("passing{}-", round % 3);
         if round % 2 == 0 {
-            fill(&env.redis, &prefix, 1_000).await;
+            create_keys(&env.redis, &prefix, 1_000).await;
         } else {
             remove(&env.redis, &prefix, 1_000).await;
         }
@@ -122,13 +122,13 @@ async fn keys_that_stay_are_listed_while_others_come_and_go() {
     let lost: Vec<_> = staying.difference(&listed).collect();
     assert!(
         lost.is_empty(),
-        "{} keys were there all along and not listed",
+        "{} stable keys were not listed",
         lost.len()
     );
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_utf8_is_left_out_and_counted_in_the_log() {
+async fn keys_that_are_not_utf8_are_skipped_and_logged() {
     let mut env = TestEnv::start().await;
     for key in [&b"\xff\xfe"[..], b"half\xc3", b"b:\x80"] {
         let () = env.redis.query(redis::cmd("SET").arg(key).arg("v")).await;
@@ -139,12 +139,12 @@ async fn a_key_that_is_not_utf8_is_left_out_and_counted_in_the_log() {
     assert_eq!(env.client.keys("b").await.unwrap(), ["good"]);
     assert!(
         env.provider.stop_and_count_log(&["WARN", "UTF-8"]).await >= 1,
-        "it is logged"
+        "the skipped key is not logged"
     );
 }
 
 #[tokio::test]
-async fn names_of_buckets_and_prefixes_are_no_patterns() {
+async fn bucket_names_and_prefixes_are_matched_literally() {
     for prefix in ["", "*", "p?[x]\\"] {
         let env = TestEnv::with(&[("PREFIX", prefix)]).await;
         let buckets = [
@@ -156,7 +156,7 @@ async fn names_of_buckets_and_prefixes_are_no_patterns() {
                 .await
                 .unwrap();
         }
-        // What the prefix would match if it were a pattern.
+        // Keys that the prefix would match as a pattern.
         for key in ["x*:foreign", "py[x]:foreign", "pyx:foreign"] {
             let () = env.redis.command(&["SET", key, "v"]).await;
         }
@@ -172,9 +172,9 @@ async fn names_of_buckets_and_prefixes_are_no_patterns() {
 }
 
 #[tokio::test]
-async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
+async fn an_invalid_cursor_returns_a_page_or_a_clear_error() {
     let env = TestEnv::start().await;
-    fill(&env.redis, "key", 3_000).await;
+    create_keys(&env.redis, "key", 3_000).await;
     let half = i64::MAX as u64;
     let mut cursors = vec![
         0,
@@ -206,14 +206,14 @@ async fn an_invented_cursor_gets_an_answer_or_a_clear_error() {
     assert_eq!(
         env.client.keys("").await.unwrap().len(),
         3_000,
-        "listing still works"
+        "a listing failed afterwards"
     );
 }
 
 #[tokio::test]
-async fn a_listing_goes_on_in_another_process() {
+async fn a_listing_continues_in_another_process() {
     let mut env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
-    let expected = fill(&env.redis, "key", 2_000).await;
+    let expected = create_keys(&env.redis, "key", 2_000).await;
     let mut pages = first_pages(&env.client, 3).await;
     env.provider.kill();
     let host = env.host.second_host();
@@ -229,7 +229,7 @@ async fn a_listing_goes_on_in_another_process() {
 }
 
 #[tokio::test]
-async fn a_listing_may_take_each_page_from_another_process() {
+async fn each_page_of_a_listing_may_come_from_another_process() {
     let env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
     let host = env.host.second_host();
     let _second = Provider::start(&host.data());
@@ -247,13 +247,13 @@ async fn a_listing_may_take_each_page_from_another_process() {
             .count()
     })
     .await;
-    let expected = fill(&env.redis, "key", 3_000).await;
+    let expected = create_keys(&env.redis, "key", 3_000).await;
     let pages = client.pages("").await.unwrap();
     assert_eq!(keys_of(&pages), expected);
 }
 
-/// Makes keys in Redis, and answers their names.
-async fn fill(redis: &Redis, prefix: &str, count: usize) -> BTreeSet<String> {
+/// Creates keys in Redis, and returns their names.
+async fn create_keys(redis: &Redis, prefix: &str, count: usize) -> BTreeSet<String> {
     let keys: BTreeSet<String> = (0..count).map(|i| format!("{prefix}{i}")).collect();
     let mut pipeline = redis::pipe();
     for key in &keys {
@@ -292,7 +292,7 @@ fn keys_of(pages: &[Page]) -> BTreeSet<String> {
         .collect()
 }
 
-fn no_page_is_empty(pages: &[Page]) {
+fn assert_no_empty_page(pages: &[Page]) {
     let empty = pages
         .iter()
         .filter(|page| page.keys.is_empty() && page.cursor.is_some())

@@ -1,8 +1,8 @@
-//! Black-box tests of kvredis against the contract: the real binary, started as a wasmCloud host
-//! starts it, between a real NATS server and a real Redis server, called over wRPC.
+//! Black-box tests of the provider: the real binary, started as a wasmCloud host starts it, between a
+//! real NATS server and a real Redis server, called over wRPC.
 //!
-//! `common` is what the tests stand on; each other module holds the tests of one part of the
-//! contract. They are one binary because linking takes longer than running.
+//! Each module covers one part of the provider's behavior. They are one test program, because linking
+//! takes longer than running.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Contract §3: no password and no stored data in any log, at any level, nor in any error.
+//! Passwords and stored data appear in no log, at any level, and in no error.
 
 use futures_util::future::join_all;
 use test_support::client::{Client, other_error};
@@ -8,11 +8,11 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-/// Parts of passwords, as they would show in whichever form.
+/// Parts of passwords, in every form in which they might appear.
 const TELLTALE: [&str; 4] = ["hunter2", "sw0rdfish", "s%40lt", "s@lt"];
 
 #[tokio::test]
-async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
+async fn passwords_appear_in_no_log_and_no_error() {
     for structured in [false, true] {
         let redis = Redis::with_password("hunter2s@lt").await;
         let url = redis
@@ -64,7 +64,7 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
             clients.push(env.add_link(link).await);
         }
         for error in join_all(clients.iter().map(errors)).await.concat() {
-            assert_discreet(&error);
+            assert_no_secret(&error);
         }
         for link in &links {
             env.host.put(link).await;
@@ -78,13 +78,13 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
             env.host.delete_payload(payload.to_vec()).await;
         }
         let client = env.client.component("c", "inherits");
-        eventually("the new password is tried", async || {
+        eventually("the new password is used", async || {
             client.get("", "k").await.is_err()
         })
         .await;
         env.redis.stop();
         for error in join_all(clients.iter().map(errors)).await.concat() {
-            assert_discreet(&error);
+            assert_no_secret(&error);
         }
         for link in &links {
             env.host.delete(link.component(), link.name()).await;
@@ -94,12 +94,12 @@ async fn no_password_is_in_any_log_at_any_level_nor_in_an_error() {
         env.provider
             .log()
             .iter()
-            .for_each(|line| assert_discreet(line));
+            .for_each(|line| assert_no_secret(line));
     }
 }
 
 #[tokio::test]
-async fn keys_of_the_host_data_are_not_logged() {
+async fn host_data_keys_are_not_logged() {
     let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Trace))
         .start()
@@ -110,7 +110,7 @@ async fn keys_of_the_host_data_are_not_logged() {
 }
 
 #[tokio::test]
-async fn stored_data_is_in_no_error_and_no_log() {
+async fn stored_data_appears_in_no_error_and_no_log() {
     let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Trace))
         .start()
@@ -131,7 +131,7 @@ async fn stored_data_is_in_no_error_and_no_log() {
     assert_eq!(env.provider.stop_and_count_log(&[data]).await, 0);
 }
 
-/// What a few calls fail with.
+/// The errors of a few failing calls.
 async fn errors(client: &Client) -> Vec<String> {
     let (get, increment) = tokio::join!(client.get("", "k"), client.increment("", "n", 1));
     let errors = [get.err(), increment.err()];
@@ -142,7 +142,7 @@ async fn errors(client: &Client) -> Vec<String> {
         .collect()
 }
 
-fn assert_discreet(text: &str) {
+fn assert_no_secret(text: &str) {
     for part in TELLTALE {
         assert!(!text.contains(part), "{part} is in: {text}");
     }

@@ -1,4 +1,4 @@
-//! Contract §2, Settings: whose value counts, and how names and values are read.
+//! Settings: precedence of sources, and how names and values are parsed.
 
 use test_support::client::Error::AccessDenied;
 use test_support::client::other_error;
@@ -8,7 +8,7 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually;
 
 #[tokio::test]
-async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_then_its_config() {
+async fn link_secrets_precede_link_config_provider_secrets_and_provider_config() {
     let redis = Redis::start().await;
     redis.number_databases().await;
     let [one, two, three, four] = [1, 2, 3, 4].map(|database| redis.url_of(database));
@@ -43,7 +43,7 @@ async fn a_links_secret_comes_first_then_its_config_then_the_providers_secret_th
 }
 
 #[tokio::test]
-async fn every_setting_follows_that_order_not_only_the_url() {
+async fn precedence_applies_to_each_setting_separately() {
     let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[
@@ -61,11 +61,11 @@ async fn every_setting_follows_that_order_not_only_the_url() {
         .secrets(&[("PREFIX", "ls:")]);
     env.add_link(&link).await.set("b", "k", b"v").await.unwrap();
     let ttl: i64 = env.redis.command(&["PTTL", "ls:b:k"]).await;
-    assert!(ttl > 0, "three settings from three places: {ttl}");
+    assert!(ttl > 0, "settings of three sources are not combined: {ttl}");
 }
 
 #[tokio::test]
-async fn names_match_in_any_case_and_up_to_a_dot() {
+async fn names_are_case_insensitive_and_end_at_a_dot() {
     let env = TestEnv::builder().unlinked().start().await;
     let url = env.redis.url();
     for (link, prefix) in [
@@ -93,7 +93,7 @@ async fn names_match_in_any_case_and_up_to_a_dot() {
 }
 
 #[tokio::test]
-async fn secrets_may_be_text_or_bytes() {
+async fn secrets_are_accepted_as_text_and_bytes() {
     let env = TestEnv::builder().unlinked().start().await;
     let link = Link::new("c", "1").secret_bytes("URL", env.redis.url_of(1).as_bytes());
     env.add_link(&link).await.set("", "k", b"v").await.unwrap();
@@ -104,26 +104,26 @@ async fn secrets_may_be_text_or_bytes() {
 }
 
 #[tokio::test]
-async fn secrets_that_cannot_be_opened_make_a_wrong_link() {
+async fn undecryptable_secrets_make_the_link_invalid() {
     let env = TestEnv::builder().unlinked().start().await;
     let link = Link::new("c", "default").secrets(&[("URL", &env.redis.url())]);
-    // Sealed by a host that the provider does not know, and for another provider.
+    // Encrypted by a host that the provider does not know, and for another provider.
     let mut definition = env.host.definition(&link);
     definition.target_secrets = env.host.second_host().definition(&link).target_secrets;
     let client = env.client.component("c", "default");
     let unlinked = client.probe().await;
     env.host.put_definition(&definition).await;
-    eventually("the link is there", async || {
+    eventually("the provider has the link", async || {
         client.probe().await != unlinked
     })
     .await;
     let error = other_error(client.get("", "k").await);
     assert!(error.to_lowercase().contains("secret"), "{error}");
 
-    // What was meant is still unknown when there is another URL to take.
+    // The unreadable settings are not replaced by another URL that is configured.
     let follows = env.add_link(&Link::new("c", "follows")).await;
     env.host.update_config(&[("URL", &env.redis.url())]).await;
-    eventually("the provider's configuration holds", async || {
+    eventually("the provider's configuration is in effect", async || {
         follows.get("", "k").await.is_ok()
     })
     .await;
@@ -166,7 +166,7 @@ async fn the_default_connection_can_be_disabled() {
 }
 
 #[tokio::test]
-async fn booleans_are_words_digits_or_nothing() {
+async fn booleans_accept_words_digits_and_empty_text() {
     let env = TestEnv::start().await;
     for (value, expected) in [
         ("true", Err(AccessDenied)),

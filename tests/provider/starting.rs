@@ -1,4 +1,4 @@
-//! A process of the provider while it starts and runs: host data, health, log, new configuration.
+//! Startup and operation of a provider process: host data, health, log, and configuration updates.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
 
 #[tokio::test]
-async fn without_host_data_it_says_what_it_is_and_how_to_start_it() {
+async fn empty_stdin_is_missing_host_data() {
     for input in [&b""[..], b"\n", b"\r\n", b"   \r\n"] {
         let mut provider = Provider::with_input(input.to_vec());
         assert_eq!(provider.wait().await.code(), Some(2), "{input:?}");
@@ -26,7 +26,7 @@ async fn without_host_data_it_says_what_it_is_and_how_to_start_it() {
 }
 
 #[tokio::test]
-async fn host_data_that_cannot_be_read_is_not_repeated() {
+async fn unreadable_host_data_is_not_printed() {
     let json = |text: &str| STANDARD.encode(text);
     for input in [
         "hunter2".to_owned(),
@@ -51,7 +51,7 @@ async fn host_data_that_cannot_be_read_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn host_data_with_keys_that_are_none_ends_in_words() {
+async fn invalid_keys_in_host_data_end_the_process_with_an_error() {
     let env = TestEnv::start().await;
     let data = env.host.data();
     let mut wrong = [data.clone(), data.clone(), data];
@@ -72,7 +72,7 @@ async fn host_data_with_keys_that_are_none_ends_in_words() {
 }
 
 #[tokio::test]
-async fn host_data_of_a_host_without_keys_is_served() {
+async fn host_data_without_keys_is_accepted() {
     // Hosts without a secrets backend may leave the provider's key empty.
     let env = TestEnv::builder()
         .unlinked()
@@ -84,7 +84,7 @@ async fn host_data_of_a_host_without_keys_is_served() {
         .await;
     let link = Link::new("c", "default").config(&[("URL", &env.redis.url())]);
     let payload = serde_json::to_vec(&env.host.definition(&link)).unwrap();
-    // Such hosts put links to the provider's id.
+    // Such hosts send links to the provider's id.
     let subject = format!(
         "wasmbus.rpc.{}.{}.linkdefs.put",
         env.host.lattice(),
@@ -96,14 +96,14 @@ async fn host_data_of_a_host_without_keys_is_served() {
         .await
         .unwrap();
     let client = env.client.component("c", "default");
-    eventually("the link is there", async || {
+    eventually("the provider has the link", async || {
         client.set("", "k", b"v").await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn health_is_answered_with_and_without_links() {
+async fn health_checks_get_replies_with_and_without_links() {
     let env = TestEnv::builder().unlinked().start().await;
     assert!(env.host.health().await.unwrap().healthy);
     env.link("c", "default", &[])
@@ -115,7 +115,7 @@ async fn health_is_answered_with_and_without_links() {
 }
 
 #[tokio::test]
-async fn logs_are_structured_where_the_host_says_so() {
+async fn logs_are_json_with_structured_logging() {
     let mut env = TestEnv::builder()
         .data(|data| data.structured_logging = true)
         .start()
@@ -132,7 +132,7 @@ async fn logs_are_structured_where_the_host_says_so() {
 }
 
 #[tokio::test]
-async fn nothing_is_logged_per_call() {
+async fn calls_are_not_logged() {
     let env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     env.client.get("named", "k").await.unwrap();
@@ -154,7 +154,7 @@ async fn nothing_is_logged_per_call() {
 }
 
 #[tokio::test]
-async fn links_follow_the_providers_configuration() {
+async fn links_apply_updated_provider_configuration() {
     let redis = test_support::redis::Redis::start().await;
     let urls = [1, 2].map(|database| redis.url_of(database));
     let env = TestEnv::builder()
@@ -176,7 +176,7 @@ async fn links_follow_the_providers_configuration() {
     env.host
         .update_config(&[("URL", &urls[1]), ("PREFIX", "two:")])
         .await;
-    eventually("the link follows", async || {
+    eventually("the new prefix is in effect", async || {
         client.get("", "k").await == Ok(None)
     })
     .await;
@@ -193,12 +193,12 @@ async fn links_follow_the_providers_configuration() {
     assert_eq!(
         id_of(&env, "kvredis:c:has its own").await,
         id,
-        "it has no cause to reconnect"
+        "a link with its own settings reconnected"
     );
 
-    // A configuration is whole: what is not in it any more does not hold any more.
+    // An update replaces the whole configuration: absent settings revert to their defaults.
     env.host.update_config(&[("URL", &urls[1])]).await;
-    eventually("the prefix is gone", async || {
+    eventually("the default prefix is in effect", async || {
         client.get("", "two:k").await == Ok(Some(b"2".into()))
     })
     .await;
@@ -206,7 +206,7 @@ async fn links_follow_the_providers_configuration() {
     env.host
         .update_config(&[("URL", &urls[1]), ("SCAN_COUNT", "lots")])
         .await;
-    eventually("a wrong value shows", async || {
+    eventually("the invalid value is reported", async || {
         match client.get("", "k").await {
             Err(Error::Other(text)) => text.contains("SCAN_COUNT") && text.contains("lots"),
             _ => false,
@@ -214,14 +214,14 @@ async fn links_follow_the_providers_configuration() {
     })
     .await;
     env.host.update_config(&[("URL", &urls[0])]).await;
-    eventually("it is mended", async || {
+    eventually("the valid value is in effect", async || {
         client.get("", "one:k").await == Ok(Some(b"1".into()))
     })
     .await;
 }
 
 #[tokio::test]
-async fn configuration_that_cannot_be_read_changes_nothing() {
+async fn unreadable_configuration_is_ignored() {
     let env = TestEnv::builder()
         .provider_config(&[("PREFIX", "p:")])
         .start()
@@ -240,7 +240,7 @@ async fn configuration_that_cannot_be_read_changes_nothing() {
     assert!(env.host.health().await.is_some());
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
     env.host.update_config(&[("PREFIX", "q:")]).await;
-    eventually("the next one holds", async || {
+    eventually("the next update is in effect", async || {
         env.client.get("", "k").await == Ok(None)
     })
     .await;
@@ -248,7 +248,7 @@ async fn configuration_that_cannot_be_read_changes_nothing() {
 
 async fn id_of(env: &TestEnv, name: &str) -> Option<String> {
     let clients = env.redis.kvredis_clients().await;
-    // Redis takes no spaces in names, and kvredis finds its own way around that.
+    // Redis rejects spaces in client names, which kvredis replaces.
     let shape = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     clients
         .iter()
@@ -256,8 +256,8 @@ async fn id_of(env: &TestEnv, name: &str) -> Option<String> {
         .map(|client| client["id"].clone())
 }
 
-/// Answers as a host that the component `early` is linked to the provider.
-async fn answer_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
+/// Replies as a host in whose lattice the component `early` is linked to the provider.
+async fn reply_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
     let subject = format!("wasmbus.ctl.v1.{}.link.get", env.host.lattice());
     let mut questions = env.host.nats().subscribe(subject).await.unwrap();
     let links = json!({ "success": true, "message": "", "response": [{
@@ -273,8 +273,8 @@ async fn answer_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
     })
 }
 
-async fn ends_at_a_call(env: &mut TestEnv, missed: &Client) {
-    eventually("it ends for the link that there is", async || {
+async fn assert_ends_at_a_call(env: &mut TestEnv, missed: &Client) {
+    eventually("the process ends because of the missed link", async || {
         let _ = missed.get("", "k").await;
         env.provider.try_wait().is_some()
     })
@@ -282,28 +282,28 @@ async fn ends_at_a_call(env: &mut TestEnv, missed: &Client) {
     assert_eq!(env.provider.wait().await.code(), Some(1));
 }
 
-/// A host puts a link once: a process that did not listen yet must get it another way.
+/// A host sends a link once: a process that was not subscribed yet must receive it in another way.
 #[tokio::test]
-async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
+async fn a_restart_recovers_a_link_missed_during_startup() {
     let mut env = TestEnv::builder().unlinked().start().await;
     let missed = env.client.component("early", "default");
     assert!(other_error(missed.get("", "k").await).contains("early"));
     assert!(
         env.provider.try_wait().is_none(),
-        "nobody says that there is such a link"
+        "no host reports the link"
     );
-    let host = answer_that_early_is_linked(&env).await;
+    let host = reply_that_early_is_linked(&env).await;
     let other_link = env.client.component("early", "other");
     assert!(other_error(other_link.get("", "k").await).contains("other"));
-    ends_at_a_call(&mut env, &missed).await;
+    assert_ends_at_a_call(&mut env, &missed).await;
     env.provider.wait_for_log(&["early", "start"]).await;
 
-    // The host has the link in its data now.
+    // The host data now contains the link.
     let mut data = env.host.data();
     let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
     data.link_definitions.push(env.host.definition(&link));
     env.provider = Provider::start(&data);
-    eventually("the link is there", async || {
+    eventually("the provider has the link", async || {
         missed.set("", "k", b"v").await.is_ok()
     })
     .await;
@@ -311,19 +311,19 @@ async fn a_link_that_was_missed_while_starting_is_got_by_a_new_start() {
     host.abort();
 }
 
-/// A host leaves out what it cannot resolve, at every start, and starts a provider that ends every
-/// five seconds: one such link must not take the others down.
+/// A host omits a link whose configuration it cannot resolve, at every start, and restarts a provider
+/// that has ended after five seconds: one such link must not take the others down.
 #[tokio::test]
-async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
+async fn a_link_omitted_by_the_host_causes_one_restart() {
     let mut env = TestEnv::builder().unlinked().start().await;
-    let host = answer_that_early_is_linked(&env).await;
+    let host = reply_that_early_is_linked(&env).await;
     let missed = env.client.component("early", "default");
-    ends_at_a_call(&mut env, &missed).await;
+    assert_ends_at_a_call(&mut env, &missed).await;
 
     env.provider = Provider::start(&env.host.data());
     env.host.ready().await;
     let works = env.link(COMPONENT, "default", &[]).await;
-    eventually("its calls are answered why", async || {
+    eventually("calls fail with the reason", async || {
         match missed.get("", "k").await {
             Err(Error::Other(text)) => text.contains("secrets") && text.contains("host"),
             _ => false,
@@ -338,18 +338,18 @@ async fn a_link_that_the_host_leaves_out_is_worth_one_new_start() {
 
     let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;
-    eventually("it is put after all", async || {
+    eventually("the link works once it is put", async || {
         missed.get("", "k").await.is_ok()
     })
     .await;
 
-    // Who stops it and starts it again has mended something.
+    // An operator's restart allows a new attempt.
     assert!(env.host.shutdown().await.is_some());
     assert_eq!(env.provider.wait().await.code(), Some(0));
     env.provider = Provider::start(&env.host.data());
     env.host.ready().await;
-    ends_at_a_call(&mut env, &missed).await;
-    // Leaves nothing in the folder for temporary files.
+    assert_ends_at_a_call(&mut env, &missed).await;
+    // Leaves no file in the folder for temporary files.
     env.provider = Provider::start(&env.host.data());
     env.host.ready().await;
     assert!(env.host.shutdown().await.is_some());

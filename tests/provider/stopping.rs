@@ -1,4 +1,4 @@
-//! Contract §3, Shutdown: by the host and by signals, with calls in flight and without.
+//! Shutdown by the host and by signals, with and without calls in flight.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use test_support::wait::{eventually, eventually_eq, test_timeout};
 use tokio::task::JoinHandle;
 
 #[tokio::test]
-async fn the_host_stops_it() {
+async fn a_shutdown_message_ends_the_process() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
-    // A host waits 300 ms, then kills. A busy machine gets a second here.
+    // A host kills the process after 300 ms; a busy machine gets more time here.
     let answer = env
         .host
         .shutdown_as(env.host.host_id(), Duration::from_secs(1))
         .await;
-    assert!(answer.is_some(), "the host gets an answer in time");
+    assert!(answer.is_some(), "no reply to the host in time");
     assert_eq!(env.provider.wait().await.code(), Some(0));
     env.wait_for_no_connections().await;
     assert_eq!(
         env.client.get("", "k").await,
         Err(Error::Call(CallFailure::NoResponders)),
-        "nobody takes calls"
+        "a call after the shutdown"
     );
 }
 
 #[tokio::test]
-async fn another_host_does_not_stop_it() {
+async fn shutdown_messages_of_other_hosts_are_ignored() {
     let env = TestEnv::start().await;
     let limit = Duration::from_millis(300);
     assert_eq!(
@@ -46,7 +46,7 @@ async fn another_host_does_not_stop_it() {
 }
 
 #[tokio::test]
-async fn signals_stop_it() {
+async fn sigterm_and_sigint_end_the_process() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut env = TestEnv::start().await;
         env.client.set("", "k", b"v").await.unwrap();
@@ -57,7 +57,7 @@ async fn signals_stop_it() {
 }
 
 #[tokio::test]
-async fn calls_in_flight_are_answered_before_the_host_is() {
+async fn calls_in_flight_complete_before_the_host_gets_its_reply() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -66,8 +66,8 @@ async fn calls_in_flight_are_answered_before_the_host_is() {
     let call = held_call(&env, &proxy).await;
     let shutdown = env.host.shutdown();
     let release = async {
-        // New calls are not taken any more; that shows that stopping has begun.
-        eventually("it takes no calls", async || {
+        // New calls are not accepted any more, which shows that the shutdown has begun.
+        eventually("new calls are not accepted", async || {
             let client = env.client.timeout(Duration::from_millis(500));
             client.probe().await == Err(Error::Call(CallFailure::NoResponders))
         })
@@ -82,7 +82,7 @@ async fn calls_in_flight_are_answered_before_the_host_is() {
 }
 
 #[tokio::test]
-async fn a_signal_leaves_time_for_calls_in_flight() {
+async fn calls_in_flight_complete_after_a_signal() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -90,7 +90,7 @@ async fn a_signal_leaves_time_for_calls_in_flight() {
     let proxy = Proxy::start(env.redis.port()).await;
     let call = held_call(&env, &proxy).await;
     env.provider.signal(Signal::TERM);
-    eventually("it takes no calls", async || {
+    eventually("new calls are not accepted", async || {
         let client = env.client.timeout(Duration::from_millis(500));
         client.probe().await == Err(Error::Call(CallFailure::NoResponders))
     })
@@ -102,7 +102,7 @@ async fn a_signal_leaves_time_for_calls_in_flight() {
 }
 
 #[tokio::test]
-async fn no_call_is_lost_when_it_stops() {
+async fn accepted_calls_are_not_lost_on_shutdown() {
     for _ in 0..3 {
         let mut env = TestEnv::start().await;
         let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
@@ -115,7 +115,7 @@ async fn no_call_is_lost_when_it_stops() {
             assert_eq!(
                 end,
                 Error::Call(CallFailure::NoResponders),
-                "a call is taken or not"
+                "a call failed after it was accepted"
             );
             counted += served;
         }
@@ -124,7 +124,7 @@ async fn no_call_is_lost_when_it_stops() {
 }
 
 #[tokio::test]
-async fn callers_do_not_notice_when_one_process_of_two_stops() {
+async fn stopping_one_of_two_processes_fails_no_call() {
     let env = TestEnv::builder().unlinked().start().await;
     let host = env.host.second_host();
     let mut second = Provider::start(&host.data());
@@ -132,13 +132,16 @@ async fn callers_do_not_notice_when_one_process_of_two_stops() {
     let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;
     host.put(&link).await;
-    eventually_eq("both are linked", 2, async || env.redis.connections().await).await;
+    eventually_eq("both processes have connected", 2, async || {
+        env.redis.connections().await
+    })
+    .await;
     let callers: Vec<_> = (0..16).map(|_| call_until_refused(&env.client)).collect();
     eventually("calls are made", async || count(&env).await > 100).await;
     assert!(host.shutdown().await.is_some());
     assert_eq!(second.wait().await.code(), Some(0));
     let before = count(&env).await;
-    eventually("the other one serves", async || {
+    eventually("the other process serves all calls", async || {
         count(&env).await > before + 100
     })
     .await;
@@ -153,14 +156,14 @@ async fn callers_do_not_notice_when_one_process_of_two_stops() {
 }
 
 #[tokio::test]
-async fn calls_that_never_end_do_not_keep_it() {
+async fn hanging_calls_do_not_delay_the_shutdown() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(600_000))
         .start()
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let call = held_call(&env, &proxy).await;
-    // 5 s for the calls, says the contract.
+    // Calls in flight get 5 s.
     assert!(
         env.host
             .shutdown_as(env.host.host_id(), test_timeout())
@@ -171,12 +174,12 @@ async fn calls_that_never_end_do_not_keep_it() {
     let answer = call.await.unwrap();
     assert!(
         !matches!(answer, Err(Error::Call(_))),
-        "it is answered all the same: {answer:?}"
+        "the hanging call did not fail with an error: {answer:?}"
     );
 }
 
 #[tokio::test]
-async fn it_stops_while_links_cannot_connect() {
+async fn the_shutdown_does_not_wait_for_connection_attempts() {
     let mut env = TestEnv::start().await;
     let down = test_support::redis::Redis::stopped();
     env.link(COMPONENT, "down", &[("URL", &down.url())]).await;
@@ -192,7 +195,7 @@ async fn it_stops_while_links_cannot_connect() {
     assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
-/// Increments until nobody takes calls; answers how often it was done and how it ended.
+/// Increments until calls are not accepted; returns the number of increments and the final error.
 fn call_until_refused(client: &Client) -> JoinHandle<(u64, Error)> {
     let client = client.clone();
     tokio::spawn(async move {
@@ -206,7 +209,7 @@ fn call_until_refused(client: &Client) -> JoinHandle<(u64, Error)> {
     })
 }
 
-/// What those calls have counted up to.
+/// The value that those calls have reached.
 async fn count(env: &TestEnv) -> u64 {
     env.redis
         .command::<Option<u64>>(&["GET", "n"])
@@ -214,7 +217,7 @@ async fn count(env: &TestEnv) -> u64 {
         .unwrap_or(0)
 }
 
-/// A call whose answer Redis has given and the proxy holds back.
+/// A call whose reply from Redis is held back by the proxy.
 async fn held_call(env: &TestEnv, proxy: &Proxy) -> JoinHandle<Result<Option<Vec<u8>>, Error>> {
     let config = [
         ("URL", &*proxy.url()),

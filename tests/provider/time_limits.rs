@@ -1,4 +1,4 @@
-//! Contract §2 and §3: how long calls, answers and connecting may take, and what is tried again.
+//! Time limits of calls, Redis replies and connection attempts, and what is retried.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn a_call_is_answered_before_the_host_gives_up() {
+async fn calls_complete_before_the_hosts_rpc_timeout() {
     let generous = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
     for milliseconds in [None, Some(1_000), Some(3_000)] {
         let env = TestEnv::builder()
@@ -32,7 +32,7 @@ async fn a_call_is_answered_before_the_host_gives_up() {
             .await;
         env.client.set("", "k", b"v").await.unwrap();
         env.redis.pause();
-        // What a host with this setting waits.
+        // The time that a host with this setting waits.
         let limit = Duration::from_millis(milliseconds.unwrap_or(2_000));
         let calls = [&env.client, &dead, &mute].map(async |client| {
             let client = client.timeout(limit);
@@ -59,7 +59,7 @@ async fn a_call_is_answered_before_the_host_gives_up() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
+async fn repeated_disconnects_fail_before_the_hosts_rpc_timeout() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
     let proxy = Proxy::start(env.redis.port()).await;
     let config = [
@@ -76,12 +76,12 @@ async fn a_connection_that_breaks_again_and_again_does_not_outlast_the_host() {
     );
     assert!(
         error.contains(&proxy.url()),
-        "it says where the trouble is: {error}"
+        "the error does not name the address: {error}"
     );
 }
 
 #[tokio::test]
-async fn an_answer_of_redis_has_a_time_limit() {
+async fn backend_response_timeout_limits_replies() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(120_000))
         .start()
@@ -118,7 +118,7 @@ async fn an_answer_of_redis_has_a_time_limit() {
 }
 
 #[tokio::test]
-async fn connecting_has_a_time_limit() {
+async fn backend_connection_timeout_limits_connecting() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_500)).start().await;
     let proxy = Proxy::start(env.redis.port()).await;
     proxy.hold_replies();
@@ -129,7 +129,7 @@ async fn connecting_has_a_time_limit() {
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "50"),
     ];
     let client = env.link(COMPONENT, "slow", &config).await;
-    // With 3 s, the default, there would be one attempt in the time of this call.
+    // With the default of 3 s, only one attempt would fit into this call.
     let error = other_error(client.get("", "k").await);
     assert!(error.contains(&proxy.url()), "{error}");
     assert!(
@@ -145,10 +145,10 @@ async fn connecting_has_a_time_limit() {
 }
 
 #[tokio::test]
-async fn pauses_between_attempts_have_a_longest() {
+async fn reconnect_max_delay_limits_the_backoff() {
     let env = TestEnv::start().await;
     let down = Redis::stopped();
-    // Takes connections and closes them: upstream is nobody.
+    // The proxy accepts connections and closes them, as it has no upstream server.
     let proxy = Proxy::start(down.port()).await;
     let config = [
         ("URL", &*proxy.url()),
@@ -161,12 +161,12 @@ async fn pauses_between_attempts_have_a_longest() {
     .await;
     let attempts = proxy.connect_times();
     let took = attempts[59] - attempts[0];
-    // Some 1.2 s at most with 20 ms; with the default of 300 ms more than 8 s.
+    // At most 1.2 s with 20 ms; more than 8 s with the default of 300 ms.
     assert!(took < Duration::from_secs(5), "60 attempts took {took:?}");
 }
 
 #[tokio::test]
-async fn attempts_to_connect_are_spaced_out() {
+async fn connection_attempts_are_spaced_by_backoff() {
     let env = TestEnv::start().await;
     let down = Redis::stopped();
     let proxy = Proxy::start(down.port()).await;
@@ -176,14 +176,11 @@ async fn attempts_to_connect_are_spaced_out() {
     ];
     let client = env.link(COMPONENT, "calm", &config).await;
     let begun = Instant::now();
-    // Calls do not hurry them on.
-    let patient = client.timeout(Duration::from_secs(3));
-    join_all((0..50).map(|_| patient.get("", "k"))).await;
+    // Calls do not shorten the delays.
+    let patient_client = client.timeout(Duration::from_secs(3));
+    join_all((0..50).map(|_| patient_client.get("", "k"))).await;
     let attempts = proxy.connect_times().len();
-    assert!(
-        attempts >= 3,
-        "the provider keeps trying: {attempts} attempts"
-    );
+    assert!(attempts >= 3, "only {attempts} attempts");
     let most = 15 + begun.elapsed().as_millis() / 100;
     assert!(
         (attempts as u128) < most,
@@ -193,7 +190,7 @@ async fn attempts_to_connect_are_spaced_out() {
 }
 
 #[tokio::test]
-async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
+async fn idempotent_operations_are_retried_up_to_the_configured_count() {
     let env = TestEnv::start().await;
     for (retries, attempts) in [("0", 1), ("2", 3), ("", 4)] {
         let proxy = Proxy::start(env.redis.port()).await;
@@ -222,7 +219,7 @@ async fn a_safe_operation_is_tried_again_as_often_as_is_set() {
 }
 
 #[tokio::test]
-async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
+async fn idempotent_operations_survive_a_disconnect_before_the_reply() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(60_000))
         .start()
@@ -236,7 +233,7 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
     lasting.set("b", "k", b"v").await.unwrap();
     for function in 0..9 {
         let client = if function == 5 { &passing } else { &lasting }.clone();
-        // Connected, and not just about to be: a connection being made is held up by the hold, too.
+        // The connection must be established, as the hold would also stop a handshake.
         client.exists("b", "k").await.unwrap();
         proxy.hold_replies();
         let before = proxy.total_commands();
@@ -270,7 +267,7 @@ async fn safe_operations_survive_a_connection_that_breaks_before_the_answer() {
 }
 
 #[tokio::test]
-async fn an_increment_that_was_sent_is_never_repeated() {
+async fn a_sent_increment_is_never_retried() {
     let env = TestEnv::start().await;
     let proxy = Proxy::start(env.redis.port()).await;
     let client = env.link(COMPONENT, "cut", &[("URL", &proxy.url())]).await;

@@ -1,4 +1,4 @@
-//! Contract §2 "Watching": which changes a component is told of, with which key and value.
+//! Watching: the changes that a component receives, with their keys and values.
 
 use redis::Cmd;
 use test_support::component::Component;
@@ -9,7 +9,7 @@ use test_support::wait::{eventually, eventually_eq};
 pub const WATCHER: &str = "watcher-component";
 const ALL: [(&str, &str); 1] = [("WATCH", "SET@*,DEL@*")];
 
-/// A world whose Redis tells of all changes, with a component that is told as `config` says.
+/// An environment with keyspace notifications and a component that watches with this `config`.
 pub async fn watching(config: &[(&str, &str)]) -> (TestEnv, Component) {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
@@ -18,23 +18,23 @@ pub async fn watching(config: &[(&str, &str)]) -> (TestEnv, Component) {
     (env, component)
 }
 
-/// Has Redis tell of all changes.
+/// Enables all keyspace notifications.
 pub async fn notify(redis: &Redis) {
     let () = redis
         .command(&["CONFIG", "SET", "notify-keyspace-events", "AKE"])
         .await;
 }
 
-/// Runs commands given in words.
+/// Runs commands given as words.
 pub async fn run(redis: &Redis, commands: &[&[&str]]) {
     for words in commands {
         let _: redis::Value = redis.command(words).await;
     }
 }
 
-/// Waits until the component has been told exactly this, in this order. A last change, of the key
-/// `end`, shows that nothing more comes: its lane may be another, but Redis tells of it last.
-async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &str)]) {
+/// Waits until the component has received exactly these calls, in this order. A final change of the
+/// key `end` shows that nothing else follows: its lane may differ, but Redis publishes it last.
+async fn expect_calls(env: &TestEnv, component: &Component, expected: &[(&str, &str, &str)]) {
     let () = env.redis.command(&["SET", "end", "end"]).await;
     component.wait_for_call("end").await;
     let expected: Vec<_> = expected
@@ -45,7 +45,7 @@ async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &st
             (function, key, value)
         })
         .collect();
-    eventually_eq("the component is told", expected, async || {
+    eventually_eq("the component receives the calls", expected, async || {
         let mut told = component.call_summaries();
         told.retain(|(_, key, _)| key != "end");
         told
@@ -55,7 +55,7 @@ async fn told(env: &TestEnv, component: &Component, expected: &[(&str, &str, &st
 }
 
 #[tokio::test]
-async fn every_command_that_sets_a_string_is_told() {
+async fn every_command_that_sets_a_string_is_notified() {
     let (env, component) = watching(&[("WATCH", "SET@k,SET@end")]).await;
     let dump = {
         run(&env.redis, &[&["SET", "source", "dumped"]]).await;
@@ -103,7 +103,7 @@ async fn every_command_that_sets_a_string_is_told() {
             run(&env.redis, &[&before]).await;
         }
         run(&env.redis, &[&["DEL", "k"], command]).await;
-        told(&env, &component, &[("on-set", "k", value)]).await;
+        expect_calls(&env, &component, &[("on-set", "k", value)]).await;
     }
     let restore = Cmd::new()
         .arg("RESTORE")
@@ -113,11 +113,11 @@ async fn every_command_that_sets_a_string_is_told() {
         .arg("REPLACE")
         .take();
     let () = env.redis.query(&restore).await;
-    told(&env, &component, &[("on-set", "k", "dumped")]).await;
+    expect_calls(&env, &component, &[("on-set", "k", "dumped")]).await;
 }
 
 #[tokio::test]
-async fn whatever_makes_a_key_go_away_is_told() {
+async fn every_removal_of_a_key_is_notified() {
     let (env, component) = watching(&[("WATCH", "DEL@k,SET@end")]).await;
     for command in [
         &["DEL", "k"][..],
@@ -130,12 +130,12 @@ async fn whatever_makes_a_key_go_away_is_told() {
         &["GETEX", "k", "PX", "1"],
     ] {
         run(&env.redis, &[&["SET", "k", "v"], command]).await;
-        // Redis may take a while to notice what has expired; asking for it makes it notice.
+        // Redis may take a while to expire a key; access expires it at once.
         eventually("the key is gone", async || {
             !env.redis.command::<bool>(&["EXISTS", "k"]).await
         })
         .await;
-        told(&env, &component, &[("on-delete", "k", "")]).await;
+        expect_calls(&env, &component, &[("on-delete", "k", "")]).await;
     }
     run(&env.redis, &[&["SET", "k", "v"]]).await;
     run(
@@ -149,11 +149,11 @@ async fn whatever_makes_a_key_go_away_is_told() {
     })
     .await;
     run(&env.redis, &[&["CONFIG", "SET", "maxmemory", "0"]]).await;
-    told(&env, &component, &[("on-delete", "k", "")]).await;
+    expect_calls(&env, &component, &[("on-delete", "k", "")]).await;
 }
 
 #[tokio::test]
-async fn what_changes_no_value_is_not_told() {
+async fn commands_that_change_no_string_are_not_notified() {
     let (env, component) = watching(&[("WATCH", "SET@k,DEL@k,SET@end")]).await;
     run(
         &env.redis,
@@ -167,19 +167,19 @@ async fn what_changes_no_value_is_not_told() {
         ],
     )
     .await;
-    told(&env, &component, &[("on-set", "k", "v")]).await;
-    // A list is no value, and its end is the end of its key.
+    expect_calls(&env, &component, &[("on-set", "k", "v")]).await;
+    // A list is not a value, but its removal is the removal of its key.
     run(
         &env.redis,
         &[&["DEL", "k"], &["RPUSH", "k", "a"], &["RPUSH", "l", "a"]],
     )
     .await;
     run(&env.redis, &[&["RENAME", "l", "k"]]).await;
-    told(&env, &component, &[("on-delete", "k", "")]).await;
+    expect_calls(&env, &component, &[("on-delete", "k", "")]).await;
 }
 
 #[tokio::test]
-async fn keys_are_exact_or_patterns_and_hold_any_character() {
+async fn watch_patterns_match_keys_with_any_character() {
     let patterns = r"SET@a:b, SET@user:*:name, SET@li\*teral, SET@com\,ma, SET@sp ace, SET@zeile,
         SET@n[12], SET@q?, SET@back\\slash, SET@ünï, SET@me@home, SET@end";
     let patterns = patterns.replace("zeile", "two\nlines");
@@ -212,13 +212,13 @@ async fn keys_are_exact_or_patterns_and_hold_any_character() {
     for key in other_keys.iter().chain(&told_keys) {
         run(&env.redis, &[&["SET", key, key]]).await;
         if told_keys.contains(key) {
-            told(&env, &component, &[("on-set", key, key)]).await;
+            expect_calls(&env, &component, &[("on-set", key, key)]).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_change_is_told_once_however_many_patterns_match() {
+async fn a_change_is_notified_once_for_overlapping_patterns() {
     let config = [("WATCH", "SET@ab,SET@a*,SET@*,DEL@*b,DEL@ab,SET@ab")];
     let (env, component) = watching(&config).await;
     let commands: [&[&str]; 4] = [
@@ -229,24 +229,25 @@ async fn a_change_is_told_once_however_many_patterns_match() {
     ];
     for command in commands {
         run(&env.redis, &[command]).await;
-        eventually("the change is told, if it is one", async || {
-            component.call_count() >= 1 || command[1] == "a"
-        })
+        eventually(
+            "the component receives the change, if it is one",
+            async || component.call_count() >= 1 || command[1] == "a",
+        )
         .await;
         let expected = match command {
             ["SET", key, value] => vec![("on-set", *key, *value)],
             [_, "ab"] => vec![("on-delete", "ab", "")],
             _ => Vec::new(),
         };
-        told(&env, &component, &expected).await;
+        expect_calls(&env, &component, &expected).await;
     }
 }
 
 #[tokio::test]
-async fn the_bucket_is_that_of_the_link() {
+async fn calls_carry_the_bucket_of_the_link() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
-    // Settings, and what stands before the key in Redis, and in which database.
+    // The settings, the prefix of the key in Redis, and the database.
     for (number, (config, prefix)) in [
         (&[][..], ""),
         (&[("WATCH_BUCKET", "b")], "b:"),
@@ -292,7 +293,10 @@ async fn the_bucket_is_that_of_the_link() {
             ("0", Some(&b"v"[..]))
         );
         let _: u64 = env.redis.command_in(database, &["DEL", &key]).await;
-        eventually("the deletion is told", async || component.call_count() >= 2).await;
+        eventually("the component receives the deletion", async || {
+            component.call_count() >= 2
+        })
+        .await;
         let told = component.wait_for_call("k:1").await;
         assert_eq!(
             (told.bucket.as_str(), told.function.as_str()),
@@ -308,7 +312,7 @@ async fn the_bucket_is_that_of_the_link() {
 }
 
 #[tokio::test]
-async fn values_are_any_bytes_of_any_size() {
+async fn values_may_be_arbitrary_bytes_of_any_size() {
     let (env, component) = watching(&[("WATCH", "SET@*")]).await;
     for (number, size) in [0, 1, 40_000, 1 << 20, 5 << 20].into_iter().enumerate() {
         let key = format!("k{number}");
@@ -319,22 +323,25 @@ async fn values_are_any_bytes_of_any_size() {
         assert!(told.value.unwrap() == value, "{size} bytes");
     }
     component.clear_calls();
-    // A key that is no text has no name to tell; those after it have.
+    // A key that is not UTF-8 cannot be named in a call; later changes still arrive.
     let set = Cmd::new().arg("SET").arg(&b"\xff\xfe"[..]).arg("v").take();
     let () = env.redis.query(&set).await;
-    told(&env, &component, &[]).await;
+    expect_calls(&env, &component, &[]).await;
     env.provider.wait_for_log(&["changes=1", "not UTF-8"]).await;
 }
 
 #[tokio::test]
-async fn a_component_of_this_provider_writes_and_another_is_told() {
+async fn writes_of_one_component_are_notified_to_another() {
     let (env, component) = watching(&ALL).await;
     let client = env.link("writer", "default", &[]).await;
     component.clear_calls();
     client.set("", "k", b"v").await.unwrap();
     client.increment("", "n", 7).await.unwrap();
     client.delete("", "k").await.unwrap();
-    eventually("three calls", async || component.call_count() == 3).await;
+    eventually("three calls have arrived", async || {
+        component.call_count() == 3
+    })
+    .await;
     let mut told = component.call_summaries();
     told.sort();
     let gone_or_set = |told: &(String, String, String)| told.1 == "k";

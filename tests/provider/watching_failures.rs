@@ -1,4 +1,4 @@
-//! Contract §2 "Watching": order, slow and absent components, lost connections.
+//! Watching: order of changes, slow and absent components, lost connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::watching::{WATCHER, notify, watching};
 
-/// What the issue asks for; machines under load get more.
+/// The time limit for watching to resume; the assertion allows more on busy machines.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sets a key.
@@ -21,7 +21,7 @@ pub async fn set(redis: &Redis, key: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn changes_of_a_key_arrive_in_order() {
+async fn changes_of_a_key_are_delivered_in_order() {
     let (env, component) = watching(&[("WATCH", "SET@*,DEL@*")]).await;
     let mut changes = redis::pipe();
     for _ in 0..200 {
@@ -33,7 +33,7 @@ async fn changes_of_a_key_arrive_in_order() {
     }
     changes.cmd("SET").arg("a").arg("last").ignore();
     env.redis.run_pipeline(&changes).await;
-    eventually("all is told that can be", async || {
+    eventually("all deliverable changes have arrived", async || {
         let told = component.call_summaries();
         let last = ("on-set".to_owned(), "a".to_owned(), "last".to_owned());
         let deletions = told.iter().filter(|(function, ..)| function == "on-delete");
@@ -59,7 +59,7 @@ async fn changes_of_a_key_arrive_in_order() {
 }
 
 #[tokio::test]
-async fn a_burst_of_ten_thousand_changes_arrives_complete() {
+async fn a_burst_of_ten_thousand_changes_is_delivered_completely() {
     let (env, component) = watching(&[("WATCH", "SET@*")]).await;
     let mut changes = redis::pipe();
     for number in 0..10_000 {
@@ -71,7 +71,7 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
     }
     let started = Instant::now();
     env.redis.run_pipeline(&changes).await;
-    // Calls one after another over NATS take their time on a busy machine.
+    // Sequential calls over NATS take their time on a busy machine.
     let deadline = Instant::now() + 3 * test_timeout();
     while component.call_count() < 10_000 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -82,7 +82,7 @@ async fn a_burst_of_ten_thousand_changes_arrives_complete() {
 }
 
 #[tokio::test]
-async fn a_change_is_told_at_once() {
+async fn changes_are_delivered_at_once() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     let client = redis::Client::open(env.redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_change_is_told_at_once() {
         let started = Instant::now();
         let set = redis::cmd("SET").arg("k").arg(number).take();
         let () = set.query_async(&mut connection).await.unwrap();
-        eventually("the change is told", async || {
+        eventually("the component receives the change", async || {
             component.call_count() == number
         })
         .await;
@@ -100,12 +100,12 @@ async fn a_change_is_told_at_once() {
     latencies.sort();
     let (median, slow) = (latencies[250], latencies[495]);
     eprintln!("from SET to the component: p50 {median:?}, p99 {slow:?}");
-    // No polling, no pause: a loaded machine takes some tens of milliseconds.
-    assert!(median < Duration::from_millis(500), "{median:?}");
+    // Without polling, delivery takes tens of milliseconds on a busy machine.
+    assert!(median < test_timeout() / 40, "{median:?}");
 }
 
 #[tokio::test]
-async fn a_slow_component_delays_only_itself() {
+async fn a_slow_component_does_not_delay_others() {
     let (env, slow) = watching(&[("WATCH", "SET@*")]).await;
     slow.set_behavior(Behavior::Slow(Duration::from_secs(3)));
     let fast = env.component("fast").await;
@@ -116,21 +116,21 @@ async fn a_slow_component_delays_only_itself() {
     for number in 0..100 {
         set(&env.redis, &format!("k{number}"), "v").await;
     }
-    eventually("the fast one is told all", async || {
+    eventually("the fast component has received all changes", async || {
         fast.call_count() == 100
     })
     .await;
     assert!(slow.call_count() < 100 && other_link.call_count() == 0);
-    // Once it is fast, it gets all the others, too.
+    // Once it is fast, it receives the remaining changes, too.
     slow.set_behavior(Behavior::Prompt);
-    eventually("the slow one is told all", async || {
+    eventually("the slow component has received all changes", async || {
         slow.call_count() == 100
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_call_that_no_host_accepts_is_given_up() {
+async fn a_call_that_no_host_accepts_times_out() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     component.set_behavior(Behavior::Unresponsive);
     set(&env.redis, "k", "1").await;
@@ -144,7 +144,7 @@ async fn a_call_that_no_host_accepts_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_absent_component_is_told_when_it_comes() {
+async fn changes_wait_for_an_absent_component() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@*,DEL@*")])
@@ -162,8 +162,11 @@ async fn an_absent_component_is_told_when_it_comes() {
         ])
         .await;
     let component = env.component(WATCHER).await;
-    eventually("all is told", async || component.call_count() == 100).await;
-    // Each call has the value that is stored at its time.
+    eventually("the component has received all changes", async || {
+        component.call_count() == 100
+    })
+    .await;
+    // Each call carries the value at the time of its delivery.
     assert!(
         component
             .calls()
@@ -175,7 +178,7 @@ async fn an_absent_component_is_told_when_it_comes() {
 }
 
 #[tokio::test]
-async fn changes_wait_for_nats() {
+async fn changes_wait_for_the_nats_connection() {
     let (mut env, component) = watching(&[("WATCH", "SET@*")]).await;
     set(&env.redis, "before", "v").await;
     component.wait_for_call("before").await;
@@ -190,7 +193,7 @@ async fn changes_wait_for_nats() {
         .wait_for_log(&["WARN", WATCHER, "no connection to NATS"])
         .await;
     env.nats.restart().await;
-    eventually("all is told", async || {
+    eventually("the component has received all changes", async || {
         let keys: BTreeSet<_> = component.calls().into_iter().map(|told| told.key).collect();
         keys.len() == 21
     })
@@ -198,7 +201,7 @@ async fn changes_wait_for_nats() {
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded_and_the_oldest_goes() {
+async fn the_delivery_queue_is_bounded_and_drops_the_oldest() {
     const CHANGES: usize = 67_000;
     const KEPT: usize = 65_536;
     let env = TestEnv::builder().unlinked().start().await;
@@ -219,18 +222,21 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
             "queue of the component is full",
         ])
         .await;
-    // The subscription is asked something every few seconds; being busy it is not taken for dead.
+    // The subscription is probed every few seconds; it must not be taken for dead while it is busy.
     let component = env.component(WATCHER).await;
-    eventually("it is told", async || component.call_count() >= 1_000).await;
+    eventually("the component receives changes", async || {
+        component.call_count() >= 1_000
+    })
+    .await;
     let told = component.call_summaries();
     let dropped = CHANGES - KEPT;
     let older = told
         .iter()
         .filter(|(_, key, _)| key.parse::<usize>().unwrap() < dropped);
-    // Those that were on their way to the component did not count as waiting: one in each lane.
+    // Changes in delivery do not count as waiting: one per lane.
     assert!(
         older.count() <= 8,
-        "the oldest {dropped} were to be dropped"
+        "unexpected changes among the {dropped} dropped"
     );
     let missed = env.provider.log();
     let missed = missed
@@ -240,7 +246,7 @@ async fn what_waits_is_bounded_and_the_oldest_goes() {
 }
 
 #[tokio::test]
-async fn watching_goes_on_after_the_connection_was_lost() {
+async fn watching_resumes_after_a_disconnect() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
     for round in 0..3 {
         let _: u64 = env
@@ -248,7 +254,7 @@ async fn watching_goes_on_after_the_connection_was_lost() {
             .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
             .await;
         let lost = Instant::now();
-        back(&env, &component, &format!("after kill {round}"), lost).await;
+        assert_resumes(&env, &component, &format!("after kill {round}"), lost).await;
     }
     env.provider
         .wait_for_log(&["WARN", WATCHER, "may have been missed"])
@@ -256,10 +262,10 @@ async fn watching_goes_on_after_the_connection_was_lost() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
+async fn repeated_disconnects_of_a_subscription_log_few_lines() {
     let (mut env, _component) = watching(&[("WATCH", "SET@k")]).await;
     let mut kills = 0_u64;
-    eventually("it has broken many times", async || {
+    eventually("the subscription has been lost many times", async || {
         kills += env
             .redis
             .command::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
@@ -269,18 +275,18 @@ async fn a_subscription_that_breaks_again_and_again_makes_a_few_log_lines() {
     .await;
     let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 15, "{lines} lines");
-    // One, unless a subscription lasted a second because the machine stood still.
+    // One line, unless a subscription lasted a second because the machine stalled.
     let breaks = env.provider.stop_and_count_log(&["cannot watch"]).await;
     assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
 #[tokio::test]
-async fn watching_goes_on_after_redis_has_restarted() {
+async fn watching_resumes_after_redis_restarts() {
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
     let (mut env, component) = watching(&config).await;
     for round in 0..2 {
         env.redis.restart().await;
-        back(
+        assert_resumes(
             &env,
             &component,
             &format!("restart {round}"),
@@ -293,14 +299,14 @@ async fn watching_goes_on_after_redis_has_restarted() {
         .await;
 }
 
-/// Changes a key until the component is told, which is to be soon.
-async fn back(
+/// Changes a key until the component receives a change, which must be soon.
+async fn assert_resumes(
     env: &TestEnv,
     component: &test_support::component::Component,
     value: &str,
     since: Instant,
 ) {
-    eventually("watching goes on", async || {
+    eventually("watching resumes", async || {
         set(&env.redis, "k", value).await;
         let told = component.calls();
         told.iter()
@@ -308,13 +314,13 @@ async fn back(
     })
     .await;
     let after = since.elapsed();
-    eprintln!("watching goes on after {after:?}");
-    // Two seconds by the contract; five times that for machines under load.
+    eprintln!("watching resumed after {after:?}");
+    // The promise is two seconds; a busy machine gets five times that.
     assert!(after < 5 * BACK_WITHIN, "{after:?}");
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_up_late_is_watched() {
+async fn a_redis_that_starts_late_is_watched() {
     let mut env = TestEnv::builder()
         .unlinked()
         .redis(Redis::stopped())
@@ -329,11 +335,11 @@ async fn a_redis_that_comes_up_late_is_watched() {
     env.host.put_watch(&link).await;
     assert!(
         env.host.health().await.unwrap().healthy,
-        "ten seconds are tolerated"
+        "unhealthy within ten seconds"
     );
     env.redis.restart().await;
-    back(&env, &component, "up", Instant::now()).await;
-    // Before the first time nothing can have been missed.
+    assert_resumes(&env, &component, "up", Instant::now()).await;
+    // Before the first subscription no change can have been missed.
     let mut env = env;
     assert_eq!(
         env.provider

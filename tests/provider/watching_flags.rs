@@ -1,4 +1,4 @@
-//! Contract §2 "Watching": Redis servers that do not tell of changes, or do not say whether they do.
+//! Watching: Redis servers without keyspace notifications, or that hide whether they are enabled.
 
 use redis::Value;
 use test_support::host::Link;
@@ -10,7 +10,7 @@ use crate::watching::{WATCHER, notify};
 use crate::watching_failures::set;
 
 #[tokio::test]
-async fn missing_flags_are_named_until_somebody_sets_them() {
+async fn missing_notification_flags_are_reported_until_they_are_set() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
@@ -19,7 +19,7 @@ async fn missing_flags_are_named_until_somebody_sets_them() {
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@k,DEL@k")])
         .await;
-    let health = eventually_some("the health says so", async || {
+    let health = eventually_some("the health report names the flags", async || {
         env.host.health().await.filter(|health| !health.healthy)
     })
     .await;
@@ -32,7 +32,7 @@ async fn missing_flags_are_named_until_somebody_sets_them() {
     assert!(message.contains(WATCHER), "{message}");
     env.provider.wait_for_log(&["ERROR", &command]).await;
     set(&env.redis, "k", "unheard").await;
-    // The operator does as told; delivery starts, and in time the health is good again.
+    // The operator runs the command; delivery starts, and health recovers.
     let words: Vec<&str> = command.split(' ').collect();
     let () = env.redis.command(&words).await;
     let flags = flags(&env.redis).await;
@@ -43,14 +43,14 @@ async fn missing_flags_are_named_until_somebody_sets_them() {
     set(&env.redis, "k", "heard").await;
     assert_eq!(component.wait_for_call("k").await.value.unwrap(), b"heard");
     assert_eq!(component.call_count(), 1);
-    eventually("the health is good", async || {
+    eventually("the provider is healthy", async || {
         env.host.health().await.is_some_and(|health| health.healthy)
     })
     .await;
 }
 
 #[tokio::test]
-async fn flags_are_added_where_that_is_allowed_and_none_is_removed() {
+async fn watch_configure_redis_adds_flags_and_removes_none() {
     let env = TestEnv::builder().unlinked().start().await;
     let () = env
         .redis
@@ -59,14 +59,14 @@ async fn flags_are_added_where_that_is_allowed_and_none_is_removed() {
     let component = env.component(WATCHER).await;
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
     env.watch(WATCHER, "default", &config).await;
-    eventually("the flags are there", async || {
+    eventually("the flags are set", async || {
         let flags = flags(&env.redis).await;
         "ElK$g".chars().all(|flag| flags.contains(flag))
     })
     .await;
     assert!(
         !flags(&env.redis).await.contains(['x', 'e']),
-        "only what is needed"
+        "flags beyond the necessary ones"
     );
     set(&env.redis, "k", "v").await;
     component.wait_for_call("k").await;
@@ -74,7 +74,7 @@ async fn flags_are_added_where_that_is_allowed_and_none_is_removed() {
 }
 
 #[tokio::test]
-async fn without_config_it_watches_all_the_same() {
+async fn watching_works_without_permission_for_config() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let user = [
@@ -92,7 +92,10 @@ async fn without_config_it_watches_all_the_same() {
         env.watch(WATCHER, name, &config).await;
     }
     set(&env.redis, "k", "v").await;
-    eventually("both links tell", async || component.call_count() == 2).await;
+    eventually("changes of both links have arrived", async || {
+        component.call_count() == 2
+    })
+    .await;
     env.provider
         .wait_for_log(&["INFO", "cannot be seen", "NOPERM"])
         .await;
@@ -100,7 +103,7 @@ async fn without_config_it_watches_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_link_that_may_not_subscribe_says_so() {
+async fn a_denied_subscription_is_logged() {
     let env = TestEnv::builder().unlinked().start().await;
     let user = [
         "ACL",
@@ -125,7 +128,7 @@ async fn a_link_that_may_not_subscribe_says_so() {
         .await;
 }
 
-/// The flags that are set.
+/// The notification flags that are set.
 async fn flags(redis: &Redis) -> String {
     let answer: Vec<Value> = redis
         .command(&["CONFIG", "GET", "notify-keyspace-events"])

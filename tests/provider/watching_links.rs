@@ -1,4 +1,4 @@
-//! Contract §2 "Watching": several links, links that change, wrong settings, traces.
+//! Watching: several links, updated links, invalid settings, trace contexts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use test_support::wait::eventually;
 use crate::watching::{WATCHER, notify, run, watching};
 
 #[tokio::test]
-async fn each_link_gets_its_own_and_ends_alone() {
+async fn watching_links_are_independent() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let (one, two) = (env.component("one").await, env.component("two").await);
@@ -21,10 +21,10 @@ async fn each_link_gets_its_own_and_ends_alone() {
     env.watch("two", "default", &[("WATCH", "SET@b,DEL@a")])
         .await;
     run(&env.redis, &[&["SET", "a", "1"], &["SET", "b", "2"]]).await;
-    // What is gone again before its turn comes is not told of.
+    // A value that is gone before its delivery is not notified.
     one.wait_for_call("a").await;
     run(&env.redis, &[&["DEL", "a"]]).await;
-    eventually("all are told", async || {
+    eventually("all components have received their changes", async || {
         one.call_count() == 2 && two.call_count() == 2
     })
     .await;
@@ -52,7 +52,7 @@ async fn each_link_gets_its_own_and_ends_alone() {
     env.host.delete_watch("one", "more").await;
     env.wait_for_watchers("one", "more", 0).await;
     run(&env.redis, &[&["SET", "b", "3"], &["SET", "a", "4"]]).await;
-    eventually("the others are told", async || {
+    eventually("the other components receive the change", async || {
         one.call_count() == 3 && two.call_count() == 3
     })
     .await;
@@ -63,12 +63,12 @@ async fn each_link_gets_its_own_and_ends_alone() {
 }
 
 #[tokio::test]
-async fn a_link_put_again_watches_what_it_says_now() {
+async fn an_updated_link_watches_with_its_new_settings() {
     let (env, component) = watching(&[("WATCH", "SET@a")]).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@b,SET@end")])
         .await;
     run(&env.redis, &[&["SET", "end", "now"]]).await;
-    eventually("the new settings are in force", async || {
+    eventually("the new settings are in effect", async || {
         run(&env.redis, &[&["SET", "b", "1"]]).await;
         component.call_count() > 0
     })
@@ -76,7 +76,7 @@ async fn a_link_put_again_watches_what_it_says_now() {
     env.wait_for_watchers(WATCHER, "default", 1).await;
     component.clear_calls();
     run(&env.redis, &[&["SET", "a", "2"], &["SET", "b", "3"]]).await;
-    eventually("the change is told", async || {
+    eventually("the component receives the change", async || {
         component
             .call_summaries()
             .iter()
@@ -87,7 +87,7 @@ async fn a_link_put_again_watches_what_it_says_now() {
 }
 
 #[tokio::test]
-async fn the_providers_configuration_counts_too() {
+async fn provider_configuration_applies_to_watching_links() {
     let env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("WATCH", "SET@a")])
@@ -99,7 +99,7 @@ async fn the_providers_configuration_counts_too() {
     run(&env.redis, &[&["SET", "a", "1"]]).await;
     component.wait_for_call("a").await;
     env.host.update_config(&[("WATCH", "SET@b")]).await;
-    eventually("the new configuration is in force", async || {
+    eventually("the new configuration is in effect", async || {
         run(&env.redis, &[&["SET", "b", "2"]]).await;
         component.calls().iter().any(|told| told.key == "b")
     })
@@ -107,7 +107,7 @@ async fn the_providers_configuration_counts_too() {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
+async fn invalid_settings_are_logged_once_and_do_not_affect_other_links() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let url = env.redis.url();
@@ -141,11 +141,11 @@ async fn wrong_settings_are_logged_once_and_harm_no_other_link() {
 }
 
 #[tokio::test]
-async fn traces_go_on_in_the_component() {
+async fn trace_contexts_are_propagated_to_the_component() {
     let env = TestEnv::builder()
         .unlinked()
         .data(|data| {
-            // Nobody listens there: the context travels all the same.
+            // No collector listens there; the context is propagated anyway.
             data.otel_config.enable_observability = true;
             data.otel_config.observability_endpoint = Some("http://127.0.0.1:9".to_owned());
         })
@@ -170,9 +170,8 @@ async fn traces_go_on_in_the_component() {
     assert!(told.at.elapsed() < Duration::from_secs(60));
 }
 
-/// Answers as a host which links there are: those from the provider to these components. Ends with
-/// the second question.
-async fn answer_twice(env: &TestEnv, components: &[&str]) {
+/// Replies as a host with links from the provider to these components. Ends after the second request.
+async fn reply_with_links_twice(env: &TestEnv, components: &[&str]) {
     let link = |component: &&str| {
         json!({
             "source_id": env.host.provider_id(), "target": component, "name": "default",
@@ -191,14 +190,14 @@ async fn answer_twice(env: &TestEnv, components: &[&str]) {
     }
 }
 
-/// A host puts a link once: a process that did not listen yet must get it another way.
+/// A host sends a link once: a process that was not subscribed yet must receive it in another way.
 #[tokio::test]
-async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() {
+async fn a_restart_recovers_a_watching_link_missed_during_startup() {
     let mut env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     env.watch("known", "default", &[("WATCH", "SET@k")]).await;
-    answer_twice(&env, &["known"]).await;
-    // It has asked twice and, when it is asked for its health, has the second answer.
+    reply_with_links_twice(&env, &["known"]).await;
+    // The provider has requested the links twice; its reply to a health check follows the second response.
     assert!(env.host.health().await.unwrap().healthy);
     let missed = env
         .provider
@@ -208,11 +207,11 @@ async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() 
     let mut env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     env.watch("known", "default", &[("WATCH", "SET@k")]).await;
-    answer_twice(&env, &["known", "early"]).await;
-    ends_for(&mut env, "early").await;
-    // It is worth one new start: the host may be unable to pass it on.
+    reply_with_links_twice(&env, &["known", "early"]).await;
+    assert_ends_for(&mut env, "early").await;
+    // The link causes one restart: the host may be unable to send it.
     env.provider = Provider::start(&env.host.data());
-    answer_twice(&env, &["early"]).await;
+    reply_with_links_twice(&env, &["early"]).await;
     env.provider
         .wait_for_log(&["ERROR", "early", "pass on"])
         .await;
@@ -221,19 +220,19 @@ async fn a_watching_link_that_was_missed_while_starting_is_got_by_a_new_start() 
 }
 
 #[tokio::test]
-async fn a_watching_link_that_was_put_while_nats_was_away_is_got_by_a_new_start() {
+async fn a_restart_recovers_a_watching_link_put_during_a_nats_outage() {
     let mut env = TestEnv::builder().unlinked().start().await;
-    answer_twice(&env, &[]).await;
+    reply_with_links_twice(&env, &[]).await;
     assert!(env.host.health().await.unwrap().healthy);
     env.nats.restart().await;
-    answer_twice(&env, &["meanwhile"]).await;
-    ends_for(&mut env, "meanwhile").await;
+    reply_with_links_twice(&env, &["meanwhile"]).await;
+    assert_ends_for(&mut env, "meanwhile").await;
     env.provider = Provider::start(&env.host.data());
     env.host.ready().await;
     assert!(env.host.shutdown().await.is_some());
 }
 
-async fn ends_for(env: &mut TestEnv, component: &str) {
+async fn assert_ends_for(env: &mut TestEnv, component: &str) {
     assert_eq!(env.provider.wait().await.code(), Some(1));
     env.provider
         .wait_for_log(&[component, "without kvredis hearing of it"])

@@ -1,4 +1,4 @@
-//! Contract §2 "Watching": two processes of the provider, with `WATCH_ONCE` and without it.
+//! Watching by two processes of the provider, with and without `WATCH_ONCE`.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use crate::watching::{WATCHER, notify};
 
-/// A world with two processes of the provider that both watch for one component.
-struct Two {
+/// An environment with two processes of the provider that both watch for one component.
+struct TwoProcesses {
     env: TestEnv,
     component: Component,
     second: Provider,
     _twin: Host,
 }
 
-async fn two(config: &[(&str, &str)]) -> Two {
+async fn two_processes(config: &[(&str, &str)]) -> TwoProcesses {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let component = env.component(WATCHER).await;
@@ -33,12 +33,12 @@ async fn two(config: &[(&str, &str)]) -> Two {
     env.host.put_watch(&link).await;
     env.wait_for_watchers(WATCHER, "default", 1).await;
     if config.contains(&("WATCH_ONCE", "true")) {
-        // So that it is known who delivers.
+        // Determines the delivering process.
         env.provider.wait_for_log(&["this process delivers"]).await;
     }
     twin.put_watch(&link).await;
     env.wait_for_watchers(WATCHER, "default", 2).await;
-    Two {
+    TwoProcesses {
         env,
         component,
         second,
@@ -55,38 +55,44 @@ async fn leases(env: &TestEnv) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_watch_once_each_process_delivers() {
-    let Two {
+async fn every_process_delivers_without_watch_once() {
+    let TwoProcesses {
         env,
         component,
         second: _second,
         ..
-    } = two(&[("WATCH", "SET@k")]).await;
+    } = two_processes(&[("WATCH", "SET@k")]).await;
     set(&env, "v").await;
-    eventually("both deliver", async || component.call_count() == 2).await;
+    eventually("both processes have delivered", async || {
+        component.call_count() == 2
+    })
+    .await;
     assert_eq!(leases(&env).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn with_watch_once_one_delivers_and_another_takes_over() {
+async fn watch_once_delivers_from_one_process_with_failover() {
     let config = [
         ("WATCH", "SET@*,DEL@*"),
         ("WATCH_ONCE", "true"),
         ("PREFIX", "p:"),
     ];
-    let Two {
+    let TwoProcesses {
         mut env,
         component,
         second,
         ..
-    } = two(&config).await;
+    } = two_processes(&config).await;
     for round in 0..20 {
         let () = env.redis.command(&["SET", "p:k", &round.to_string()]).await;
     }
-    eventually("all is told", async || component.call_count() >= 20).await;
+    eventually("the component has received all changes", async || {
+        component.call_count() >= 20
+    })
+    .await;
     let keys = leases(&env).await;
     let [key] = &keys[..] else {
-        panic!("one key: {keys:?}")
+        panic!("expected one lease key: {keys:?}")
     };
     assert!(key.starts_with("p:kvredis:watch-lease:"), "{key}");
     let left: i64 = env.redis.command(&["PTTL", key]).await;
@@ -94,7 +100,7 @@ async fn with_watch_once_one_delivers_and_another_takes_over() {
 
     env.provider.kill();
     let killed = Instant::now();
-    eventually("the other one delivers", async || {
+    eventually("the other process delivers", async || {
         let () = env.redis.command(&["SET", "p:k", "over"]).await;
         component
             .call_summaries()
@@ -104,10 +110,10 @@ async fn with_watch_once_one_delivers_and_another_takes_over() {
     .await;
     let after = killed.elapsed();
     eprintln!("the other process delivers after {after:?}");
-    // Five seconds by the contract; as many again for machines under load.
+    // The promise is five seconds; a busy machine gets twice that.
     assert!(after < Duration::from_secs(10), "{after:?}");
     second.wait_for_log(&["this process delivers"]).await;
-    // Nothing was told twice, and nothing of the lease, though the patterns match its key.
+    // No change is delivered twice, and none of the lease's key, although the patterns match it.
     let told = component.call_summaries();
     assert_eq!(
         told.iter().filter(|(_, _, value)| value != "over").count(),
@@ -117,14 +123,14 @@ async fn with_watch_once_one_delivers_and_another_takes_over() {
 }
 
 #[tokio::test]
-async fn who_stops_gives_the_lease_up() {
+async fn a_stopping_process_releases_the_lease() {
     let config = [("WATCH", "SET@k"), ("WATCH_ONCE", "true")];
-    let Two {
+    let TwoProcesses {
         mut env,
         component,
         mut second,
         ..
-    } = two(&config).await;
+    } = two_processes(&config).await;
     env.provider.signal(rustix::process::Signal::TERM);
     assert!(env.provider.wait().await.success());
     second.wait_for_log(&["this process delivers"]).await;
@@ -137,23 +143,23 @@ async fn who_stops_gives_the_lease_up() {
 }
 
 #[tokio::test]
-async fn a_deleted_link_gives_the_lease_up() {
+async fn deleting_the_link_releases_the_lease() {
     let config = [("WATCH", "SET@k"), ("WATCH_ONCE", "true")];
-    let Two {
+    let TwoProcesses {
         env,
         second: _second,
         ..
-    } = two(&config).await;
-    // Deletions go to all processes.
+    } = two_processes(&config).await;
+    // Deletions reach all processes.
     env.host.delete_watch(WATCHER, "default").await;
-    eventually_eq("the lease is gone", Vec::<String>::new(), async || {
+    eventually_eq("the lease is released", Vec::<String>::new(), async || {
         leases(&env).await
     })
     .await;
     env.wait_for_no_connections().await;
 }
 
-/// A world with one process that delivers, and its lease's key.
+/// An environment with one delivering process, and the key of its lease.
 async fn one(watch: &str) -> (TestEnv, String) {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
@@ -165,8 +171,8 @@ async fn one(watch: &str) -> (TestEnv, String) {
 }
 
 #[tokio::test]
-async fn what_waits_when_the_lease_is_lost_is_counted() {
-    // No host runs the component, so that changes wait.
+async fn undelivered_changes_are_counted_when_the_lease_is_lost() {
+    // No host runs the component, so changes wait.
     let (env, key) = one("SET@k*").await;
     for number in 0..20 {
         let () = env
@@ -196,7 +202,7 @@ async fn what_waits_when_the_lease_is_lost_is_counted() {
 }
 
 #[tokio::test]
-async fn a_lease_that_expired_and_was_taken_again_is_no_secret() {
+async fn an_expired_lease_is_logged_and_reacquired() {
     let (mut env, key) = one("SET@k").await;
     env.provider.signal(rustix::process::Signal::STOP);
     eventually("the lease expires", async || {
@@ -208,9 +214,12 @@ async fn a_lease_that_expired_and_was_taken_again_is_no_secret() {
     env.provider
         .wait_for_log(&["WARN", "has lost the lease"])
         .await;
-    eventually("it is taken again", async || !leases(&env).await.is_empty()).await;
+    eventually("the lease is held again", async || {
+        !leases(&env).await.is_empty()
+    })
+    .await;
     let component = env.component(WATCHER).await;
-    eventually("it delivers again", async || {
+    eventually("the process delivers again", async || {
         set(&env, "v").await;
         component.call_count() > 0
     })
@@ -224,7 +233,7 @@ async fn a_lease_that_expired_and_was_taken_again_is_no_secret() {
 }
 
 #[tokio::test]
-async fn a_lease_that_cannot_be_taken_is_no_secret() {
+async fn a_denied_lease_is_logged_and_unhealthy() {
     let env = TestEnv::builder().unlinked().start().await;
     notify(&env.redis).await;
     let user = [
@@ -241,7 +250,7 @@ async fn a_lease_that_cannot_be_taken_is_no_secret() {
     env.provider
         .wait_for_log(&["WARN", "cannot acquire the lease", "access denied"])
         .await;
-    eventually("the health says so", async || {
+    eventually("the health report names the lease", async || {
         let health = env.host.health().await;
         health.is_some_and(|health| {
             !health.healthy && health.message.is_some_and(|text| text.contains("lease"))

@@ -1,4 +1,4 @@
-//! What travels: the messages of a call, and headers that are missing.
+//! The wire protocol: the messages of a call, and missing headers.
 
 use async_nats::HeaderMap;
 use test_support::client::{Error, other_error};
@@ -7,7 +7,7 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::values::bytes;
 
 #[tokio::test]
-async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
+async fn a_response_is_a_handshake_the_result_and_an_empty_message() {
     let env = TestEnv::start().await;
     let max_payload = env.host.nats().server_info().max_payload;
     for length in [
@@ -26,7 +26,7 @@ async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
             .exchange("store", "get", bucket_and_key("", "k"))
             .await
             .unwrap();
-        assert!(answer.handshake.is_empty(), "the handshake carries nothing");
+        assert!(answer.handshake.is_empty(), "the handshake has a payload");
         let (end, pieces) = answer.frames.split_last().unwrap();
         assert!(end.is_empty());
         assert!(
@@ -40,18 +40,15 @@ async fn an_answer_is_a_handshake_the_result_in_pieces_and_an_empty_message() {
             pieces.len()
         );
         let result = decode_all::<Result<Option<Vec<u8>>, Error>>(&pieces.concat());
-        assert!(
-            result == Ok(Ok(Some(value))),
-            "{length} bytes came back changed"
-        );
+        assert!(result == Ok(Ok(Some(value))), "{length} bytes were changed");
     }
 }
 
 #[tokio::test]
-async fn parameters_may_come_in_pieces_of_any_size() {
+async fn parameters_may_be_split_at_any_size() {
     let env = TestEnv::start().await;
     for piece in [0, 1, 2, 7] {
-        // Nothing at all with the call is as good as any other first piece.
+        // An empty first message is valid, too.
         let client = if piece == 0 {
             env.client.clone()
         } else {
@@ -80,7 +77,7 @@ async fn parameters_may_come_in_pieces_of_any_size() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_link_name_is_of_the_default_link() {
+async fn a_call_without_a_link_name_uses_the_default_link() {
     let env = TestEnv::start().await;
     let mut headers = HeaderMap::new();
     headers.insert("source-id", COMPONENT);
@@ -93,7 +90,7 @@ async fn a_call_without_a_link_name_is_of_the_default_link() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_component_is_refused_in_words() {
+async fn a_call_without_a_component_fails_with_an_error() {
     let env = TestEnv::start().await;
     let mut headers = HeaderMap::new();
     headers.insert("link-name", "default");

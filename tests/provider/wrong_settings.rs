@@ -1,4 +1,4 @@
-//! Contract §2: what is said of settings that are wrong, unknown or careless.
+//! Errors and warnings for settings that are invalid, unknown or insecure.
 
 use test_support::client::other_error;
 use test_support::host::Link;
@@ -6,7 +6,7 @@ use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually;
 
-/// A setting, a wrong value for it, and words that the error has besides these two.
+/// A setting, an invalid value, and further words of the error.
 type WrongValue = (&'static str, &'static str, &'static [&'static str]);
 
 const NUMBER: &[&str] = &["number"];
@@ -60,7 +60,7 @@ const WRONG_VALUES: &[WrongValue] = &[
 ];
 
 #[tokio::test]
-async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation() {
+async fn an_invalid_value_is_returned_and_logged_with_its_setting_and_expectation() {
     let mut env = TestEnv::start().await;
     for (i, (setting, value, expected)) in WRONG_VALUES.iter().enumerate() {
         let client = env
@@ -99,7 +99,7 @@ async fn a_wrong_value_is_answered_and_logged_with_setting_value_and_expectation
 }
 
 #[tokio::test]
-async fn a_wrong_value_that_is_secret_is_not_shown() {
+async fn an_invalid_secret_value_is_not_shown() {
     let mut env = TestEnv::builder().unlinked().start().await;
     for (setting, value) in [
         ("URL", "hunter2.example:6379"),
@@ -120,7 +120,7 @@ async fn a_wrong_value_that_is_secret_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
+async fn an_invalid_provider_setting_fails_the_links_that_use_it() {
     let mut env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("SCAN_COUNT", "lots"), ("MAX_BYTES_IN_FLIGHT", "plenty")])
@@ -142,7 +142,7 @@ async fn a_wrong_provider_setting_is_the_error_of_the_links_that_use_it() {
 }
 
 #[tokio::test]
-async fn a_wrong_link_that_is_put_again_right_works() {
+async fn an_invalid_link_works_after_a_valid_put() {
     let env = TestEnv::start().await;
     let client = env
         .link(COMPONENT, "mended", &[("SCAN_COUNT", "lots")])
@@ -150,11 +150,11 @@ async fn a_wrong_link_that_is_put_again_right_works() {
     other_error(client.get("", "k").await);
     let link = Link::new(COMPONENT, "mended").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;
-    eventually("it works", async || client.get("", "k").await.is_ok()).await;
+    eventually("the link works", async || client.get("", "k").await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
+async fn an_unknown_setting_causes_one_warning_with_a_suggestion() {
     let mut env = TestEnv::builder()
         .unlinked()
         .provider_config(&[("REDONLY", "true"), ("MAX_BYTES_INFLIGHT", "1")])
@@ -189,9 +189,9 @@ async fn an_unknown_setting_is_warned_of_once_with_the_nearest_name() {
     assert_eq!(env.provider.stop_and_count_log(&["hunter2"]).await, 0);
 }
 
-/// Nothing is kept of a deleted link, so that links which come and go do not fill the memory.
+/// Warnings are not remembered for a deleted link, so that changing links do not leak memory.
 #[tokio::test]
-async fn a_link_that_comes_back_is_warned_of_again() {
+async fn a_recreated_link_causes_the_warning_again() {
     let mut env = TestEnv::builder().unlinked().start().await;
     let calls = [("REDONLY", "true")];
     let watches = [("WATCH", "SET@k"), ("WATCHONCE", "true")];
@@ -212,14 +212,14 @@ async fn a_link_that_comes_back_is_warned_of_again() {
 }
 
 #[tokio::test]
-async fn names_that_the_sdk_reads_are_not_unknown() {
+async fn settings_of_the_sdk_are_not_unknown() {
     let names = [
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "otel_exporter_otlp_traces_endpoint",
         "OTEL_TRACES_SAMPLER",
         "FLAMEGRAPH_PATH",
     ];
-    // A path that is no path would be the SDK's trouble; only the names are of interest here.
+    // An invalid path would fail in the SDK; only the names matter here.
     let config: Vec<_> = names[..3].iter().map(|name| (*name, "x")).collect();
     let mut env = TestEnv::builder()
         .provider_config(&config)
@@ -237,7 +237,7 @@ async fn names_that_the_sdk_reads_are_not_unknown() {
 }
 
 #[tokio::test]
-async fn a_password_in_plain_configuration_is_warned_of_once() {
+async fn a_password_in_plain_configuration_causes_one_warning() {
     let mut env = TestEnv::builder()
         .unlinked()
         .redis(Redis::with_password("plain-password").await)

@@ -1,4 +1,4 @@
-//! What is exported at the end, and that nothing is where the host says nothing.
+//! Exports at shutdown, and no exports that the host does not request.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use wasmcloud_provider_sdk::core::otel::OtelConfig;
 
 use crate::observed::{Trace, observed, to};
 
-/// The SDK's exports come every 5 s and 60 s: these come at the end.
+/// The SDK exports every 5 s and 60 s, so these exports happen at shutdown.
 #[tokio::test]
-async fn the_last_spans_metrics_and_logs_are_exported_before_the_process_ends() {
+async fn telemetry_is_flushed_on_shutdown() {
     let collector = collector::start();
     let config = to(&collector);
     let mut env = TestEnv::builder()
@@ -35,8 +35,8 @@ async fn the_last_spans_metrics_and_logs_are_exported_before_the_process_ends() 
 }
 
 #[tokio::test]
-async fn a_collector_that_says_nothing_does_not_hold_up_the_end() {
-    // It takes connections and never answers.
+async fn an_unresponsive_collector_does_not_delay_the_shutdown() {
+    // It accepts connections and never replies.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let mut env = TestEnv::builder()
@@ -50,12 +50,12 @@ async fn a_collector_that_says_nothing_does_not_hold_up_the_end() {
     assert!(env.host.shutdown().await.is_some());
     let answered = Instant::now();
     assert!(env.provider.wait().await.success());
-    // The exports' own time limit is 10 s.
+    // An export has a timeout of 10 s.
     assert!(answered.elapsed() < Duration::from_secs(8));
 }
 
 #[tokio::test]
-async fn nothing_is_exported_that_the_host_does_not_want() {
+async fn nothing_is_exported_unless_the_host_requests_it() {
     let collector = collector::start();
     for wanted in [None, Some(false)] {
         let endpoint = collector.url.clone();
@@ -65,7 +65,7 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
                     enable_traces: wanted,
                     enable_metrics: wanted,
                     enable_logs: wanted,
-                    // It says where to, not that it should be.
+                    // The endpoint is set and the export is not enabled.
                     observability_endpoint: Some(endpoint),
                     ..OtelConfig::default()
                 };
@@ -80,7 +80,7 @@ async fn nothing_is_exported_that_the_host_does_not_want() {
 }
 
 #[tokio::test]
-async fn one_signal_alone_can_be_wanted() {
+async fn signals_can_be_enabled_separately() {
     let collector = collector::start();
     for signal in ["traces", "metrics", "logs"] {
         let mut env = observed(&collector)

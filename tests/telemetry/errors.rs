@@ -1,5 +1,5 @@
-//! Failures: both spans are marked and say of which kind, the metrics count them by it, and none
-//! repeats the error's text.
+//! Failures: both spans are marked with the type of the error, the metrics count by it, and none
+//! contains the text of the error.
 
 use test_support::collector;
 use test_support::host::Link;
@@ -9,7 +9,7 @@ use test_support::wait::eventually_eq;
 use crate::observed::{Trace, observed};
 
 #[tokio::test]
-async fn an_error_of_redis_is_on_both_spans_with_its_code() {
+async fn a_redis_error_code_is_on_both_spans() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let () = env.redis.command(&["RPUSH", "list", "v"]).await;
@@ -22,22 +22,26 @@ async fn an_error_of_redis_is_on_both_spans_with_its_code() {
     }
     assert_eq!(spans[0].attribute("db.response.status_code"), "");
     assert_eq!(spans[1].attribute("db.response.status_code"), "WRONGTYPE");
-    eventually_eq("both metrics have it", (1.0, 1.0), async || {
-        let failed = ("error.type", "WRONGTYPE");
-        let method = ("rpc.method", "wrpc:keyvalue/store/get");
-        (
-            collector.sum(
-                "db.client.operation.duration",
-                &[failed, ("db.response.status_code", "WRONGTYPE")],
-            ),
-            collector.sum("rpc.server.call.duration", &[failed, method]),
-        )
-    })
+    eventually_eq(
+        "both metrics have counted the error",
+        (1.0, 1.0),
+        async || {
+            let failed = ("error.type", "WRONGTYPE");
+            let method = ("rpc.method", "wrpc:keyvalue/store/get");
+            (
+                collector.sum(
+                    "db.client.operation.duration",
+                    &[failed, ("db.response.status_code", "WRONGTYPE")],
+                ),
+                collector.sum("rpc.server.call.duration", &[failed, method]),
+            )
+        },
+    )
     .await;
 }
 
 #[tokio::test]
-async fn what_the_acl_forbids_is_noperm_for_the_command() {
+async fn commands_denied_by_the_acl_have_error_type_noperm() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let rules = ["ACL", "SETUSER", "default", "-del"];
@@ -51,7 +55,7 @@ async fn what_the_acl_forbids_is_noperm_for_the_command() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_or_hangs_is_told_apart() {
+async fn connection_errors_and_timeouts_have_different_error_types() {
     let collector = collector::start();
     let down = Redis::stopped();
     let env = observed(&collector)
@@ -79,7 +83,7 @@ async fn a_redis_that_is_away_or_hangs_is_told_apart() {
 }
 
 #[tokio::test]
-async fn calls_that_ask_redis_nothing_are_a_failed_span_alone() {
+async fn calls_rejected_without_a_command_have_one_failed_span() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let read_only = Link::new("c", "reads").config(&[

@@ -1,4 +1,4 @@
-//! The other protocol that a host can ask for: OTLP over gRPC.
+//! OTLP over gRPC.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,12 +29,12 @@ use wasmcloud_provider_sdk::core::otel::OtelProtocol;
 
 use crate::observed::{Trace, observed};
 
-/// Takes exports as a collector does.
+/// Receives exports as a collector does.
 #[derive(Clone)]
-struct Receiver(Arc<Mutex<ReceivedExports>>);
+struct GrpcReceiver(Arc<Mutex<ReceivedExports>>);
 
 #[tonic::async_trait]
-impl TraceService for Receiver {
+impl TraceService for GrpcReceiver {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
@@ -46,7 +46,7 @@ impl TraceService for Receiver {
 }
 
 #[tonic::async_trait]
-impl MetricsService for Receiver {
+impl MetricsService for GrpcReceiver {
     async fn export(
         &self,
         request: Request<ExportMetricsServiceRequest>,
@@ -58,7 +58,7 @@ impl MetricsService for Receiver {
 }
 
 #[tonic::async_trait]
-impl LogsService for Receiver {
+impl LogsService for GrpcReceiver {
     async fn export(
         &self,
         request: Request<ExportLogsServiceRequest>,
@@ -69,7 +69,7 @@ impl LogsService for Receiver {
     }
 }
 
-/// Serves one of the three services on a free port; answers where.
+/// Serves one of the three services on a free port; returns its URL.
 macro_rules! serve {
     ($service:expr) => {{
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -81,9 +81,9 @@ macro_rules! serve {
 }
 
 #[tokio::test]
-async fn all_signals_are_exported_over_grpc_to_the_last() {
+async fn all_signals_are_exported_over_grpc_and_flushed() {
     let taken = Arc::<Mutex<ReceivedExports>>::default();
-    let receiver = Receiver(Arc::clone(&taken));
+    let receiver = GrpcReceiver(Arc::clone(&taken));
     let traces = serve!(TraceServiceServer::new(receiver.clone()));
     let metrics = serve!(MetricsServiceServer::new(receiver.clone()));
     let logs = serve!(LogsServiceServer::new(receiver));

@@ -1,4 +1,4 @@
-//! The log: lines or JSON, at the host's level, on standard error and, if wanted, to the collector.
+//! The log: as text or JSON, at the host's level, on standard error and optionally exported.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use wasmcloud_provider_sdk::core::logging::Level;
 
-use crate::observed::{SOON, Trace, observed};
+use crate::observed::{SHORT_INTERVALS, Trace, observed};
 
 #[tokio::test]
-async fn structured_logs_are_one_json_object_a_line() {
+async fn structured_logs_are_one_json_object_per_line() {
     let mut env = TestEnv::builder()
         .data(|data| data.structured_logging = true)
         .start()
@@ -41,7 +41,7 @@ async fn structured_logs_are_one_json_object_a_line() {
 }
 
 #[tokio::test]
-async fn lines_have_no_colours_where_nobody_watches_and_the_level_holds() {
+async fn text_logs_have_no_colors_in_a_pipe_and_respect_the_level() {
     let mut env = TestEnv::builder()
         .data(|data| data.log_level = Some(Level::Error))
         .start()
@@ -58,7 +58,7 @@ async fn lines_have_no_colours_where_nobody_watches_and_the_level_holds() {
 }
 
 #[tokio::test]
-async fn exported_logs_have_the_fields_of_the_lines() {
+async fn exported_logs_have_the_fields_of_the_log_lines() {
     let collector = collector::start();
     let mut env = observed(&collector).start().await;
     let wrong = Link::new("c", "wrong").config(&[("SCAN_COUNT", "many")]);
@@ -67,14 +67,14 @@ async fn exported_logs_have_the_fields_of_the_lines() {
     env.provider.wait().await;
     let texts = collector.log_texts();
     assert!(texts.iter().any(|text| text == "the link cannot work"));
-    // The fields are attributes.
+    // Fields are exported as attributes.
     for part in ["component", "link", "reason", "SCAN_COUNT"] {
         assert!(collector.contains(part), "{part}");
     }
 }
 
 #[tokio::test]
-async fn a_line_about_a_call_belongs_to_its_trace() {
+async fn log_lines_of_a_call_carry_its_trace_id() {
     let collector = collector::start();
     let mut env = observed(&collector).start().await;
     let trace = Trace::new();
@@ -83,11 +83,11 @@ async fn a_line_about_a_call_belongs_to_its_trace() {
     env.provider.wait().await;
     let logs = collector.logs();
     let about_bucket = logs.iter().find(|(text, _)| text.contains("BUCKET_LAYOUT"));
-    assert_eq!(about_bucket.expect("it is exported").1, trace.id);
+    assert_eq!(about_bucket.expect("the line is exported").1, trace.id);
 }
 
 #[tokio::test]
-async fn a_collector_that_fails_is_told_of_and_not_again_and_again() {
+async fn export_failures_are_logged_at_a_limited_rate() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -99,7 +99,7 @@ async fn a_collector_that_fails_is_told_of_and_not_again_and_again() {
         }
     });
     let mut env = TestEnv::builder()
-        .provider_config(&SOON)
+        .provider_config(&SHORT_INTERVALS)
         .data(move |data| {
             data.otel_config.enable_metrics = Some(true);
             data.otel_config.observability_endpoint = Some(url);

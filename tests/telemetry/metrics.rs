@@ -1,5 +1,4 @@
-//! Metrics are what happened: as many calls and commands as there were, connections that are up,
-//! changes that were delivered and lost.
+//! Metrics match the events: calls, commands, open connections, and delivered or lost changes.
 
 use rustix::process::Signal;
 use test_support::collector::{self, Collector};
@@ -13,7 +12,7 @@ use crate::observed::observed;
 const CALLS: &str = "rpc.server.call.duration";
 const COMMANDS: &str = "db.client.operation.duration";
 
-/// How often a function was called, and a command was sent, without a failure.
+/// The number of successful calls of a function and of successful commands.
 fn counted(collector: &Collector, function: &str, command: &str) -> (f64, f64) {
     let method = format!("wrpc:keyvalue/{function}");
     (
@@ -26,7 +25,7 @@ fn counted(collector: &Collector, function: &str, command: &str) -> (f64, f64) {
 }
 
 #[tokio::test]
-async fn calls_and_commands_are_counted_one_by_one() {
+async fn every_call_and_command_is_counted() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let c = &env.client;
@@ -46,7 +45,7 @@ async fn calls_and_commands_are_counted_one_by_one() {
         ("store/set", "SET", (7.0, 7.0)),
         ("store/get", "GET", (5.0, 5.0)),
         ("store/exists", "EXISTS", (3.0, 3.0)),
-        // Redis does not know the script at first.
+        // The script is not in Redis's cache yet.
         ("atomics/increment", "EVALSHA", (2.0, 1.0)),
         ("atomics/increment", "EVAL", (2.0, 1.0)),
         ("batch/set-many", "MSET", (1.0, 1.0)),
@@ -77,7 +76,7 @@ async fn calls_and_commands_are_counted_one_by_one() {
 }
 
 #[tokio::test]
-async fn reads_from_memory_are_counted() {
+async fn cache_hits_and_misses_are_counted() {
     let collector = collector::start();
     let env = observed(&collector)
         .config(&[("CACHE_MAX_ENTRIES", "4"), ("CACHE_TTL_MS", "3600000")])
@@ -103,13 +102,13 @@ async fn reads_from_memory_are_counted() {
     }
     let bytes = collector.sum("kvredis.cache.bytes", &[]);
     assert!((500.0..2_000.0).contains(&bytes), "{bytes} bytes");
-    // What Redis was not asked is no command.
+    // Reads served from the cache send no command.
     let gets = [("db.operation.name", "GET")];
     assert_eq!(collector.sum(COMMANDS, &gets), 6.0);
 }
 
 #[tokio::test]
-async fn calls_in_flight_are_those_that_are_not_answered_yet() {
+async fn pending_calls_are_counted_as_in_flight() {
     let collector = collector::start();
     let env = observed(&collector)
         .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "60000")])
@@ -130,14 +129,14 @@ async fn calls_in_flight_are_those_that_are_not_answered_yet() {
         call.await.unwrap().unwrap();
     }
     eventually_eq("no call is in flight", 0.0, in_flight).await;
-    eventually_eq("they were counted", 9.0, async || {
+    eventually_eq("the completed calls are counted", 9.0, async || {
         counted(&collector, "store/get", "GET").0
     })
     .await;
 }
 
 #[tokio::test]
-async fn connections_are_up_until_the_last_link_is_gone() {
+async fn connections_count_as_up_until_the_last_link_is_deleted() {
     let collector = collector::start();
     let mut env = observed(&collector).start().await;
     let port = env.redis.port().to_string();
@@ -157,9 +156,9 @@ async fn connections_are_up_until_the_last_link_is_gone() {
     .await;
 
     env.redis.stop();
-    eventually_eq("it is lost", 0.0, async || commands("up")).await;
+    eventually_eq("the connection is lost", 0.0, async || commands("up")).await;
     env.redis.restart().await;
-    eventually_eq("it is back", (1.0, 1.0), async || {
+    eventually_eq("the connection is up again", (1.0, 1.0), async || {
         (commands("up"), commands("reconnects"))
     })
     .await;
@@ -170,23 +169,25 @@ async fn connections_are_up_until_the_last_link_is_gone() {
         .await;
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     let notifications = of("notifications");
-    eventually_eq("a watching link has two", (2.0, 1.0), async || {
-        (commands("up"), notifications("up"))
-    })
+    eventually_eq(
+        "a watching link has two connections",
+        (2.0, 1.0),
+        async || (commands("up"), notifications("up")),
+    )
     .await;
 
     env.host.delete_watch("watcher", "default").await;
     env.host.delete("counter", "default").await;
     env.wait_for_no_connections().await;
-    eventually_eq("none is up", (0.0, 0.0), async || {
+    eventually_eq("no connection is up", (0.0, 0.0), async || {
         (commands("up"), notifications("up"))
     })
     .await;
 }
 
-/// An alert sees a Redis that has never been there.
+/// An alert can detect a Redis that has never been reachable.
 #[tokio::test]
-async fn a_connection_that_has_never_been_up_is_counted_as_none() {
+async fn a_connection_that_was_never_up_is_exported_as_zero() {
     let collector = collector::start();
     let env = observed(&collector).redis(Redis::stopped()).start().await;
     let config = [("URL", env.redis.url()), ("WATCH", "SET@k".to_owned())];
@@ -196,7 +197,7 @@ async fn a_connection_that_has_never_been_up_is_counted_as_none() {
         .await;
     let port = env.redis.port().to_string();
     for of_use in ["commands", "notifications"] {
-        eventually_eq("there is a series", Some(0.0), async || {
+        eventually_eq("the series exists", Some(0.0), async || {
             let mut points = collector.points().into_iter();
             let point = points.find(|point| {
                 let has = |name: &str, text: &str| {
@@ -221,13 +222,13 @@ async fn deliveries_and_losses_are_counted() {
     let component = env.component("watcher").await;
     env.watch("watcher", "default", &[("WATCH", "SET@k*,DEL@k*")])
         .await;
-    // Only what was nothing can be seen to increase.
+    // An increase is visible only from an exported zero.
     let zeros = async |metric: &str| {
         let points = collector.points();
         let zeros = points.iter().filter(|point| point.metric == metric);
         zeros.filter(|point| point.value == 0.0).count()
     };
-    eventually_eq("there are zeros", (1, 5), async || {
+    eventually_eq("the series start at zero", (1, 5), async || {
         (
             zeros("kvredis.watch.deliveries").await,
             zeros("kvredis.watch.losses").await,
@@ -264,15 +265,19 @@ async fn deliveries_and_losses_are_counted() {
 
     let not_utf8 = ::redis::cmd("SET").arg(b"k\xff").arg("v").take();
     let () = env.redis.query(&not_utf8).await;
-    eventually_eq("a key without a name is lost", 1.0, async || {
-        lost("invalid_utf8")
-    })
+    eventually_eq(
+        "a change with an undecodable key is counted as lost",
+        1.0,
+        async || lost("invalid_utf8"),
+    )
     .await;
     component.set_behavior(Behavior::Unresponsive);
     env.client.set("", "k9", "v").await.unwrap();
-    eventually_eq("a call that nobody takes is lost", 1.0, async || {
-        lost("failed")
-    })
+    eventually_eq(
+        "a change that no host accepts is counted as lost",
+        1.0,
+        async || lost("failed"),
+    )
     .await;
     env.redis.restart().await;
     eventually_eq("an interruption is counted", 1.0, async || {
@@ -283,7 +288,7 @@ async fn deliveries_and_losses_are_counted() {
 }
 
 #[tokio::test]
-async fn the_process_says_what_it_takes() {
+async fn process_metrics_are_exported() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     eventually("the process has metrics", async || {

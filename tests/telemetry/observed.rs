@@ -1,4 +1,4 @@
-//! A world whose provider exports all signals to a collector, and soon.
+//! An environment whose provider exports all signals to a collector at short intervals.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use test_support::test_env::{COMPONENT, TestEnv, TestEnvBuilder};
 use test_support::wait::eventually_some;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
 
-/// Exports come soon after what they are about.
-pub const SOON: [(&str, &str); 2] = [
+/// Short export intervals.
+pub const SHORT_INTERVALS: [(&str, &str); 2] = [
     ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
 ];
@@ -26,24 +26,24 @@ pub fn to(collector: &Collector) -> OtelConfig {
     }
 }
 
-/// A world whose provider exports to this collector.
+/// An environment whose provider exports to this collector.
 pub fn observed(collector: &Collector) -> TestEnvBuilder {
     let config = to(collector);
     TestEnv::builder()
-        .provider_config(&SOON)
+        .provider_config(&SHORT_INTERVALS)
         .data(move |data| data.otel_config = config)
 }
 
-/// The trace of a component's call.
+/// The trace context of a component's call.
 pub struct Trace {
-    /// Its id.
+    /// The trace id.
     pub id: String,
     /// The id of the component's span.
     pub span: String,
 }
 
 impl Trace {
-    /// One that no other call has.
+    /// A new, unique trace.
     pub fn new() -> Self {
         static TRACES: AtomicU64 = AtomicU64::new(1);
         let number = TRACES.fetch_add(1, Ordering::Relaxed);
@@ -62,12 +62,12 @@ impl Trace {
         client.headers(headers)
     }
 
-    /// The client of a world's first component within this trace.
-    pub fn of(&self, world: &TestEnv) -> Client {
-        self.client(&world.client, COMPONENT, "default")
+    /// The client of an environment's first component within this trace.
+    pub fn of(&self, env: &TestEnv) -> Client {
+        self.client(&env.client, COMPONENT, "default")
     }
 
-    /// Waits until so many of its spans are exported, and answers them, parents first.
+    /// Waits until this many spans are exported, and returns them, parents first.
     pub async fn spans(&self, collector: &Collector, count: usize) -> Vec<Span> {
         let what = format!("{count} spans of a trace are exported");
         let mut spans = eventually_some(&what, async || {

@@ -1,6 +1,6 @@
-//! The pages say what there is: docs/telemetry.md every signal that is exported and no other,
-//! docs/operations.md every warning and error of the log, and the dashboard asks for metrics that
-//! are in the page.
+//! The pages match the telemetry: docs/telemetry.md lists exactly the exported signals,
+//! docs/operations.md explains every warning and error of the log, and the dashboard queries only
+//! documented metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use test_support::wait::{eventually, eventually_eq};
 
 use crate::observed::observed;
 
-/// The cells of a table's rows that begin with a name in backquotes, below a heading.
+/// The cells of the rows that begin with a name in backquotes, in the tables below a heading.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     section(page, heading)
         .lines()
@@ -26,7 +26,7 @@ fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What stands below a heading.
+/// The section below a heading.
 fn section(page: &str, heading: &str) -> String {
     let page = read(page);
     let (_, after) = page
@@ -35,7 +35,7 @@ fn section(page: &str, heading: &str) -> String {
     after.split("\n## ").next().unwrap_or_default().to_owned()
 }
 
-/// The names in backquotes of a cell.
+/// The names in backquotes in a cell.
 fn names(cell: &str) -> BTreeSet<String> {
     let parts = cell.split('`').skip(1).step_by(2);
     parts.map(str::to_owned).collect()
@@ -46,7 +46,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A world with a link of this configuration, and a component that is told of `k`.
+/// An environment with a link of this configuration, and a component that watches `k`.
 async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (TestEnv, Component) {
     let env = observed(collector).config(config).start().await;
     let () = env
@@ -59,7 +59,7 @@ async fn watched(collector: &Collector, config: &[(&str, &str)]) -> (TestEnv, Co
 }
 
 #[tokio::test]
-async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
+async fn documented_metrics_and_attributes_match_the_exports() {
     let collector = collector::start();
     let config = [("BACKEND_RESPONSE_TIMEOUT_MS", "500")];
     let (mut env, component) = watched(&collector, &config).await;
@@ -84,7 +84,7 @@ async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
         let told = (kind.clone(), unit, names(attributes));
         listed.insert(name.trim_matches('`').to_owned(), told);
     }
-    eventually_eq("exported is what is listed", listed, async || {
+    eventually_eq("the exported signals match the page", listed, async || {
         let mut exported = BTreeMap::new();
         for point in collector.points() {
             let names = || point.attributes.keys().cloned();
@@ -99,7 +99,7 @@ async fn the_page_lists_the_metrics_and_attributes_that_are_exported() {
 }
 
 #[tokio::test]
-async fn the_page_lists_the_attributes_of_spans() {
+async fn documented_span_attributes_match_the_exports() {
     let collector = collector::start();
     let (env, component) = watched(&collector, &[("TTL_MS", "60000")]).await;
     env.client
@@ -113,13 +113,13 @@ async fn the_page_lists_the_attributes_of_spans() {
     env.client.set("", "k", "3").await.unwrap();
     let mut listed = BTreeMap::new();
     for row in rows("docs/telemetry.md", "Spans") {
-        // The other table there is of kinds of failures.
+        // The section's other table lists error types.
         if let [name, kind, attributes, _] = row.as_slice() {
             let name = name.trim_matches('`').to_owned();
             listed.insert((name, kind.clone()), names(attributes));
         }
     }
-    eventually_eq("exported is what is listed", listed, async || {
+    eventually_eq("the exported signals match the page", listed, async || {
         let mut exported: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
         for span in collector.spans() {
             let operation = span.attribute("db.operation.name");
@@ -142,7 +142,7 @@ async fn the_page_lists_the_attributes_of_spans() {
 }
 
 #[test]
-fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
+fn dashboard_and_alerts_query_documented_metrics() {
     let mut known = BTreeSet::new();
     for row in rows("docs/telemetry.md", "Metrics") {
         let series = names(&row[4]);
@@ -173,11 +173,11 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
             .filter(|word| starts.iter().any(|start| word.starts_with(start)))
             .filter(|word| !is_label(word, query))
             .collect();
-        assert!(!metrics.is_empty(), "{query} asks for no metric of kvredis");
+        assert!(!metrics.is_empty(), "{query} queries no metric of kvredis");
         for metric in metrics {
             assert!(
                 known.contains(metric),
-                "{metric} of {query} is not in the page"
+                "{metric} in {query} is not documented"
             );
             asked.insert(metric.to_owned());
         }
@@ -190,7 +190,7 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_the_page_lists() {
     }
 }
 
-/// Whether a word is a label's name: in braces, or what is grouped by.
+/// Whether a word in a query is the name of a label: in braces, or in a grouping.
 fn is_label(word: &str, query: &str) -> bool {
     let quoted = [format!("{word}="), format!("{word}!="), format!("{word}~")];
     let grouped = query.split(" by (").skip(1).any(|after| {
@@ -200,7 +200,7 @@ fn is_label(word: &str, query: &str) -> bool {
     grouped || quoted.iter().any(|label| query.contains(label.as_str()))
 }
 
-/// All `expr` of a dashboard, and the queries of its variables.
+/// All `expr` fields of a dashboard, and the queries of its variables.
 fn expressions(json: &Value, found: &mut Vec<String>) {
     match json {
         Value::Object(fields) => {
@@ -217,7 +217,7 @@ fn expressions(json: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn every_warning_and_error_is_explained() {
+fn every_warning_and_error_is_documented() {
     let page = in_one_line(&read("docs/operations.md"));
     let mut files = Vec::new();
     sources(
@@ -239,7 +239,7 @@ fn every_warning_and_error_is_explained() {
     for message in messages {
         assert!(
             !message.contains('{'),
-            "{message:?}: what varies goes into a field, so that lines can be found by their text"
+            "{message:?}: variable parts belong in fields, so that lines can be found by their text"
         );
         let row = format!("| `{message}` |");
         assert!(
@@ -260,7 +260,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text of a line: the last string of the macro, which comes before its closing parenthesis.
+/// The message of a log line: the last string of the macro before its closing parenthesis.
 fn message(after: &str) -> Option<String> {
     let mut depth = 1;
     let mut last = None;

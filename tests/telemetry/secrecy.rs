@@ -1,5 +1,5 @@
-//! No key, no bucket, no value and no password in anything exported, whatever goes wrong. (All ways
-//! of going wrong, and the log, are in tests/reliability/leaks.rs.)
+//! No key, bucket, value or password is exported, whatever fails. tests/reliability/leaks.rs covers all
+//! kinds of failures, and the log.
 
 use test_support::collector;
 use test_support::host::Link;
@@ -14,7 +14,7 @@ const BUCKET: &str = "some-secret-bucket";
 const VALUE: &str = "some-secret-value";
 
 #[tokio::test]
-async fn names_and_data_stay_here() {
+async fn keys_buckets_values_and_passwords_are_not_exported() {
     let collector = collector::start();
     let redis = Redis::with_password(PASSWORD).await;
     let url = redis.url();

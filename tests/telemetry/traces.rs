@@ -1,4 +1,4 @@
-//! A component's trace goes on through the provider: the call, and what Redis was asked for it.
+//! Traces: the spans of a call and of its commands continue the component's trace.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use test_support::collector;
@@ -16,7 +16,7 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
 }
 
 #[tokio::test]
-async fn a_call_and_its_command_are_in_the_components_trace() {
+async fn call_and_command_spans_continue_the_components_trace() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let port = env.redis.port().to_string();
@@ -53,11 +53,11 @@ async fn a_call_and_its_command_are_in_the_components_trace() {
 }
 
 #[tokio::test]
-async fn every_function_is_a_span_with_the_commands_that_it_needs() {
+async fn every_function_has_a_span_with_spans_of_its_commands() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     env.client.set("", "n", "1").await.unwrap();
-    // Redis knows the script from here on.
+    // The script is in Redis's cache from here on.
     env.client.increment("", "n", 1).await.unwrap();
     let mut expected = Vec::new();
     let mut call = |method: &'static str, command: &'static str| {
@@ -89,13 +89,13 @@ async fn every_function_is_a_span_with_the_commands_that_it_needs() {
         let spans = trace.spans(&collector, 2).await;
         assert_eq!(spans[0].name, format!("wrpc:keyvalue/{method}"));
         assert_eq!(spans[1].attribute("db.operation.name"), command);
-        // One command with several keys is no batch.
+        // One command with several keys is not a batch.
         assert_eq!(spans[1].attribute("db.operation.batch.size"), "");
     }
 }
 
 #[tokio::test]
-async fn a_transaction_says_how_many_commands_it_has() {
+async fn a_transaction_span_has_the_batch_size() {
     let collector = collector::start();
     let config = [("TTL_MS", "60000")];
     let env = observed(&collector).config(&config).start().await;
@@ -108,7 +108,7 @@ async fn a_transaction_says_how_many_commands_it_has() {
 }
 
 #[tokio::test]
-async fn the_database_and_a_socket_are_named() {
+async fn command_spans_name_the_database_and_unix_socket() {
     let collector = collector::start();
     let env = observed(&collector).unlinked().start().await;
     let socket = env.redis.socket();
@@ -128,7 +128,7 @@ async fn the_database_and_a_socket_are_named() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_trace_begins_one() {
+async fn a_call_without_a_trace_context_starts_a_trace() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     env.client.get("", "k").await.unwrap();
@@ -148,7 +148,7 @@ async fn a_call_without_a_trace_begins_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_sampled_is_not_exported() {
+async fn unsampled_traces_are_not_exported() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let [not, sampled] = [Trace::new(), Trace::new()];
@@ -163,7 +163,7 @@ async fn what_is_not_sampled_is_not_exported() {
 }
 
 #[tokio::test]
-async fn a_component_that_watches_is_called_within_a_trace() {
+async fn calls_to_watching_components_carry_a_trace_context() {
     let collector = collector::start();
     let env = observed(&collector).start().await;
     let arguments = ["CONFIG", "SET", "notify-keyspace-events", "KEA"];
@@ -172,7 +172,7 @@ async fn a_component_that_watches_is_called_within_a_trace() {
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     env.client.set("", "k", "v").await.unwrap();
     let told = component.wait_for_call("k").await;
-    let header = told.headers.get("traceparent").expect("a trace goes along");
+    let header = told.headers.get("traceparent").expect("a trace context");
     let fields: Vec<&str> = header.as_str().split('-').collect();
     let trace = Trace {
         id: fields[1].to_owned(),
@@ -193,7 +193,7 @@ async fn a_component_that_watches_is_called_within_a_trace() {
 }
 
 #[tokio::test]
-async fn traces_do_not_depend_on_the_level_of_the_log() {
+async fn traces_are_independent_of_the_log_level() {
     use wasmcloud_provider_sdk::core::logging::Level;
 
     let collector = collector::start();

@@ -1,4 +1,4 @@
-//! Clusters: every function, keys that move, primaries that die.
+//! Clusters: every function, keys in moved slots, failed primaries.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use test_support::test_env::TestEnv;
 use test_support::wait::{eventually, eventually_some};
 use tokio::time::Instant;
 
+use crate::all_functions::exercise_all_functions;
 use crate::load::Load;
-use crate::whole_suite::whole_suite;
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
     env.add_link(&Link::new("c", "default").config(config))
         .await
 }
 
-async fn world() -> TestEnv {
+async fn start_env() -> TestEnv {
     TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
-async fn every_function_works() {
+async fn every_function_works_on_a_cluster() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     env.unlink("c", "default").await;
     for node in &cluster.nodes {
-        eventually("no connection is left", async || {
+        eventually("kvredis has closed its connections", async || {
             let clients: String = node.command(&["CLIENT", "LIST"]).await.unwrap();
             !clients.contains("kvredis")
         })
@@ -42,9 +42,9 @@ async fn every_function_works() {
 }
 
 #[tokio::test]
-async fn batches_with_a_time_to_live_work_too() {
+async fn batches_with_a_ttl_work_on_a_cluster() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url()), ("TTL_MS", "600000")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
     let pairs: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &b"v"[..])).collect();
@@ -67,9 +67,9 @@ async fn batches_with_a_time_to_live_work_too() {
 }
 
 #[tokio::test]
-async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
+async fn a_scattered_batch_counts_as_one_call() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let url = cluster.url();
     let limits = [("MAX_IN_FLIGHT", "4"), ("MAX_WAITING", "0")];
     let client = link(&env, &[&[("URL", &*url)], &limits[..]].concat()).await;
@@ -93,14 +93,14 @@ async fn a_batch_over_many_slots_is_one_call_for_the_limits() {
         let values = client.get_many("", &keys).await.unwrap();
         assert_eq!(values.iter().flatten().count(), 0);
     };
-    // As many as may be with Redis at once.
+    // As many calls as may be in flight.
     tokio::join!(batch("a"), batch("b"), batch("c"), batch("d"));
 }
 
 #[tokio::test]
 async fn a_listing_is_complete_over_all_nodes() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url()), ("SCAN_COUNT", "20")]).await;
     let keys: BTreeSet<String> = (0..500).map(|n| format!("key-{n}")).collect();
     let pairs: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &b"v"[..])).collect();
@@ -111,17 +111,17 @@ async fn a_listing_is_complete_over_all_nodes() {
     let found: BTreeSet<String> = pages.into_iter().flat_map(|page| page.keys).collect();
     assert!(found.is_superset(&keys), "keys are missing");
     assert_eq!(client.keys("other").await.unwrap(), ["hidden"]);
-    // Whatever somebody makes up is answered.
+    // Any cursor gets a reply.
     for invented in [1, u64::MAX, 16_384 << 50, 5 << 50] {
         client.list_keys("", Some(invented)).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn slots_move_under_load_without_an_error() {
+async fn slots_move_under_load_without_errors() {
     let mut cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
-    // A node writes down each slot that moves, and answers nobody until the disk has it.
+    let env = start_env().await;
+    // A node persists each slot that moves, and replies to no command until the disk has it.
     let slow_disk = ("BACKEND_RESPONSE_TIMEOUT_MS", "8000");
     let client = link(&env, &[("URL", &cluster.url()), slow_disk]).await;
     let load = Load::start(&client, 16);
@@ -139,13 +139,13 @@ async fn slots_move_under_load_without_an_error() {
     );
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors.first());
     let on_new: u64 = cluster.nodes[new].command(&["DBSIZE"]).await.unwrap();
-    assert!(on_new > 0, "the new node has no key");
+    assert!(on_new > 0, "the new node has no keys");
 }
 
 #[tokio::test]
-async fn a_primary_killed_under_load_is_followed_by_its_replica() {
+async fn a_failover_under_load_is_followed() {
     let mut cluster = RedisCluster::start(1, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
     client.set("", "foo", b"before").await.unwrap();
     let load = Load::start(&client, 16);
@@ -153,15 +153,15 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
     const SLOT_OF_FOO: u16 = 12_182;
     let witness = 0;
     let victim = cluster.slot_owner(SLOT_OF_FOO, witness).await.unwrap();
-    assert_ne!(victim, witness, "slots are given out in order");
+    assert_ne!(victim, witness, "the witness key is on the failed node");
     cluster.nodes[victim].kill();
-    let heir = eventually_some("a replica is promoted", async || {
+    let new_primary = eventually_some("a replica is promoted", async || {
         let owner = cluster.slot_owner(SLOT_OF_FOO, witness).await?;
         (owner != victim).then_some(owner)
     })
     .await;
     let promoted = Instant::now();
-    assert_ne!(heir, victim);
+    assert_ne!(new_primary, victim);
     eventually("the key can be written again", async || {
         client.set("", "foo", b"after").await.is_ok()
     })
@@ -174,7 +174,7 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
         outcome.errors.len(),
         back.as_millis()
     );
-    // Two seconds is the promise, which a busy machine may need more for.
+    // The promise is two seconds; a busy machine may need more.
     assert!(back.as_secs() < 6, "it took {back:?}");
     assert_eq!(
         client.get("", "foo").await.unwrap().as_deref(),
@@ -183,9 +183,9 @@ async fn a_primary_killed_under_load_is_followed_by_its_replica() {
 }
 
 #[tokio::test]
-async fn reads_go_to_replicas_where_that_is_wanted() {
+async fn reads_use_replicas_with_read_from_replica() {
     let cluster = RedisCluster::start(1, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     client.set("", "foo", b"v").await.unwrap();
     let reads_on_replicas = async || {
@@ -200,7 +200,7 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
         reads
     };
     eventually("a replica is read from", async || {
-        // A replica may be a moment behind.
+        // A replica may lag behind.
         let value = client.get("", "foo").await.unwrap();
         assert!(value.is_none() || value.as_deref() == Some(&b"v"[..]));
         reads_on_replicas().await > 0
@@ -209,9 +209,9 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn replicas_that_cannot_answer_fail_no_read() {
+async fn failing_replicas_fail_no_read() {
     let cluster = RedisCluster::start(1, &["--replica-serve-stale-data", "no"]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url()), ("READ_FROM", "replica")]).await;
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -244,11 +244,11 @@ async fn replicas_that_cannot_answer_fail_no_read() {
     let values = client.get_many("", &keys).await.unwrap();
     assert!(values.iter().all(Option::is_some), "{values:?}");
     let refused = told("errorstat_MASTERDOWN", "errorstats").await;
-    assert_eq!(refused, 3, "replicas that refused");
+    assert_eq!(refused, 3, "replicas that returned an error");
 }
 
 #[tokio::test]
-async fn credentials_that_the_nodes_do_not_take_are_said_so() {
+async fn authentication_errors_of_nodes_are_returned() {
     let mut cluster = RedisCluster::start(0, &[]).await;
     for node in &mut cluster.nodes {
         let _: String = node
@@ -256,13 +256,13 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
             .await
             .unwrap();
     }
-    let env = world().await;
+    let env = start_env().await;
     let url = |password: &str| cluster.url().replace("//", &format!("//app:{password}@"));
     let client = link(&env, &[("URL", &url("wrong"))]).await;
     let asked = Instant::now();
     let error = other_error(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
-    // Far less than the call's time: nobody waits for a password to become right.
+    // Far less than the call's timeout: a permanent error is not retried.
     assert!(asked.elapsed() < Duration::from_secs(5));
     env.unlink("c", "default").await;
     let client = link(&env, &[("URL", &url("right"))]).await;
@@ -270,15 +270,15 @@ async fn credentials_that_the_nodes_do_not_take_are_said_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_cluster_is_said_so_at_once() {
+async fn a_server_without_cluster_mode_is_reported_at_once() {
     let single = RedisNode::start(&[]).await;
-    let mut env = world().await;
+    let mut env = start_env().await;
     let url = single.url().replace("redis:", "redis-cluster:");
     let put = Instant::now();
     let client = link(&env, &[("URL", &url)]).await;
     let refusal = "cluster support disabled";
-    // The first ones may come before the server has been asked.
-    eventually("calls answer at once", async || {
+    // The first calls may come before the server has replied.
+    eventually("calls fail at once", async || {
         let asked = Instant::now();
         let error = other_error(client.get("", "k").await);
         assert!(
@@ -296,21 +296,21 @@ async fn a_server_that_is_no_cluster_is_said_so_at_once() {
     let after = put.elapsed();
     assert!(
         after >= Duration::from_secs(10),
-        "unhealthy after {after:?} already"
+        "unhealthy after only {after:?}"
     );
     let lines = env.provider.stop_and_count_log(&["WARN", refusal]).await;
-    assert_eq!(lines, 1, "it is not said at each attempt");
+    assert_eq!(lines, 1, "the failure is logged at each attempt");
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
+async fn missing_permission_for_the_slot_map_is_reported_at_once() {
     let cluster = RedisCluster::start(0, &[]).await;
     for node in &cluster.nodes {
         let rules = ["on", ">pw", "~*", "+@all", "-cluster"];
         let words = [&["ACL", "SETUSER", "app"], &rules[..]].concat();
         let _: String = node.command(&words).await.unwrap();
     }
-    let env = world().await;
+    let env = start_env().await;
     let url = cluster.url().replace("//", "//app:pw@");
     let client = link(&env, &[("URL", &url)]).await;
     let asked = Instant::now();
@@ -320,21 +320,21 @@ async fn a_user_that_may_not_read_the_map_is_said_so_at_once() {
         "{error}"
     );
     assert!(asked.elapsed() < Duration::from_secs(5));
-    // As soon as it may, the link works.
+    // Once permitted, the link works.
     for node in &cluster.nodes {
         let words = ["ACL", "SETUSER", "app", "+cluster|slots"];
         let _: String = node.command(&words).await.unwrap();
     }
-    eventually("calls are served", async || {
+    eventually("calls succeed", async || {
         client.set("", "k", b"v").await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn calls_that_wait_for_the_first_map_are_limited() {
+async fn calls_waiting_for_the_first_slot_map_are_limited() {
     let nobody = format!("redis-cluster://127.0.0.1:{}", ports::free());
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &nobody), ("MAX_WAITING", "2")]).await;
     let answers = join_all((0..10).map(|_| client.get("", "k"))).await;
     let refused = answers
@@ -344,9 +344,9 @@ async fn calls_that_wait_for_the_first_map_are_limited() {
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
+async fn a_cluster_node_as_a_single_server_is_reported() {
     let cluster = RedisCluster::start(0, &[]).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.nodes[0].url())]).await;
     // `foo` is on the third node.
     let error = other_error(client.get("", "foo").await);
@@ -354,10 +354,10 @@ async fn a_node_of_a_cluster_as_a_single_server_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_batch_of_which_a_part_fails_is_an_error() {
+async fn a_partially_failed_batch_is_an_error() {
     let part = &["--cluster-require-full-coverage", "no"];
     let mut cluster = RedisCluster::start(0, part).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &cluster.url())]).await;
     // `foo` is on the third node, `bar` on the first.
     client
@@ -371,7 +371,7 @@ async fn a_batch_of_which_a_part_fails_is_an_error() {
     let error = other_error(client.set_many("", &[("foo", "3"), ("bar", "4")]).await);
     assert!(error.contains("cannot reach"), "{error}");
     other_error(client.delete_many("", &["foo", "bar"]).await);
-    // What is on other nodes goes on.
+    // Keys on other nodes are still served.
     client.set("", "bar", b"5").await.unwrap();
     assert_eq!(
         client.get("", "bar").await.unwrap().as_deref(),

@@ -1,4 +1,4 @@
-//! Users, passwords that change, and the smallest set of rights that kvredis needs.
+//! Users, passwords that change, and the minimal permissions of kvredis.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +10,16 @@ use test_support::redis_node::RedisNode;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 
+use crate::all_functions::exercise_all_functions;
 use crate::load::Load;
-use crate::whole_suite::whole_suite;
 
-/// What docs/topologies.md says that a user needs. `+ping` and the names are for watching over the
-/// connection and for whoever looks at Redis.
-const RIGHTS: &str = "~* +ping +client|setname +info +get +set +del +exists +scan \
+/// The permissions of a user, by docs/topologies.md. `+ping` and `+client|setname` serve health probes
+/// and the operator who lists connections.
+const PERMISSIONS: &str = "~* +ping +client|setname +info +get +set +del +exists +scan \
                       +evalsha +eval +incrby +pttl +pexpire +mget +mset +multi +exec";
 
-/// Every command that kvredis may send: all are in Redis 6.2 and Valkey 7.2, but for `CLIENT
-/// SETINFO`, whose refusal is ignored.
+/// Every command that kvredis may send. All are in Redis 6.2 and Valkey 7.2 except `CLIENT SETINFO`,
+/// whose rejection is ignored.
 const COMMANDS: &[&str] = &[
     "auth",
     "client|setinfo",
@@ -44,7 +44,7 @@ const COMMANDS: &[&str] = &[
     "sentinel|get-master-addr-by-name",
     "sentinel|replicas",
     "set",
-    // Within the script of `increment`.
+    // Inside the script of `increment`.
     "incrby",
     "pttl",
     "pexpire",
@@ -62,23 +62,23 @@ async fn set_user(server: &RedisNode, rules: &str) {
 }
 
 #[tokio::test]
-async fn the_rights_that_the_documentation_names_are_enough() {
+async fn the_documented_permissions_are_sufficient() {
     let redis = RedisNode::start(&[]).await;
-    set_user(&redis, &format!("on >pw {RIGHTS}")).await;
+    set_user(&redis, &format!("on >pw {PERMISSIONS}")).await;
     let env = TestEnv::builder().unlinked().start().await;
     let url = redis.url().replace("//", "//app:pw@");
     let client = link(&env, &[("URL", &url)]).await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     env.unlink("u", "default").await;
     let client = link(
         &env,
         &[("URL", &url), ("TTL_MS", "60000"), ("PREFIX", "ttl/")],
     )
     .await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     let mut denied: Vec<redis::Value> = redis.command(&["ACL", "LOG"]).await.unwrap();
-    // CLIENT SETINFO may be refused. Redis 7.0 does not know it, others write it down: 6.2 without
-    // the subcommand.
+    // CLIENT SETINFO may be rejected. Redis 7.0 does not know it; others log it: 6.2 without the
+    // subcommand.
     denied.retain(|entry| {
         let entry = format!("{entry:?}");
         !["'\"client|setinfo\"'", "'\"client\"'"]
@@ -87,16 +87,19 @@ async fn the_rights_that_the_documentation_names_are_enough() {
     });
     assert!(denied.is_empty(), "{denied:?}");
     let page = fs::read_to_string("docs/topologies.md").unwrap();
-    for right in RIGHTS.split_whitespace().filter(|right| *right != "~*") {
+    for permission in PERMISSIONS
+        .split_whitespace()
+        .filter(|permission| *permission != "~*")
+    {
         assert!(
-            page.contains(right),
-            "docs/topologies.md does not name {right}"
+            page.contains(permission),
+            "docs/topologies.md does not name {permission}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count() {
+async fn a_failed_increment_needs_no_further_permission_to_be_undone() {
     let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >pw ~* +ping +eval +evalsha +incrby").await;
     let _: String = redis.command(&["SET", "debt", "-10"]).await.unwrap();
@@ -112,14 +115,14 @@ async fn a_refused_increment_changes_nothing_with_no_other_right_than_to_count()
 }
 
 #[tokio::test]
-async fn only_commands_of_the_list_are_sent() {
+async fn only_listed_commands_are_sent() {
     let redis = RedisNode::start(&[]).await;
     let before = commands(&redis).await;
     let env = TestEnv::builder().unlinked().start().await;
     for config in [&[][..], &[("TTL_MS", "60000"), ("PREFIX", "ttl/")]] {
         let url = format!("{}/2", redis.url());
         let client = link(&env, &[&[("URL", url.as_str())], config].concat()).await;
-        whole_suite(&client).await;
+        exercise_all_functions(&client).await;
         env.unlink("u", "default").await;
     }
     let own = ["info", "ping"];
@@ -142,7 +145,7 @@ async fn commands(redis: &RedisNode) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
+async fn password_file_rotation_fails_no_call() {
     let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >one +@all ~*").await;
     let folder = TempDir::new().unwrap();
@@ -165,10 +168,13 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
         })
     };
     let before = logins().await;
-    // Both passwords are right for a while, as rotation is done.
+    // Both passwords are valid during a rotation.
     set_user(&redis, ">two").await;
     fs::write(&file, "two\n").unwrap();
-    eventually("it logs in again", async || logins().await > before).await;
+    eventually("kvredis authenticates again", async || {
+        logins().await > before
+    })
+    .await;
     set_user(&redis, "<one").await;
     let calls = load.calls();
     eventually("calls go on", async || load.calls() > calls + 200).await;
@@ -185,7 +191,7 @@ async fn a_password_that_changes_in_its_file_is_used_and_no_call_fails() {
 }
 
 #[tokio::test]
-async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() {
+async fn a_password_changed_first_in_redis_recovers_with_the_file() {
     let redis = RedisNode::start(&[]).await;
     set_user(&redis, "on >one +@all ~*").await;
     let folder = TempDir::new().unwrap();
@@ -204,20 +210,20 @@ async fn a_password_that_changes_first_in_redis_and_then_in_the_file_recovers() 
         .command(&["CLIENT", "KILL", "USER", "app"])
         .await
         .unwrap();
-    eventually("the old password is refused", async || {
+    eventually("the old password is rejected", async || {
         let refused = client.get("", "k").await;
         refused.is_err_and(|error| error.to_string().contains("WRONGPASS"))
     })
     .await;
     fs::write(&file, "two").unwrap();
-    eventually("the new password is taken", async || {
+    eventually("the new password is accepted", async || {
         client.get("", "k").await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_password_file_that_is_not_there_or_empty_is_named() {
+async fn missing_and_empty_password_files_are_named() {
     let redis = RedisNode::start(&[]).await;
     let folder = TempDir::new().unwrap();
     let env = TestEnv::builder().unlinked().start().await;

@@ -1,4 +1,4 @@
-//! Callers that set, read back and increment without a pause, and count what comes of it.
+//! Callers that set, read back and increment continuously, and record the outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,34 +8,34 @@ use test_support::client::{Client, Error};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Callers under way.
+/// Running callers.
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     callers: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct LoadState {
     stop: AtomicBool,
     calls: AtomicU64,
     errors: std::sync::Mutex<Vec<(Instant, String)>>,
     successes: std::sync::Mutex<Vec<Instant>>,
 }
 
-/// What came of it.
-pub struct Outcome {
-    /// Calls in all.
+/// The outcome of a load.
+pub struct LoadOutcome {
+    /// The number of calls.
     pub calls: u64,
-    /// The calls that were answered with an error, and when.
+    /// The calls that failed, with their time.
     pub errors: Vec<(Instant, String)>,
-    /// When calls succeeded.
+    /// The times of successful calls.
     pub successes: Vec<Instant>,
 }
 
 impl Load {
-    /// Starts callers, each with keys of its own.
+    /// Starts callers, each with its own keys.
     pub fn start(client: &Client, callers: usize) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LoadState::default());
         let callers = (0..callers)
             .map(|caller| {
                 let client = client.timeout(Duration::from_secs(30));
@@ -45,26 +45,26 @@ impl Load {
         Self { shared, callers }
     }
 
-    /// How many calls there have been.
+    /// The number of calls so far.
     pub fn calls(&self) -> u64 {
         self.shared.calls.load(Ordering::Relaxed)
     }
 
-    /// When the latest call succeeded.
+    /// The time of the latest successful call.
     pub fn latest_success(&self) -> Option<Instant> {
         self.shared.successes.lock().unwrap().last().copied()
     }
 
-    /// Ends it.
-    pub async fn finish(self) -> Outcome {
+    /// Stops the callers.
+    pub async fn finish(self) -> LoadOutcome {
         self.shared.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
-            caller.await.expect("a caller found a wrong answer");
+            caller.await.expect("every caller reads correct values");
         }
         let shared = &self.shared;
         let mut successes = std::mem::take(&mut *shared.successes.lock().unwrap());
         successes.sort();
-        Outcome {
+        LoadOutcome {
             calls: shared.calls.load(Ordering::Relaxed),
             errors: std::mem::take(&mut *shared.errors.lock().unwrap()),
             successes,
@@ -72,8 +72,8 @@ impl Load {
     }
 }
 
-impl Outcome {
-    /// The longest time in which no call succeeded.
+impl LoadOutcome {
+    /// The longest period without a successful call.
     pub fn longest_gap(&self) -> Duration {
         let pairs = self.successes.windows(2);
         pairs
@@ -83,22 +83,22 @@ impl Outcome {
     }
 }
 
-async fn call(client: Client, caller: usize, shared: Arc<Shared>) {
+async fn call(client: Client, caller: usize, shared: Arc<LoadState>) {
     let mut round = 0_u64;
     while !shared.stop.load(Ordering::Relaxed) {
         round += 1;
         let key = format!("caller-{caller}-{}", round % 40);
         let value = round.to_be_bytes();
-        if note(&shared, client.set("", &key, &value).await).await
+        if record(&shared, client.set("", &key, &value).await).await
             && let Ok(read) = client.get("", &key).await
         {
             assert_eq!(
                 read.as_deref(),
                 Some(&value[..]),
-                "{key} is not what was set"
+                "{key} does not hold the value that was set"
             );
         }
-        note(
+        record(
             &shared,
             client
                 .increment("", &format!("count-{}", round % 10), 1)
@@ -108,7 +108,7 @@ async fn call(client: Client, caller: usize, shared: Arc<Shared>) {
     }
 }
 
-async fn note<T>(shared: &Shared, answer: Result<T, Error>) -> bool {
+async fn record<T>(shared: &LoadState, answer: Result<T, Error>) -> bool {
     shared.calls.fetch_add(1, Ordering::Relaxed);
     match answer {
         Ok(_) => {
@@ -121,7 +121,7 @@ async fn note<T>(shared: &Shared, answer: Result<T, Error>) -> bool {
                 .lock()
                 .unwrap()
                 .push((Instant::now(), error.to_string()));
-            // An error that comes at once would otherwise come thousands of times.
+            // An immediate error would otherwise be recorded thousands of times.
             sleep(Duration::from_millis(5)).await;
             false
         }

@@ -1,8 +1,9 @@
-//! kvredis on every kind of Redis: TLS, clusters, sentinels, credentials that change. All servers
-//! are real processes, with certificates made in the test.
+//! kvredis on every kind of Redis deployment: TLS, clusters, Sentinel, changing credentials. All servers
+//! are real processes, with certificates generated in the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod all_functions;
 mod cluster;
 mod credentials;
 mod listing;
@@ -10,4 +11,3 @@ mod load;
 mod sentinel;
 mod tls;
 mod watching;
-mod whole_suite;

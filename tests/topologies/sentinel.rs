@@ -1,4 +1,4 @@
-//! Sentinels: finding the primary, following it, and never writing to one that is none any more.
+//! Sentinel: finding the primary, following failovers, and never writing to a demoted primary.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::Instant;
 
+use crate::all_functions::exercise_all_functions;
 use crate::load::Load;
-use crate::whole_suite::whole_suite;
 
 async fn link(env: &TestEnv, config: &[(&str, &str)]) -> Client {
     env.add_link(&Link::new("s", "default").config(config))
         .await
 }
 
-async fn world() -> TestEnv {
+async fn start_env() -> TestEnv {
     TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
-async fn the_primary_is_found_and_followed() {
+async fn the_primary_is_found_and_failovers_are_followed() {
     let mut redis = SentinelDeployment::start().await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &redis.url(""))]).await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     assert_eq!(redis.primary().await, 0);
 
-    // Also with a sentinel less, be it the first one.
+    // Even without one of the sentinels, the first one in the URL.
     redis.sentinels[0].pause();
     let load = Load::start(&client, 16);
     eventually("calls are made", async || load.calls() > 300).await;
     redis.servers[0].kill();
     let killed = Instant::now();
-    eventually("there is another primary", async || {
+    eventually("the sentinels report a new primary", async || {
         redis.primary().await != 0
     })
     .await;
@@ -68,9 +68,9 @@ async fn the_primary_is_found_and_followed() {
 }
 
 #[tokio::test]
-async fn a_demoted_primary_is_left_and_calls_go_on() {
+async fn writes_move_to_the_new_primary_after_a_planned_failover() {
     let redis = SentinelDeployment::start().await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &redis.url(""))]).await;
     client.set("", "k", b"1").await.unwrap();
     let words = ["SENTINEL", "FAILOVER", test_support::sentinel::SERVICE];
@@ -95,7 +95,7 @@ async fn a_demoted_primary_is_left_and_calls_go_on() {
         stored == Some(value)
     })
     .await;
-    println!("planned failover: {round} writes one after another, {errors} errors");
+    println!("planned failover: {round} sequential writes, {errors} errors");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn sentinels_and_servers_have_their_own_credentials() {
         Some("watcher"),
     )
     .await;
-    let env = world().await;
+    let env = start_env().await;
     let url = |password: &str, sentinels: &str| {
         let url = redis.url(&format!(":{password}@"));
         format!("{url}&sentinelPassword={sentinels}")
@@ -138,9 +138,9 @@ async fn sentinels_and_servers_have_their_own_credentials() {
 }
 
 #[tokio::test]
-async fn reads_go_to_replicas_where_that_is_wanted() {
+async fn reads_use_replicas_with_read_from_replica() {
     let redis = SentinelDeployment::start().await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
     eventually("a replica is read from", async || {
@@ -154,13 +154,13 @@ async fn reads_go_to_replicas_where_that_is_wanted() {
         reads > 0
     })
     .await;
-    whole_suite_of_writes(&client).await;
+    assert_writes_reach_the_primary(&client).await;
 }
 
 #[tokio::test]
-async fn replicas_that_cannot_answer_fail_no_read() {
+async fn failing_replicas_fail_no_read() {
     let redis = SentinelDeployment::with(&["--replica-serve-stale-data", "no"], "", None).await;
-    let env = world().await;
+    let env = start_env().await;
     let client = link(&env, &[("URL", &redis.url("")), ("READ_FROM", "replica")]).await;
     client.set("", "k", b"v").await.unwrap();
     let reads = async || {
@@ -185,8 +185,8 @@ async fn replicas_that_cannot_answer_fail_no_read() {
     assert_eq!(values.len(), 1);
 }
 
-/// Writes are the primary's, also where reads are not.
-async fn whole_suite_of_writes(client: &Client) {
+/// Writes go to the primary even when reads do not.
+async fn assert_writes_reach_the_primary(client: &Client) {
     assert_eq!(client.increment("", "n", 3).await.unwrap(), 3);
     client
         .set_many("", &[("a", "1"), ("b", "2")])

@@ -1,4 +1,4 @@
-//! TLS: whom kvredis trusts, what it shows, and what it says when it does not come about.
+//! TLS: trusted CAs, client certificates, and the errors of failed handshakes.
 
 use std::fs;
 
@@ -9,21 +9,21 @@ use test_support::ports;
 use test_support::redis_node::RedisNode;
 use test_support::test_env::TestEnv;
 
-use crate::whole_suite::whole_suite;
+use crate::all_functions::exercise_all_functions;
 
-struct Tls {
+struct TlsServer {
     port: u16,
     server: RedisNode,
 }
 
-impl Tls {
-    /// A server that shows this certificate, and asks for one of `authority`'s if it `asks`.
+impl TlsServer {
+    /// A server with this certificate; with `asks`, it requires a client certificate of `authority`.
     async fn start(shown: &Certificate, authority: &CertificateAuthority, asks: bool) -> Self {
         let asks = if asks { "yes" } else { "no" };
         Self::start_with(shown, authority, &["--tls-auth-clients", asks]).await
     }
 
-    /// A server that shows this certificate, with more arguments.
+    /// A server with this certificate and additional arguments.
     async fn start_with(
         shown: &Certificate,
         authority: &CertificateAuthority,
@@ -58,20 +58,20 @@ async fn refusal(env: &TestEnv, config: &[(&str, &str)]) -> String {
     error
 }
 
-async fn world() -> TestEnv {
+async fn start_env() -> TestEnv {
     TestEnv::builder().unlinked().start().await
 }
 
 #[tokio::test]
-async fn an_authority_is_trusted_as_text_and_as_a_file() {
+async fn tls_ca_is_accepted_as_text_and_as_a_file() {
     let authority = CertificateAuthority::generate();
-    let redis = Tls::start(
+    let redis = TlsServer::start(
         &authority.sign(&["127.0.0.1", "localhost"]),
         &authority,
         false,
     )
     .await;
-    let env = world().await;
+    let env = start_env().await;
     for (host, ca) in [
         ("127.0.0.1", authority.pem()),
         ("localhost", authority.file()),
@@ -88,13 +88,13 @@ async fn an_authority_is_trusted_as_text_and_as_a_file() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_is_refused_with_the_reason() {
+async fn untrusted_servers_are_rejected_with_the_reason() {
     let authority = CertificateAuthority::generate();
     let trusted = authority.pem();
     let good = authority.sign(&["127.0.0.1"]);
-    let env = world().await;
+    let env = start_env().await;
 
-    let redis = Tls::start(&good, &authority, false).await;
+    let redis = TlsServer::start(&good, &authority, false).await;
     let url = redis.url("127.0.0.1");
     let stranger = CertificateAuthority::generate().pem();
     let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;
@@ -115,7 +115,7 @@ async fn who_is_not_trusted_is_refused_with_the_reason() {
     assert!(error.contains("not for the name localhost"), "{error}");
 
     let expired = authority.sign_until(&["127.0.0.1"], (2020, 1, 1));
-    let old = Tls::start(&expired, &authority, false).await;
+    let old = TlsServer::start(&expired, &authority, false).await;
     let error = refusal(
         &env,
         &[("URL", &old.url("127.0.0.1")), ("TLS_CA", &trusted)],
@@ -133,13 +133,13 @@ async fn who_is_not_trusted_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_where_it_is_wanted() {
+async fn a_client_certificate_is_sent_when_requested() {
     let authority = CertificateAuthority::generate();
-    let redis = Tls::start(&authority.sign(&["127.0.0.1"]), &authority, true).await;
+    let redis = TlsServer::start(&authority.sign(&["127.0.0.1"]), &authority, true).await;
     let own = authority.sign(&["kvredis"]);
     let url = redis.url("127.0.0.1");
     let ca = authority.file();
-    let env = world().await;
+    let env = start_env().await;
     let base = [("URL", url.as_str()), ("TLS_CA", ca.as_str())];
     let refused = async |more: &[(&str, &str)]| refusal(&env, &[&base[..], more].concat()).await;
 
@@ -177,17 +177,17 @@ async fn a_client_certificate_is_shown_where_it_is_wanted() {
 }
 
 #[tokio::test]
-async fn verification_cannot_be_switched_off() {
-    let env = world().await;
+async fn verification_cannot_be_disabled() {
+    let env = start_env().await;
     let error = refusal(&env, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
     assert!(error.contains("invalid setting URL"), "{error}");
     assert!(error.contains("TLS is always verified"), "{error}");
 }
 
 #[tokio::test]
-async fn clusters_speak_tls() {
+async fn clusters_support_tls() {
     let authority = CertificateAuthority::generate();
-    let redis = Tls::start_with(
+    let redis = TlsServer::start_with(
         &authority.sign(&["127.0.0.1"]),
         &authority,
         &["--cluster-enabled", "yes", "--tls-cluster", "yes"],
@@ -196,10 +196,10 @@ async fn clusters_speak_tls() {
     // A cluster of one node.
     let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
     let _: String = redis.server.command(&all).await.unwrap();
-    let env = world().await;
+    let env = start_env().await;
     let url = redis.url("127.0.0.1").replace("rediss", "rediss-cluster");
     let client = link(&env, &[("URL", &url), ("TLS_CA", &authority.pem())]).await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     env.unlink("tls", "default").await;
     let stranger = CertificateAuthority::generate().pem();
     let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;
@@ -210,10 +210,10 @@ async fn clusters_speak_tls() {
 }
 
 #[tokio::test]
-async fn sentinels_and_the_primary_speak_tls() {
+async fn sentinels_and_the_primary_support_tls() {
     let authority = CertificateAuthority::generate();
     let own = authority.sign(&["127.0.0.1"]);
-    let redis = Tls::start(&own, &authority, false).await;
+    let redis = TlsServer::start(&own, &authority, false).await;
     let (port, tls_port) = (ports::free(), ports::free());
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("sentinel.conf");
@@ -226,10 +226,10 @@ async fn sentinels_and_the_primary_speak_tls() {
     );
     fs::write(&file, text).unwrap();
     let _sentinel = RedisNode::start_at(port, &[file.to_str().unwrap(), "--sentinel"]).await;
-    let env = world().await;
+    let env = start_env().await;
     let url = format!("rediss-sentinel://127.0.0.1:{tls_port}?sentinelServiceName=main");
     let client = link(&env, &[("URL", &url), ("TLS_CA", &ca)]).await;
-    whole_suite(&client).await;
+    exercise_all_functions(&client).await;
     env.unlink("tls", "default").await;
     let stranger = CertificateAuthority::generate().pem();
     let error = refusal(&env, &[("URL", &url), ("TLS_CA", &stranger)]).await;

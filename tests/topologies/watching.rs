@@ -1,4 +1,4 @@
-//! Watching where the keys are on several servers, or on one that is replaced.
+//! Watching with keys on several servers, and on a server that is replaced.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const WATCHER: &str = "watcher-component";
 const SLOT_OF_FOO: u16 = 12_182;
 
 #[tokio::test]
-async fn keys_of_every_node_of_a_cluster_are_told_of() {
+async fn changes_on_every_node_of_a_cluster_are_delivered() {
     let mut cluster = RedisCluster::start(0, &["--notify-keyspace-events", "AKE"]).await;
     let env = TestEnv::builder().unlinked().start().await;
     let component = env.component(WATCHER).await;
@@ -24,7 +24,7 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
         .link("writer", "default", &[("URL", &cluster.url())])
         .await;
     let told = || -> BTreeSet<String> { component.calls().into_iter().map(|t| t.key).collect() };
-    eventually("every node is heard", async || {
+    eventually("changes of every node arrive", async || {
         for n in 0..30 {
             writer.set("", &format!("key-{n}"), b"v").await.unwrap();
         }
@@ -32,10 +32,10 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
     })
     .await;
 
-    // A node that is added is heard as soon as it has slots.
+    // A new node is subscribed to once it has slots.
     let new = cluster.add_empty_node().await;
     cluster.move_slots(0, new, 2_000).await;
-    eventually("the new node is heard", async || {
+    eventually("changes of the new node arrive", async || {
         component.clear_calls();
         for n in 0..200 {
             writer.set("", &format!("key-{n}"), b"w").await.unwrap();
@@ -50,7 +50,7 @@ async fn keys_of_every_node_of_a_cluster_are_told_of() {
 }
 
 #[tokio::test]
-async fn a_key_that_moves_to_another_node_was_not_deleted() {
+async fn moving_a_key_to_another_node_is_not_a_deletion() {
     let cluster = RedisCluster::start(0, &["--notify-keyspace-events", "AKE"]).await;
     let env = TestEnv::builder().unlinked().start().await;
     let component = env.component(WATCHER).await;
@@ -67,7 +67,7 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
             .unwrap();
         patterns > 0
     };
-    eventually("both nodes are heard", async || {
+    eventually("changes of both nodes arrive", async || {
         heard_at(from).await && heard_at(to).await
     })
     .await;
@@ -79,7 +79,7 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
 
     cluster.migrate("foo", to).await;
     eventually(
-        "the new node is asked whether the key is there",
+        "kvredis checks on the new node whether the key exists",
         async || {
             let stats: String = cluster.nodes[to]
                 .command(&["INFO", "commandstats"])
@@ -94,13 +94,13 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
         let told = component.calls().into_iter();
         told.filter(|told| told.function == "on-delete").count()
     };
-    eventually("the deletion is told", async || deletions() > 0).await;
-    // Changes of one key are told in order: what came before would have been told by now.
+    eventually("the deletion arrives", async || deletions() > 0).await;
+    // Changes of a key are delivered in order: an earlier deletion would have arrived by now.
     let () = cluster.nodes[to]
         .command(&["SET", "foo", "end"])
         .await
         .unwrap();
-    eventually("the end is told", async || {
+    eventually("the last change arrives", async || {
         let told = component.calls().into_iter();
         told.filter_map(|told| told.value)
             .any(|value| value == b"end")
@@ -110,7 +110,7 @@ async fn a_key_that_moves_to_another_node_was_not_deleted() {
 }
 
 #[tokio::test]
-async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
+async fn changes_missed_during_a_cluster_failover_are_logged() {
     const MISSED: &[&str] = &["WARN", WATCHER, "may have been missed"];
     let mut cluster = RedisCluster::start(1, &["--notify-keyspace-events", "AKE"]).await;
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -119,7 +119,7 @@ async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@foo")]);
     env.host.put_watch(&link).await;
     let told = async |cluster: &RedisCluster, value: &str| {
-        eventually("the component is told", async || {
+        eventually("the component receives a change", async || {
             for node in &cluster.nodes {
                 let _: redis::RedisResult<()> = node.command(&["SET", "foo", value]).await;
             }
@@ -135,12 +135,12 @@ async fn what_a_new_primary_of_a_cluster_did_unheard_is_no_secret() {
     cluster.nodes[victim].kill();
     told(&cluster, "after").await;
     env.provider.wait_for_log(MISSED).await;
-    // Once, whatever else came of it.
+    // Once, whatever else happened.
     assert_eq!(env.provider.stop_and_count_log(MISSED).await, 1);
 }
 
 #[tokio::test]
-async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
+async fn watching_follows_a_sentinel_failover() {
     let mut redis = SentinelDeployment::with(&["--notify-keyspace-events", "AKE"], "", None).await;
     let env = TestEnv::builder().unlinked().start().await;
     let component = env.component(WATCHER).await;
@@ -148,7 +148,7 @@ async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@k")]);
     env.host.put_watch(&link).await;
     let told = async |redis: &SentinelDeployment, value: &str| {
-        eventually("the component is told", async || {
+        eventually("the component receives a change", async || {
             let primary = redis.primary().await;
             let set: redis::RedisResult<String> =
                 redis.servers[primary].command(&["SET", "k", value]).await;
@@ -159,7 +159,7 @@ async fn the_primary_that_sentinels_name_is_watched_also_after_a_failover() {
     };
     told(&redis, "before").await;
     redis.servers[0].kill();
-    eventually("there is another primary", async || {
+    eventually("the sentinels report a new primary", async || {
         redis.primary().await != 0
     })
     .await;

@@ -1,9 +1,9 @@
-//! Every function of the interfaces, once, on whatever the client is linked to.
+//! A call of every function of the interfaces, on any kind of deployment.
 
 use test_support::client::Client;
 
-/// Calls every function and checks the answers.
-pub async fn whole_suite(client: &Client) {
+/// Calls every function and checks the results.
+pub async fn exercise_all_functions(client: &Client) {
     client.set("", "k", b"v").await.unwrap();
     assert_eq!(
         client.get("", "k").await.unwrap().as_deref(),
