@@ -213,7 +213,7 @@ impl Link {
             Lookup::Miss(fill) => fill,
             Lookup::Bypass => return self.get(key, deadline).await,
             Lookup::Pending(read) => {
-                let _waiting = self.limiter.wait()?;
+                let _waiting = self.limiter.enqueue()?;
                 match timeout_at(deadline, read.outcome()).await {
                     Ok(ReadOutcome::Completed(result)) => return result,
                     Ok(ReadOutcome::Abandoned) | Err(_) => return self.get(key, deadline).await,

@@ -17,8 +17,9 @@ use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::spec::Access;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::{in_words, is_acl_denied};
+use crate::redis::command_error::CommandError;
+use crate::redis::selector::ServerSelector;
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::link_settings::{BucketLayout, Settings};
 
 /// What a refused trial says.
@@ -74,7 +75,7 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
     }
 }
 
-async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, String> {
+async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, CommandError> {
     let reads_only = matches!(
         node.place,
         ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
@@ -89,11 +90,12 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, St
         if need.rule == "+multi" && refusals.iter().any(endless) {
             continue;
         }
-        let Err(refusal) = node.probe.ask(AdminCommand::Trial(&need.trial)).await? else {
-            continue;
-        };
-        if let Some(refused) = judge(&need, &refusal) {
-            refusals.push((need, refused));
+        match node.probe.execute(AdminCommand::Trial(&need.trial)).await {
+            Ok(_) => {}
+            Err(CommandError::ServerError(error)) => {
+                refusals.extend(judge(&need, &error).map(|refused| (need, refused)));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(refusals)
@@ -103,7 +105,7 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, St
 fn judge(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
     let details = refusal.details().unwrap_or_default();
     match refusal.code() {
-        _ if is_acl_denied(refusal) => {
+        _ if refusal.is_acl_denied() => {
             // Redis 7.2 and newer word it otherwise than the older ones.
             let is_command = details.contains(" run the ") || details.contains(" command");
             let rule = if is_command || !details.contains("key") {
@@ -119,7 +121,7 @@ fn judge(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
         }
         "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY"
         | "READONLY" => Some(Refused::State {
-            words: in_words(refusal),
+            words: refusal.message(),
         }),
         // Wrong arguments, a key of another node: it got past the ACL.
         _ => None,

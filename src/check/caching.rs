@@ -6,19 +6,20 @@ use futures_util::future::join_all;
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::redis::diagnostics;
+use crate::redis::diagnostics::TrackingSupport;
 use crate::redis::options::ConnectOptions;
 
 /// Reports it, where a cache is wanted.
 pub(crate) async fn check(target: &ConnectOptions, nodes: &[ProbedNode], report: &mut Report) {
     let tried = nodes
         .iter()
-        .map(|node| diagnostics::keeps(target, &node.place));
+        .map(|node| diagnostics::tracking_support(target, &node.place));
     let mut all_keep = None;
-    for (node, keeps) in nodes.iter().zip(join_all(tried).await) {
-        match keeps {
-            None => {}
-            Some(Ok(())) => all_keep = all_keep.or(Some(true)),
-            Some(Err(why)) => {
+    for (node, support) in nodes.iter().zip(join_all(tried).await) {
+        match support {
+            TrackingSupport::NotWanted => {}
+            TrackingSupport::Supported => all_keep = all_keep.or(Some(true)),
+            TrackingSupport::Unsupported(why) => {
                 all_keep = Some(false);
                 let text = format!("{} lets nothing be kept: {why}", node.site);
                 let finding = Finding::new("cache", Status::Failed, text);

@@ -10,7 +10,7 @@ use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::diagnostics;
 use crate::redis::diagnostics::Probe;
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
+use crate::redis::selector::ServerSelector;
 use crate::redis::transport::ServerAddr;
 use crate::settings::tls::Tls;
 
@@ -56,11 +56,11 @@ impl ProbedNode {
         place: ServerSelector,
     ) -> Result<Self, FailedStep> {
         let failed = |step: Step| move |why: ConnectError| FailedStep { step, why };
-        let site = diagnostics::find(target, &place)
+        let site = diagnostics::resolve(target, &place)
             .await
             .map_err(failed(Step::Sentinels))?;
         let started = Instant::now();
-        diagnostics::reach(target, &site)
+        diagnostics::dial_only(target, &site)
             .await
             .map_err(failed(Step::Reach))?;
         let took = started.elapsed();
@@ -137,9 +137,9 @@ impl FailedStep {
         let advice = self.advice();
         let text = match self.step {
             Step::Sentinels | Step::Reach => {
-                format!("cannot reach {server}: {}", self.why.words())
+                format!("cannot reach {server}: {}", self.why.message())
             }
-            Step::Tls | Step::LogIn => self.why.words().to_owned(),
+            Step::Tls | Step::LogIn => self.why.message().to_owned(),
         };
         findings.push(Finding::new(name, Status::Failed, text).advice(advice));
         findings
@@ -148,8 +148,8 @@ impl FailedStep {
     /// What to do, in plain words.
     pub(crate) fn advice(&self) -> &'static str {
         // Redis has one code for much: then it takes its words to know what is wrong.
-        let says = |words: &str| self.why.words().contains(words);
-        match (self.step, self.why.cause()) {
+        let says = |words: &str| self.why.message().contains(words);
+        match (self.step, self.why.kind()) {
             (Step::Sentinels, ConnectErrorKind::UnknownMaster) => {
                 "set sentinelServiceName in URL to what the sentinels call it (`SENTINEL MASTERS`)"
             }
@@ -158,7 +158,7 @@ impl FailedStep {
             {
                 "set sentinelUsername and sentinelPassword in URL to those of the sentinels"
             }
-            (Step::Sentinels, ConnectErrorKind::NoSentinel) => NO_SENTINEL,
+            (Step::Sentinels, ConnectErrorKind::NotASentinel) => NO_SENTINEL,
             (Step::Sentinels, ConnectErrorKind::Refused(_)) if says("unknown command") => {
                 NO_SENTINEL
             }
@@ -170,8 +170,10 @@ impl FailedStep {
             (Step::Reach, ConnectErrorKind::Dns) => {
                 "the host's name is not known here: check it in URL, or use its IP address"
             }
-            (Step::Reach, ConnectErrorKind::NoSocket) => "check the path of the Unix socket in URL",
-            (Step::Reach, ConnectErrorKind::ForbiddenSocket) => {
+            (Step::Reach, ConnectErrorKind::SocketNotFound) => {
+                "check the path of the Unix socket in URL"
+            }
+            (Step::Reach, ConnectErrorKind::SocketPermission) => {
                 "let the user that kvredis runs as use the socket (`unixsocketperm`)"
             }
             (Step::Reach, _) => {

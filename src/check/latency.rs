@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::redis::command::admin::AdminCommand;
+use crate::redis::command_error::CommandError;
 
 /// How often each server is asked.
 const PINGS: usize = 20;
@@ -49,12 +50,15 @@ pub(crate) async fn check(nodes: &[ProbedNode], report: &mut Report) {
     report.add(finding);
 }
 
-async fn ping(node: &ProbedNode) -> Result<Vec<Duration>, String> {
+async fn ping(node: &ProbedNode) -> Result<Vec<Duration>, CommandError> {
     let mut times = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
         let started = Instant::now();
         // A refusal takes as long.
-        let _ = node.probe.ask(AdminCommand::Ping).await?;
+        match node.probe.execute(AdminCommand::Ping).await {
+            Ok(_) | Err(CommandError::ServerError(_)) => {}
+            Err(error) => return Err(error),
+        }
         times.push(started.elapsed());
     }
     Ok(times)

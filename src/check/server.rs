@@ -9,9 +9,9 @@ use redis::Value;
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::redis::command::admin::AdminCommand;
+use crate::redis::command_error::CommandError;
 use crate::redis::reply::text;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::in_words;
+use crate::redis::selector::ServerSelector;
 use crate::settings::address::Address;
 use crate::settings::address::ServerSpec;
 use crate::settings::link_settings::Settings;
@@ -65,18 +65,18 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
 
 async fn login(address: &Address, node: &ProbedNode) -> Finding {
     let set = address.username.as_deref().unwrap_or("default");
-    match node.probe.ask(AdminCommand::WhoAmI).await {
-        Ok(Ok(answer)) => {
+    match node.probe.execute(AdminCommand::WhoAmI).await {
+        Ok(answer) => {
             let user = text(&answer).unwrap_or(set);
             let text = format!("logged in as {user}");
             Finding::new("login", Status::Ok, text).detail("user", user)
         }
         // A strict ACL may forbid the question; the log-in has succeeded all the same.
-        Ok(Err(_)) => {
+        Err(CommandError::ServerError(_)) => {
             let text = format!("logged in as {set} (`ACL WHOAMI` is not allowed)");
             Finding::new("login", Status::Ok, text).detail("user", set)
         }
-        Err(why) => Finding::new("login", Status::Failed, why)
+        Err(error) => Finding::new("login", Status::Failed, error.to_string())
             .advice("the server stopped answering: see whether it hangs or is overloaded"),
     }
 }
@@ -85,13 +85,17 @@ async fn login(address: &Address, node: &ProbedNode) -> Finding {
 async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
     let mut texts = String::new();
     for section in ["server", "replication"] {
-        match node.probe.ask(AdminCommand::Info { section }).await? {
+        match node.probe.execute(AdminCommand::Info { section }).await {
             Ok(answer) => texts.push_str(text(&answer).unwrap_or_default()),
-            Err(refusal) => {
-                let hello = node.probe.ask(AdminCommand::Hello).await?;
-                let hello = hello.ok().and_then(|answer| of_hello(&answer));
-                return hello.ok_or_else(|| in_words(&refusal));
+            Err(refused @ CommandError::ServerError(_)) => {
+                let hello = match node.probe.execute(AdminCommand::Hello).await {
+                    Ok(answer) => of_hello(&answer),
+                    Err(CommandError::ServerError(_)) => None,
+                    Err(error) => return Err(error.to_string()),
+                };
+                return hello.ok_or_else(|| refused.to_string());
             }
+            Err(error) => return Err(error.to_string()),
         }
     }
     of_info(&texts).ok_or_else(|| "INFO names no version".to_owned())
@@ -246,7 +250,7 @@ mod tests {
     }
 
     fn advice(facts: &ServerInfo, settings: &Settings) -> Option<String> {
-        let place = ServerSelector::ServerSpec(ServerAddr::Unix("/s".into()));
+        let place = ServerSelector::Fixed(ServerAddr::Unix("/s".into()));
         let (status, what, advice) = trouble(facts, settings, &place)?;
         assert_eq!(status, Status::Failed, "{what}");
         Some(advice)

@@ -8,25 +8,26 @@ use serde_json::json;
 
 use crate::check::connect::{FailedStep, ProbedNode};
 use crate::check::report::{Finding, Report, Status};
-use crate::redis::cluster::slot_ranges::Range;
+use crate::redis::cluster::slot_map::SLOT_COUNT;
+use crate::redis::cluster::slot_ranges::SlotRange;
 use crate::redis::diagnostics;
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
+use crate::redis::selector::ServerSelector;
 use crate::redis::transport::ServerAddr;
 use crate::settings::address::{Endpoint, Sentinels, ServerSpec};
 
-const SLOTS: usize = 16_384;
+const SLOTS: usize = SLOT_COUNT as usize;
 
 /// Connects to all servers of the link; none where that fails.
 pub(crate) async fn find(target: &ConnectOptions, report: &mut Report) -> Vec<ProbedNode> {
     let address = target.address.to_string();
     match &target.address.server {
         ServerSpec::Tcp(endpoint) => {
-            let place = ServerSelector::ServerSpec(ServerAddr::Tcp(endpoint.clone()));
+            let place = ServerSelector::Fixed(ServerAddr::Tcp(endpoint.clone()));
             one(target, place, &endpoint.to_string(), report).await
         }
         ServerSpec::Unix { path } => {
-            let place = ServerSelector::ServerSpec(ServerAddr::Unix(path.clone()));
+            let place = ServerSelector::Fixed(ServerAddr::Unix(path.clone()));
             one(target, place, &path.display().to_string(), report).await
         }
         ServerSpec::Sentinel(sentinels) => {
@@ -80,11 +81,11 @@ async fn ask_sentinels(
             endpoints: vec![endpoint.clone()],
             ..sentinels.clone()
         });
-        diagnostics::find(target, &alone).await
+        diagnostics::resolve(target, &alone).await
     });
     let all_together = ServerSelector::Primary(sentinels.clone());
     let (answers, together) =
-        tokio::join!(join_all(asked), diagnostics::find(target, &all_together));
+        tokio::join!(join_all(asked), diagnostics::resolve(target, &all_together));
     let primary = match together {
         Ok(site) => site.to_string(),
         Err(why) => {
@@ -116,7 +117,7 @@ async fn ask_sentinels(
         .detail("asked", all);
     let silent = answers.into_iter().find_map(Result::err);
     if let Some(why) = silent {
-        finding = finding.advice(format!("see after the others ({})", why.words()));
+        finding = finding.advice(format!("see after the others ({})", why.message()));
     }
     report.add(finding);
     Some(primary)
@@ -141,7 +142,7 @@ async fn replica(
         }
         Err(failure) => {
             let advice = failure.advice();
-            let text = format!("no replica can be read from: {}", failure.why.words());
+            let text = format!("no replica can be read from: {}", failure.why.message());
             report.add(Finding::new("replicas", Status::Warning, text).advice(advice));
             None
         }
@@ -155,7 +156,7 @@ async fn cluster(
     report: &mut Report,
 ) -> Vec<ProbedNode> {
     let (mut reached, failures) =
-        open_all(target, seeds.iter().cloned(), ServerSelector::ServerSpec).await;
+        open_all(target, seeds.iter().cloned(), ServerSelector::Fixed).await;
     if reached.is_empty() {
         // One reason is enough: the first seed's.
         if let Some((endpoint, failure)) = failures.into_iter().next() {
@@ -168,12 +169,17 @@ async fn cluster(
     report.add(first.tls(&target.tls));
     for (endpoint, failure) in failures {
         let advice = failure.advice();
-        let text = format!("the node {endpoint} of the URL: {}", failure.why.words());
+        let text = format!("the node {endpoint} of the URL: {}", failure.why.message());
         report.add(Finding::new("reachable", Status::Warning, text).advice(advice));
     }
     let ranges = match &first.site {
         ServerAddr::Tcp(endpoint) => first.probe.slots(endpoint).await,
-        ServerAddr::Unix(_) => Err("a Unix socket leads to no cluster".to_owned()),
+        ServerAddr::Unix(_) => Ok(None),
+    };
+    let ranges = match ranges {
+        Ok(Some(ranges)) => Ok(ranges),
+        Ok(None) => Err("CLUSTER SLOTS has no slots in it".to_owned()),
+        Err(error) => Err(error.to_string()),
     };
     let ranges = match ranges {
         Ok(ranges) => ranges,
@@ -194,7 +200,7 @@ async fn cluster(
 /// Connects to all nodes that a link would use.
 async fn nodes_of(
     target: &ConnectOptions,
-    ranges: &[Range],
+    ranges: &[SlotRange],
     report: &mut Report,
 ) -> Vec<ProbedNode> {
     let primaries: BTreeSet<_> = ranges.iter().map(|range| range.primary.clone()).collect();
@@ -231,7 +237,7 @@ async fn nodes_of(
     }
     report.add(finding);
     let (mut nodes, failures) =
-        open_all(target, primaries.into_iter(), ServerSelector::ServerSpec).await;
+        open_all(target, primaries.into_iter(), ServerSelector::Fixed).await;
     report_unreachable(failures, Status::Failed, report);
     if target.read_from_replica {
         let place = ServerSelector::ClusterReplica;
@@ -250,7 +256,7 @@ fn report_unreachable(failures: Vec<(Endpoint, FailedStep)>, status: Status, rep
              (`cluster-announce-ip`, `cluster-announce-port`)",
             failure.advice()
         );
-        let text = format!("the node {endpoint}: {}", failure.why.words());
+        let text = format!("the node {endpoint}: {}", failure.why.message());
         let finding = Finding::new("cluster", status, text).advice(advice);
         report.add(finding.detail("node", endpoint.to_string()));
     }

@@ -9,11 +9,14 @@ use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};
 use crate::link::keyspace::Keyspace;
 use crate::redis::command::admin::AdminCommand;
+use crate::redis::command_error::CommandError;
 use crate::redis::diagnostics;
-use crate::redis::diagnostics::NOTIFICATIONS;
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::in_words;
+use crate::redis::pubsub::connection::SubscribeError;
+use crate::redis::pubsub::keyspace_events;
+use crate::redis::pubsub::keyspace_events::SETTING as NOTIFICATIONS;
+use crate::redis::selector::ServerSelector;
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::link_settings::Settings;
 use crate::watcher::watch;
 
@@ -64,12 +67,10 @@ fn tells(node: &ProbedNode) -> bool {
 }
 
 async fn flags(node: &ProbedNode) -> Flags {
-    match node.probe.ask(AdminCommand::ConfigGet(NOTIFICATIONS)).await {
-        Ok(Ok(answer)) => diagnostics::notifications_set(&answer)
-            .ok_or_else(|| "there is no such setting".to_owned()),
-        Ok(Err(refusal)) => Err(in_words(&refusal)),
-        Err(why) => Err(why),
-    }
+    let get = AdminCommand::ConfigGet(NOTIFICATIONS);
+    let reply = node.probe.execute(get).await;
+    let reply = reply.map_err(|error| error.to_string())?;
+    keyspace_events::current(&reply).ok_or_else(|| "there is no such setting".to_owned())
 }
 
 /// Tries with a setting that no server has.
@@ -82,7 +83,11 @@ async fn may_configure(node: &ProbedNode) -> bool {
         let details = refusal.details().unwrap_or_default();
         refusal.code() == "NOPERM" || details.starts_with("unknown command")
     };
-    matches!(node.probe.ask(set).await, Ok(answer) if !answer.as_ref().is_err_and(forbids))
+    match node.probe.execute(set).await {
+        Ok(_) => true,
+        Err(CommandError::ServerError(error)) => !forbids(&error),
+        Err(_) => false,
+    }
 }
 
 fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
@@ -100,7 +105,7 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
                 .detail("needed", needed);
         }
     };
-    let Some(to_set) = diagnostics::notifications_to_set(current, needed) else {
+    let Some(to_set) = keyspace_events::to_set(current, needed) else {
         let text = format!("{NOTIFICATIONS} is \"{current}\", all that WATCH needs");
         return Finding::new(name, Status::Ok, text)
             .detail("flags", current.as_str())
@@ -158,7 +163,8 @@ async fn subscription(
         }
         Some(why) => {
             let user = settings.address.username.as_deref().unwrap_or("default");
-            let advice = if why.contains("NOPERM") {
+            let is_denied = matches!(&why, SubscribeError::Refused(error) if error.is_acl_denied());
+            let advice = if is_denied {
                 // Redis compares patterns letter by letter.
                 let channels: Vec<String> = patterns
                     .iter()
@@ -171,7 +177,7 @@ async fn subscription(
                  (`maxclients`)"
                     .to_owned()
             };
-            Finding::new(name, Status::Failed, why).advice(advice)
+            Finding::new(name, Status::Failed, why.to_string()).advice(advice)
         }
     }
 }

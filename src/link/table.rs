@@ -182,7 +182,7 @@ impl Links {
             }
             if let Some(outage) = link.outage().filter(|o| o.since.elapsed() > longer_than) {
                 let seconds = outage.since.elapsed().as_secs();
-                let reason = outage.failure;
+                let reason = outage.error;
                 outages.push(format!(
                     "link {name:?} of component {component:?} is without its Redis for {seconds} \
                      s: {reason}"

@@ -1,7 +1,6 @@
-//! How trouble with one server is taken: how long to pause between attempts, and what of it is worth
-//! a line in the log.
+//! Backoff between attempts to connect to one server, and the choice of what is logged meanwhile.
 //!
-//! Connecting and writing the lines is for those who are in trouble: `supervisor`, `subscriber`.
+//! The loops that connect are in `supervisor` and `pubsub::node_subscription`.
 
 use std::time::Duration;
 
@@ -10,25 +9,24 @@ use tokio::time::{Instant, sleep};
 use crate::telemetry::log_throttle::LogThrottle;
 
 const FIRST_DELAY: Duration = Duration::from_millis(10);
-/// A connection that breaks sooner is no sign that all is well: pauses go on growing, and the log
-/// is spared.
+/// A connection that breaks sooner does not end the backoff: pauses continue to grow, and further
+/// breaks are not logged.
 const MIN_STABLE_UPTIME: Duration = Duration::from_secs(1);
-/// How often a reason that stays is logged again.
-const REMIND: Duration = Duration::from_secs(60);
-/// How many reasons are remembered as logged.
-const REASONS: usize = 16;
+/// How often the same reason is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// The number of reasons that are remembered as logged.
+const MAX_REASONS: usize = 16;
 
-/// What has been in the way so far, until a connection lasts.
+/// The backoff, until a connection proves stable.
 #[derive(Debug)]
 pub(crate) struct ReconnectBackoff {
     delay: Duration,
-    /// Which reasons have been logged, and when.
+    /// The reasons that have been logged, and when.
     logged: Vec<(String, Instant)>,
     breaks: LogThrottle,
 }
 
 impl ReconnectBackoff {
-    /// None so far.
     pub(crate) fn new() -> Self {
         Self {
             delay: FIRST_DELAY,
@@ -37,21 +35,23 @@ impl ReconnectBackoff {
         }
     }
 
-    /// Whether this reason has not been logged for a while; it is taken as logged now.
+    /// Whether this reason was not logged within the interval. Records it as logged.
     pub(crate) fn should_log(&mut self, reason: &str) -> bool {
-        self.logged.retain(|(_, at)| at.elapsed() < REMIND);
-        if self.logged.iter().any(|(logged, _)| logged == reason) || self.logged.len() == REASONS {
+        self.logged.retain(|(_, at)| at.elapsed() < LOG_INTERVAL);
+        if self.logged.iter().any(|(logged, _)| logged == reason)
+            || self.logged.len() == MAX_REASONS
+        {
             return false;
         }
         self.logged.push((reason.to_owned(), Instant::now()));
         true
     }
 
-    /// A connection that had lasted so long broke for this reason; answers how many broke since the
-    /// last line, if one is due. The reason is taken as logged then: the next connection may break
-    /// for it before it counts as one.
-    pub(crate) fn broke_after(&mut self, lasted: Duration, reason: &str) -> Option<usize> {
-        if lasted >= MIN_STABLE_UPTIME {
+    /// Records the end of a connection. Returns the number of breaks since the last log line, if
+    /// another line is due; then the reason is recorded as logged, because the next attempt may
+    /// fail for the same reason.
+    pub(crate) fn disconnected_after(&mut self, uptime: Duration, reason: &str) -> Option<usize> {
+        if uptime >= MIN_STABLE_UPTIME {
             *self = Self::new();
         }
         let breaks = self.breaks.record(1)?;
@@ -60,20 +60,20 @@ impl ReconnectBackoff {
     }
 
     /// Pauses before the next attempt, longer each time.
-    pub(crate) async fn pause(&mut self, longest: Duration) {
+    pub(crate) async fn pause(&mut self, max_delay: Duration) {
         sleep(jittered(self.delay)).await;
-        self.delay = (self.delay * 2).min(longest);
+        self.delay = (self.delay * 2).min(max_delay);
     }
 
-    /// Pauses only if the connection that broke had not lasted.
-    pub(crate) async fn pause_if_brief(&mut self, lasted: Duration, longest: Duration) {
-        if lasted < MIN_STABLE_UPTIME {
-            self.pause(longest).await;
+    /// Pauses if the connection was not stable.
+    pub(crate) async fn pause_if_brief(&mut self, uptime: Duration, max_delay: Duration) {
+        if uptime < MIN_STABLE_UPTIME {
+            self.pause(max_delay).await;
         }
     }
 }
 
-/// Between half the delay and all of it, so that many links do not come back in step.
+/// Between half the delay and all of it, so that many links do not reconnect at the same time.
 pub(crate) fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
 }
@@ -91,30 +91,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reasons_are_logged_when_they_are_new_and_once_a_minute() {
-        let mut trouble = ReconnectBackoff::new();
-        assert!(trouble.should_log("refused") && trouble.should_log("timed out"));
-        assert!(!trouble.should_log("refused") && !trouble.should_log("timed out"));
-        sleep(REMIND).await;
-        assert!(trouble.should_log("refused"));
+    async fn new_reasons_are_logged_and_repeated_once_a_minute() {
+        let mut backoff = ReconnectBackoff::new();
+        assert!(backoff.should_log("refused") && backoff.should_log("timed out"));
+        assert!(!backoff.should_log("refused") && !backoff.should_log("timed out"));
+        sleep(LOG_INTERVAL).await;
+        assert!(backoff.should_log("refused"));
         for number in 0..1_000 {
-            trouble.should_log(&number.to_string());
+            backoff.should_log(&number.to_string());
         }
-        assert!(trouble.logged.len() <= REASONS, "{}", trouble.logged.len());
+        assert!(
+            backoff.logged.len() <= MAX_REASONS,
+            "{}",
+            backoff.logged.len()
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_connection_that_lasts_ends_it() {
-        let mut trouble = ReconnectBackoff::new();
-        assert_eq!(trouble.broke_after(MIN_STABLE_UPTIME, "broke"), Some(1));
-        let longest = Duration::from_millis(300);
+    async fn only_a_stable_connection_resets_the_backoff() {
+        let mut backoff = ReconnectBackoff::new();
+        assert_eq!(
+            backoff.disconnected_after(MIN_STABLE_UPTIME, "broke"),
+            Some(1)
+        );
+        let max_delay = Duration::from_millis(300);
         for _ in 0..10 {
-            assert_eq!(trouble.broke_after(Duration::ZERO, "broke"), None);
-            assert!(!trouble.should_log("broke"));
-            trouble.pause(longest).await;
+            assert_eq!(backoff.disconnected_after(Duration::ZERO, "broke"), None);
+            assert!(!backoff.should_log("broke"));
+            backoff.pause(max_delay).await;
         }
-        assert_eq!(trouble.delay, longest);
-        assert_eq!(trouble.broke_after(MIN_STABLE_UPTIME, "broke"), Some(1));
-        assert_eq!(trouble.delay, FIRST_DELAY);
+        assert_eq!(backoff.delay, max_delay);
+        assert_eq!(
+            backoff.disconnected_after(MIN_STABLE_UPTIME, "broke"),
+            Some(1)
+        );
+        assert_eq!(backoff.delay, FIRST_DELAY);
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod partition;
 pub(crate) mod scatter;
 pub(crate) mod slot_map;
 pub(crate) mod slot_map_error;
+pub(crate) mod slot_map_state;
 pub(crate) mod slot_ranges;
 pub(crate) mod topology;
 
@@ -22,7 +23,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::cache::read_through::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::redis::cluster::scatter::{Part, Plan};
-pub(crate) use crate::redis::cluster::slot_map::SlotMap;
+use crate::redis::cluster::slot_map::SlotMap;
+use crate::redis::cluster::slot_map_state::SlotMapState;
 use crate::redis::cluster::topology::Topology;
 use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::connect_error::Outage;
@@ -71,7 +73,7 @@ impl Cluster {
         self.topology.outage()
     }
 
-    pub(crate) fn maps(&self) -> watch::Receiver<Option<Arc<SlotMap>>> {
+    pub(crate) fn maps(&self) -> watch::Receiver<SlotMapState> {
         self.topology.maps()
     }
 
@@ -151,7 +153,7 @@ impl Cluster {
             }
             // While its node is away, the slot may be assigned to another one.
             let session = tokio::select! {
-                session = node.line(retry_loop.admission(), retry_loop.policy) => session?,
+                session = node.wait_for_session(retry_loop.admission(), retry_loop.policy) => session?,
                 () = self.topology.changed_since(&map) => continue,
             };
             match retry_loop.try_once(&node, &session, asking).await {
@@ -190,7 +192,7 @@ impl Cluster {
         let endpoint = error
             .details()
             .and_then(|details| details.split(' ').nth(1))
-            .and_then(slot_ranges::endpoint_of)
+            .and_then(slot_ranges::parse_endpoint)
             .ok_or_else(|| Error::from(error))?;
         Ok(Redirect {
             node: self.topology.node(&endpoint),
@@ -207,7 +209,7 @@ impl Cluster {
         if let Some(map) = self.topology.map() {
             return Ok(map);
         }
-        let _waiting = admission.wait()?;
+        let _waiting = admission.enqueue()?;
         if let Ok(Some(map)) = timeout_at(deadline, self.topology.first_map()).await {
             return Ok(map);
         }
@@ -219,7 +221,7 @@ impl Cluster {
                 );
                 Error::new(ErrorKind::Unreachable, text)
             },
-            |outage| outage.failure,
+            |outage| outage.error,
         ))
     }
 }

@@ -81,12 +81,7 @@ pub(crate) enum Command<'a> {
     ReleaseLease { key: &'a str, holder: &'a str },
     /// A command about the connection or the server, without keys.
     Admin(AdminCommand<'a>),
-    /// Words that the caller has already packed.
-    One(Cmd),
 }
-
-/// A command whose arguments outlive the call.
-pub(crate) type Request = Command<'static>;
 
 /// Where a scan of one server continues, if that is the process which returned the cursor.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +173,7 @@ impl<'a> Command<'a> {
             } => &spec::INCREMENT,
             Self::Increment { .. } => &spec::INCREMENT_IN_FULL,
             Self::AcquireLease { .. } | Self::ReleaseLease { .. } => &spec::LEASE,
-            Self::Admin(_) | Self::One(_) => &spec::ADMIN,
+            Self::Admin(_) => &spec::ADMIN,
         }
     }
 
@@ -205,7 +200,7 @@ impl<'a> Command<'a> {
             | Self::ReleaseLease { key, .. } => one = Some(key.as_bytes()),
             Self::Del { keys } | Self::MGet { keys } => many = Some(keys),
             Self::MSet { pairs: of } | Self::MSetWithTtl { pairs: of, .. } => pairs = Some(of),
-            Self::Scan { .. } | Self::Admin(_) | Self::One(_) => {}
+            Self::Scan { .. } | Self::Admin(_) => {}
         }
         let many = many.into_iter().flat_map(Batch::iter);
         let pairs = pairs.into_iter().flat_map(Batch::iter);
@@ -310,7 +305,6 @@ impl<'a> Command<'a> {
                 eval.arg(holder).take()
             }
             Self::Admin(command) => command.pack(),
-            Self::One(command) => command.clone(),
         })
     }
 }

@@ -1,117 +1,142 @@
-//! Why a connection could not be established: a cause, by which others decide what to do, and words
-//! for people.
+//! Errors of establishing a connection: a kind, by which callers decide what to do, a message for
+//! people, and the source.
 
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::ServerError;
+use redis::{RedisError, ServerError};
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind};
-use crate::redis::server_error::{in_words, is_maxclients};
+use crate::error::{Error, ErrorKind, os_message};
+use crate::redis::server_error::ServerErrorExt as _;
 
-/// Why there is no connection, without secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a connection was not established. The message holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct ConnectError {
-    cause: ConnectErrorKind,
-    words: String,
+    kind: ConnectErrorKind,
+    message: String,
+    /// An error of the operating system or of TLS. Errors of a server are never kept as a source:
+    /// their text may repeat arguments, a password among them.
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What keeps a connection from being established.
+/// The reasons that callers distinguish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectErrorKind {
-    /// Nobody listens there.
     ConnectionRefused,
-    /// The host's name is not known.
+    /// The host name cannot be resolved.
     Dns,
     /// There is no such Unix socket.
-    NoSocket,
-    /// The Unix socket is not for this user.
-    ForbiddenSocket,
-    /// The server closed the connection when it should have answered.
+    SocketNotFound,
+    /// The process may not use the Unix socket.
+    SocketPermission,
     ClosedByPeer,
-    /// The time was up.
     Timeout,
-    /// Redis will be able to soon.
+    /// A transient error of Redis, for example while it loads its data.
     NotReady,
-    /// The server is no longer what the sentinels said.
+    /// The server no longer has the role that the sentinels reported.
     WrongRole,
-    /// Any other reason not to reach somebody who speaks Redis's protocol.
+    /// Any other network error.
     Unreachable,
-    /// Redis refused, with this code.
+    /// A permanent error of Redis, with its code.
     Refused(String),
-    /// The sentinels know no such service.
+    /// The sentinels do not monitor a master of this name.
     UnknownMaster,
-    /// Who answers is no sentinel.
-    NoSentinel,
-    /// The file with the password cannot be read, or is empty.
+    /// The server that replied is not a sentinel.
+    NotASentinel,
+    /// The password file cannot be read, or is empty.
     PasswordFile,
-    /// The server's certificate is not from an authority that is trusted.
+    /// No trusted authority has issued the server's certificate.
     UnknownIssuer,
-    /// The server's certificate is for another name.
+    /// The server's certificate is for another host name.
     NameMismatch,
     /// The server's certificate has expired, or is not valid yet.
     CertificateExpired,
     /// The server does not speak TLS.
     NotTls,
-    /// Any other setting, file or certificate that does not do.
+    /// Any other unusable setting, file or certificate.
     InvalidConfig,
 }
 
 impl ConnectError {
-    /// For this cause, in these words.
-    pub(crate) fn new(cause: ConnectErrorKind, words: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ConnectErrorKind, message: impl Into<String>) -> Self {
         Self {
-            cause,
-            words: words.into(),
+            kind,
+            message: message.into(),
+            source: None,
         }
     }
 
-    /// Redis refused for good: waiting does not help. But it does where Redis has as many clients as
-    /// it takes: it says so unasked, so that it looks like the answer to what was asked first.
-    pub(crate) fn refused(refusal: &ServerError) -> Self {
-        if is_maxclients(refusal) {
-            return Self::new(ConnectErrorKind::NotReady, in_words(refusal));
-        }
-        let cause = ConnectErrorKind::Refused(refusal.code().to_owned());
-        Self::new(cause, in_words(refusal))
+    /// An error of a socket.
+    pub(crate) fn io(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectErrorKind::ConnectionRefused,
+            io::ErrorKind::NotFound => ConnectErrorKind::SocketNotFound,
+            io::ErrorKind::PermissionDenied => ConnectErrorKind::SocketPermission,
+            _ => ConnectErrorKind::Unreachable,
+        };
+        Self::os(kind, error)
     }
 
-    /// The server closed the connection when it should have answered.
-    pub(crate) fn hung_up() -> Self {
+    /// A failed resolution of a host name.
+    pub(crate) fn dns(error: io::Error) -> Self {
+        Self::os(ConnectErrorKind::Dns, error)
+    }
+
+    fn os(kind: ConnectErrorKind, error: io::Error) -> Self {
+        Self::new(kind, os_message(&error).to_lowercase()).with_source(error)
+    }
+
+    /// An error that Redis replied with. A permanent one refuses the connection.
+    pub(crate) fn server(error: &ServerError) -> Self {
+        let kind = if error.is_permanent() {
+            ConnectErrorKind::Refused(error.code().to_owned())
+        } else {
+            ConnectErrorKind::NotReady
+        };
+        Self::new(kind, error.message())
+    }
+
+    /// An error of the redis crate while it opens a connection.
+    pub(crate) fn redis(error: RedisError) -> Self {
+        let category = error.category().to_owned();
+        match error.into_server_errors().as_deref() {
+            Some([(_, error), ..]) => Self::server(error),
+            // The redis crate's messages may repeat what a server sent; its categories do not.
+            _ => Self::new(ConnectErrorKind::Unreachable, category),
+        }
+    }
+
+    pub(crate) fn closed_during_handshake() -> Self {
         Self::new(
             ConnectErrorKind::ClosedByPeer,
             "the connection was closed during the log-in",
         )
     }
 
-    /// There was no connection within the time limit.
-    pub(crate) fn late(limit: Duration) -> Self {
-        let words = format!("no connection within {} ms", limit.as_millis());
-        Self::new(ConnectErrorKind::Timeout, words)
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        let message = format!("no connection within {} ms", limit.as_millis());
+        Self::new(ConnectErrorKind::Timeout, message)
     }
 
-    /// The cause.
-    pub(crate) fn cause(&self) -> &ConnectErrorKind {
-        &self.cause
+    pub(crate) fn kind(&self) -> &ConnectErrorKind {
+        &self.kind
     }
 
-    /// In words.
-    pub(crate) fn words(&self) -> &str {
-        &self.words
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
-    /// The words alone.
-    pub(crate) fn into_words(self) -> String {
-        self.words
-    }
-
-    /// Whether waiting does not help, and somebody has to act.
+    /// Whether retrying is useless until an operator acts.
     pub(crate) fn is_permanent(&self) -> bool {
-        match self.cause {
+        match self.kind {
             ConnectErrorKind::ConnectionRefused
             | ConnectErrorKind::Dns
-            | ConnectErrorKind::NoSocket
-            | ConnectErrorKind::ForbiddenSocket
+            | ConnectErrorKind::SocketNotFound
+            | ConnectErrorKind::SocketPermission
             | ConnectErrorKind::ClosedByPeer
             | ConnectErrorKind::Timeout
             | ConnectErrorKind::NotReady
@@ -119,7 +144,7 @@ impl ConnectError {
             | ConnectErrorKind::Unreachable => false,
             ConnectErrorKind::Refused(_)
             | ConnectErrorKind::UnknownMaster
-            | ConnectErrorKind::NoSentinel
+            | ConnectErrorKind::NotASentinel
             | ConnectErrorKind::PasswordFile
             | ConnectErrorKind::UnknownIssuer
             | ConnectErrorKind::NameMismatch
@@ -129,44 +154,57 @@ impl ConnectError {
         }
     }
 
-    /// The same, with the server in question.
-    pub(crate) fn at(self, server: &str) -> Self {
-        let words = format!("{server}: {}", self.words);
-        Self::new(self.cause, words)
-    }
-
-    /// The same, with something more to say.
-    pub(crate) fn with(mut self, hint: &str) -> Self {
-        self.words += hint;
+    /// Names the server in the message.
+    pub(crate) fn at(mut self, server: &str) -> Self {
+        self.message = format!("{server}: {}", self.message);
         self
     }
 
-    /// What a call is answered that wanted the connection to `address`.
-    pub(crate) fn failure(&self, address: &str) -> Error {
-        let words = &self.words;
-        let (kind, text) = match self.cause {
+    /// Appends a hint to the message.
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        self.message += hint;
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The error of a call that needed the connection to `address`.
+    pub(crate) fn call_error(&self, address: &str) -> Error {
+        let message = &self.message;
+        let (kind, text) = match self.kind {
             ConnectErrorKind::Refused(_) => (
                 ErrorKind::ConnectionRejected,
-                format!("{address} refuses the connection: {words}"),
+                format!("{address} refuses the connection: {message}"),
             ),
             _ if self.is_permanent() => (
                 ErrorKind::Unreachable,
-                format!("cannot connect to {address}: {words}"),
+                format!("cannot connect to {address}: {message}"),
             ),
             _ => (
                 ErrorKind::Unreachable,
-                format!("cannot reach {address}: {words}"),
+                format!("cannot reach {address}: {message}"),
             ),
         };
-        Error::new(kind, text)
+        Error::new(kind, text).with_source(self.clone())
     }
 }
 
-/// Why a connection is not there.
+/// Two errors are the same if an operator reads the same.
+impl PartialEq for ConnectError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.message == other.message
+    }
+}
+
+impl Eq for ConnectError {}
+
+/// A lack of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outage {
-    /// Since when.
     pub(crate) since: Instant,
-    /// What a call is answered that does not wait for its end, without secrets.
-    pub(crate) failure: Error,
+    /// The error of a call that does not wait for the end of the outage, without secrets.
+    pub(crate) error: Error,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::cache::read_through::Cache;
 use crate::error::Error;
-use crate::redis::server_error::in_words;
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::address::ServerSpec;
 
 use crate::redis::cluster::Cluster;
@@ -19,11 +19,11 @@ use crate::redis::limiter::Limiter;
 use crate::redis::listing::{Fingerprint, ListRequest, Page, Position, server_cursor};
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
+use crate::redis::pubsub::server_set::ServerSet;
 use crate::redis::reply::scan_page;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::resolve::ServerSet;
 use crate::redis::retry::Reply;
 use crate::redis::retry::{AttemptOutcome, RetryLoop};
+use crate::redis::selector::ServerSelector;
 use crate::redis::transport::ServerAddr;
 
 /// A connection that is maintained until it is dropped.
@@ -105,7 +105,7 @@ impl Connection {
                 }
                 _ => primary,
             };
-            let session = node.line(admission, policy).await?;
+            let session = node.wait_for_session(admission, policy).await?;
             match retry_loop.try_once(node, &session, false).await {
                 AttemptOutcome::Done(result) => return retry_loop.finish(result),
                 AttemptOutcome::Retry => {}
@@ -113,7 +113,7 @@ impl Connection {
                     return Err(Error::other(format!(
                         "the server is a node of a cluster: expected redis-cluster://… as URL \
                          ({})",
-                        in_words(&error)
+                        error.message()
                     )));
                 }
             }
@@ -170,13 +170,12 @@ impl Backend {
         let replica_wanted = options.read_from_replica;
         let (primary, replica) = match &options.address.server {
             ServerSpec::Tcp(endpoint) => (
-                ServerSelector::ServerSpec(ServerAddr::Tcp(endpoint.clone())),
+                ServerSelector::Fixed(ServerAddr::Tcp(endpoint.clone())),
                 None,
             ),
-            ServerSpec::Unix { path } => (
-                ServerSelector::ServerSpec(ServerAddr::Unix(path.clone())),
-                None,
-            ),
+            ServerSpec::Unix { path } => {
+                (ServerSelector::Fixed(ServerAddr::Unix(path.clone())), None)
+            }
             ServerSpec::Sentinel(sentinels) => (
                 ServerSelector::Primary(sentinels.clone()),
                 replica_wanted.then(|| ServerSelector::Replica(sentinels.clone())),

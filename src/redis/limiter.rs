@@ -1,8 +1,7 @@
-//! How many calls of a link may be with Redis at once, and how many may wait for that.
+//! Limits of one link: how many calls may be in flight, and how many may be queued.
 //!
-//! Without it a slow Redis would collect calls without limit. It belongs to a link, not to its
-//! connection: links that share a connection are limited each for itself. A call in parts, for several
-//! nodes of a cluster, is one call here.
+//! Without them a slow Redis would accumulate calls without bound. Links that share a connection are
+//! limited each by its own limiter. A call that is split over several nodes of a cluster counts once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,61 +15,63 @@ use crate::error::{Error, ErrorKind};
 /// The limits `MAX_IN_FLIGHT` and `MAX_WAITING` of one link.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    turns: Semaphore,
-    waiting: AtomicUsize,
-    max_waiting: usize,
+    in_flight: Semaphore,
+    /// The number of queued calls. Relaxed: it orders nothing else.
+    queued: AtomicUsize,
+    max_queued: usize,
 }
 
-/// The place of a call that waits.
+/// A call's place in the queue, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct QueuedCall<'a>(&'a AtomicUsize);
 
-/// A call that comes in parts: those that are with Redis at the same time share a turn, those that
-/// wait a place.
+/// The permit of a call in parts: the parts in flight share one permit, the queued parts share one
+/// place in the queue.
 #[derive(Debug)]
 pub(crate) struct SharedPermit<'a> {
-    gate: &'a Limiter,
-    turn: Mutex<Weak<SemaphorePermit<'a>>>,
-    waiting: SyncMutex<Weak<QueuedCall<'a>>>,
+    limiter: &'a Limiter,
+    /// Locked while a part waits for the permit, so that the other parts wait for that part.
+    permit: Mutex<Weak<SemaphorePermit<'a>>>,
+    queued: SyncMutex<Weak<QueuedCall<'a>>>,
 }
 
-/// Who comes to a gate.
+/// The way in which a command is admitted by a limiter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Admission<'a> {
-    /// A call.
+    /// The command is a call.
     Whole(&'a Limiter),
-    /// A part of one.
+    /// The command is a part of a call.
     Part(&'a SharedPermit<'a>),
 }
 
-/// Something that a caller has for itself, or with the other parts of its call, until it is dropped.
+/// A permit or a place in the queue, owned or shared with the other parts of the call, until it is
+/// dropped.
 #[derive(Debug)]
-pub(crate) struct SharedSlot<T> {
-    _own: Option<T>,
-    _shared: Option<Arc<T>>,
+pub(crate) enum SharedSlot<T> {
+    Owned { _slot: T },
+    Shared { _slot: Arc<T> },
 }
 
 impl Limiter {
-    /// A gate for so many calls at once and so many waiting ones.
-    pub(crate) fn new(max_in_flight: usize, max_waiting: usize) -> Self {
+    pub(crate) fn new(max_in_flight: usize, max_queued: usize) -> Self {
         Self {
-            turns: Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)),
-            waiting: AtomicUsize::new(0),
-            max_waiting,
+            in_flight: Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)),
+            queued: AtomicUsize::new(0),
+            max_queued,
         }
     }
 
-    /// Takes a turn, for as long as the permit is kept.
+    /// Acquires a permit, waiting in the queue if there is none.
     ///
     /// # Errors
     ///
-    /// Too many calls wait already, or the turn did not come in time.
-    pub(crate) async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Error> {
-        if let Ok(permit) = self.turns.try_acquire() {
+    /// The queue is full, or no permit was released before the deadline.
+    pub(crate) async fn acquire(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Error> {
+        if let Ok(permit) = self.in_flight.try_acquire() {
             return Ok(permit);
         }
-        let _waiting = self.wait()?;
-        match timeout_at(deadline, self.turns.acquire()).await {
+        let _queued = self.enqueue()?;
+        match timeout_at(deadline, self.in_flight.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Error::new(
                 ErrorKind::Overloaded,
@@ -80,92 +81,78 @@ impl Limiter {
         }
     }
 
-    /// Takes a place among the waiting calls.
+    /// Takes a place in the queue.
     ///
     /// # Errors
     ///
-    /// Too many calls wait already.
-    pub(crate) fn wait(&self) -> Result<QueuedCall<'_>, Error> {
-        let waiting = QueuedCall(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.max_waiting {
-            return Ok(waiting);
+    /// The queue is full.
+    pub(crate) fn enqueue(&self) -> Result<QueuedCall<'_>, Error> {
+        let queued = QueuedCall(&self.queued);
+        if self.queued.fetch_add(1, Ordering::Relaxed) < self.max_queued {
+            return Ok(queued);
         }
-        let text = format!(
+        let message = format!(
             "too many calls waiting for Redis: this link allows {} (MAX_WAITING)",
-            self.max_waiting
+            self.max_queued
         );
-        Err(Error::new(ErrorKind::Overloaded, text))
+        Err(Error::new(ErrorKind::Overloaded, message))
     }
 }
 
 impl<'a> SharedPermit<'a> {
-    /// A call of which no part has come yet.
-    pub(crate) fn new(gate: &'a Limiter) -> Self {
+    pub(crate) fn new(limiter: &'a Limiter) -> Self {
         Self {
-            gate,
-            turn: Mutex::default(),
-            waiting: SyncMutex::default(),
+            limiter,
+            permit: Mutex::default(),
+            queued: SyncMutex::default(),
         }
     }
 }
 
 impl<'a> Admission<'a> {
-    /// Takes a turn, as [`Limiter::turn`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub(crate) async fn turn(
+    /// As [`Limiter::acquire`].
+    pub(crate) async fn acquire(
         self,
         deadline: Instant,
     ) -> Result<SharedSlot<SemaphorePermit<'a>>, Error> {
-        let party = match self {
-            Self::Whole(gate) => return gate.turn(deadline).await.map(SharedSlot::own),
-            Self::Part(party) => party,
+        let shared = match self {
+            Self::Whole(limiter) => {
+                let permit = limiter.acquire(deadline).await?;
+                return Ok(SharedSlot::Owned { _slot: permit });
+            }
+            Self::Part(shared) => shared,
         };
-        // One part waits for the turn, and the others for that part.
-        let mut turn = party.turn.lock().await;
-        if let Some(turn) = turn.upgrade() {
-            return Ok(SharedSlot::shared(turn));
-        }
-        let new = Arc::new(party.gate.turn(deadline).await?);
-        *turn = Arc::downgrade(&new);
-        Ok(SharedSlot::shared(new))
-    }
-
-    /// Takes a place among the waiting calls, as [`Limiter::wait`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub(crate) fn wait(self) -> Result<SharedSlot<QueuedCall<'a>>, Error> {
-        let party = match self {
-            Self::Whole(gate) => return gate.wait().map(SharedSlot::own),
-            Self::Part(party) => party,
+        let mut permit = shared.permit.lock().await;
+        let slot = match permit.upgrade() {
+            Some(slot) => slot,
+            None => {
+                let slot = Arc::new(shared.limiter.acquire(deadline).await?);
+                *permit = Arc::downgrade(&slot);
+                slot
+            }
         };
-        let mut waiting = party.waiting.lock();
-        if let Some(waiting) = waiting.upgrade() {
-            return Ok(SharedSlot::shared(waiting));
-        }
-        let new = Arc::new(party.gate.wait()?);
-        *waiting = Arc::downgrade(&new);
-        Ok(SharedSlot::shared(new))
-    }
-}
-
-impl<T> SharedSlot<T> {
-    fn own(it: T) -> Self {
-        Self {
-            _own: Some(it),
-            _shared: None,
-        }
+        Ok(SharedSlot::Shared { _slot: slot })
     }
 
-    fn shared(it: Arc<T>) -> Self {
-        Self {
-            _own: None,
-            _shared: Some(it),
-        }
+    /// As [`Limiter::enqueue`].
+    pub(crate) fn enqueue(self) -> Result<SharedSlot<QueuedCall<'a>>, Error> {
+        let shared = match self {
+            Self::Whole(limiter) => {
+                let queued = limiter.enqueue()?;
+                return Ok(SharedSlot::Owned { _slot: queued });
+            }
+            Self::Part(shared) => shared,
+        };
+        let mut queued = shared.queued.lock();
+        let slot = match queued.upgrade() {
+            Some(slot) => slot,
+            None => {
+                let slot = Arc::new(shared.limiter.enqueue()?);
+                *queued = Arc::downgrade(&slot);
+                slot
+            }
+        };
+        Ok(SharedSlot::Shared { _slot: slot })
     }
 }
 
@@ -182,45 +169,45 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_are_limited_and_so_is_waiting() {
-        let gate = Limiter::new(1, 1);
+    async fn calls_in_flight_and_queued_calls_are_limited() {
+        let limiter = Limiter::new(1, 1);
         let deadline = Instant::now() + Duration::from_secs(1);
-        let turn = gate.turn(deadline).await.unwrap();
-        let (second, third) = tokio::join!(gate.turn(deadline), gate.turn(deadline));
+        let permit = limiter.acquire(deadline).await.unwrap();
+        let (second, third) = tokio::join!(limiter.acquire(deadline), limiter.acquire(deadline));
         let second = second.unwrap_err().to_string();
         assert!(second.contains("MAX_IN_FLIGHT"), "{second}");
         let third = third.unwrap_err().to_string();
         assert!(third.contains("too many calls waiting"), "{third}");
-        drop(turn);
-        assert!(gate.turn(deadline).await.is_ok());
-        assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+        drop(permit);
+        assert!(limiter.acquire(deadline).await.is_ok());
+        assert_eq!(limiter.queued.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_in_parts_is_one_call() {
-        let gate = Limiter::new(1, 1);
+    async fn the_parts_of_a_call_count_once() {
+        let limiter = Limiter::new(1, 1);
         let deadline = Instant::now() + Duration::from_secs(1);
-        let party = SharedPermit::new(&gate);
-        let part = Admission::Part(&party);
-        let first = part.turn(deadline).await.unwrap();
-        let second = part.turn(deadline).await.unwrap();
+        let shared = SharedPermit::new(&limiter);
+        let part = Admission::Part(&shared);
+        let first = part.acquire(deadline).await.unwrap();
+        let second = part.acquire(deadline).await.unwrap();
         drop(first);
-        gate.turn(deadline).await.unwrap_err();
+        limiter.acquire(deadline).await.unwrap_err();
         drop(second);
-        drop(gate.turn(deadline).await.unwrap());
+        drop(limiter.acquire(deadline).await.unwrap());
 
-        let waiting = (part.wait().unwrap(), part.wait().unwrap());
-        gate.wait().unwrap_err();
-        drop(waiting);
-        assert!(gate.wait().is_ok());
+        let queued = (part.enqueue().unwrap(), part.enqueue().unwrap());
+        limiter.enqueue().unwrap_err();
+        drop(queued);
+        assert!(limiter.enqueue().is_ok());
 
-        // They wait together, too.
+        // Queued parts are admitted together, too.
         let deadline = Instant::now() + Duration::from_secs(1);
-        let turn = gate.turn(deadline).await.unwrap();
-        let parts = async { tokio::join!(part.turn(deadline), part.turn(deadline)) };
+        let permit = limiter.acquire(deadline).await.unwrap();
+        let parts = async { tokio::join!(part.acquire(deadline), part.acquire(deadline)) };
         let (parts, ()) = tokio::join!(parts, async {
             tokio::task::yield_now().await;
-            drop(turn);
+            drop(permit);
         });
         assert!(parts.0.is_ok() && parts.1.is_ok());
     }

@@ -1,46 +1,50 @@
-//! The connection to one server that mends itself, and the attempts of a request to get its
-//! answer there.
-//!
-//! `supervisor` keeps it up, `line` is one established connection. Which server a request belongs
-//! to, and where to go when that changes, is for `connection` and `cluster`.
+//! The reconnecting connection to one server, as calls see it: the session of the moment, the wait for
+//! one, and the error while there is none.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::read_through::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::redis::command::RetryPolicy;
 use crate::redis::connect_error::Outage;
+use crate::redis::connector::Connector;
+use crate::redis::handshake::client_name;
 use crate::redis::limiter::Admission;
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
+use crate::redis::selector::ServerSelector;
 use crate::redis::session::Session;
 use crate::redis::supervisor;
 use crate::redis::supervisor::ConnectionState;
-use crate::task::AbortOnDrop;
 
-/// A connection that its supervisor keeps up as long as somebody holds it.
+/// A connection that is kept established until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: String,
     state: watch::Receiver<ConnectionState>,
-    _supervisor: AbortOnDrop,
+    _supervisor: AbortOnDropHandle<()>,
 }
 
 impl Node {
-    /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`),
-    /// `address` what logs and errors do.
+    /// Starts connecting in the background. `name` is what Redis shows in `CLIENT LIST`, `address`
+    /// what logs and errors show.
     pub(crate) fn start(
-        target: ConnectOptions,
-        place: ServerSelector,
+        options: ConnectOptions,
+        selector: ServerSelector,
         address: String,
         name: &str,
         cache: Option<&Arc<Cache>>,
     ) -> Self {
-        let cache = cache.map(Arc::clone);
-        let (state, supervisor) = supervisor::start(target, place, address.clone(), name, cache);
+        let connector = Connector {
+            options,
+            selector,
+            client_name: client_name(name),
+            cache: cache.map(Arc::clone),
+        };
+        let (state, supervisor) = supervisor::start(connector, address.clone());
         Self {
             address,
             state,
@@ -48,48 +52,48 @@ impl Node {
         }
     }
 
-    /// Since when and why there is no connection; `None` while there is one.
+    /// The outage, if there is one at present.
     pub(crate) fn outage(&self) -> Option<Outage> {
         self.state.borrow().outage(&self.address)
     }
 
-    /// The established connection, if there is one.
+    /// The established session, if there is one.
     pub(crate) fn session(&self) -> Option<Arc<Session>> {
-        self.state.borrow().line()
+        self.state.borrow().session().map(Arc::clone)
     }
 
-    /// Whether somebody has to act before there can be a connection.
+    /// Whether waiting for a session is useless until an operator acts.
     pub(crate) fn is_refused(&self) -> bool {
         self.state.borrow().is_refused()
     }
 
-    /// The established connection, waiting for it if need be.
+    /// The established session. Waits for one if there is none, among the queued calls of the limiter.
     ///
     /// # Errors
     ///
-    /// Why there is none, too late or without hope.
-    pub(crate) async fn line(
+    /// That of the outage, if it is permanent or outlasts the deadline.
+    pub(crate) async fn wait_for_session(
         &self,
-        caller: Admission<'_>,
-        patience: RetryPolicy,
+        admission: Admission<'_>,
+        policy: RetryPolicy,
     ) -> Result<Arc<Session>, Error> {
-        if let Some(line) = self.session() {
-            return Ok(line);
+        if let Some(session) = self.session() {
+            return Ok(session);
         }
-        let _waiting = caller.wait()?;
+        let _queued = admission.enqueue()?;
         let mut state = self.state.clone();
-        let limit = if state.borrow().is_unresponsive() {
-            patience
+        let deadline = if state.borrow().is_unresponsive() {
+            policy
                 .deadline
-                .min(Instant::now() + patience.response_timeout)
+                .min(Instant::now() + policy.response_timeout)
         } else {
-            patience.deadline
+            policy.deadline
         };
-        let settled = state.wait_for(|state| state.line().is_some() || state.is_refused());
-        match timeout_at(limit, settled).await {
+        let settled = state.wait_for(|state| state.session().is_some() || state.is_refused());
+        match timeout_at(deadline, settled).await {
             Ok(Ok(state)) => {
-                if let Some(line) = state.line() {
-                    return Ok(line);
+                if let Some(session) = state.session() {
+                    return Ok(Arc::clone(session));
                 }
             }
             Ok(Err(_)) => return Err(Error::other("the link was deleted during the call")),
@@ -97,13 +101,13 @@ impl Node {
         }
         Err(self.outage().map_or_else(
             || {
-                let text = format!(
+                let message = format!(
                     "cannot reach {}: the connection came too late",
                     self.address
                 );
-                Error::new(ErrorKind::Unreachable, text)
+                Error::new(ErrorKind::Unreachable, message)
             },
-            |outage| outage.failure,
+            |outage| outage.error,
         ))
     }
 }

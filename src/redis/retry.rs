@@ -15,7 +15,7 @@ use crate::redis::command::{Command, RetryPolicy, ScanFrom};
 use crate::redis::limiter::Admission;
 use crate::redis::listing::RunId;
 use crate::redis::node::Node;
-use crate::redis::server_error::is_transient;
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::redis::session::{Session, SessionReply};
 
 /// The pauses after a transient error, which doubles each of them.
@@ -133,7 +133,7 @@ impl<'a> RetryLoop<'a> {
         session: &Session,
         asking: bool,
     ) -> AttemptOutcome {
-        let permit = match self.admission.turn(self.policy.deadline).await {
+        let permit = match self.admission.acquire(self.policy.deadline).await {
             Ok(permit) => permit,
             Err(error) => return AttemptOutcome::Done(Err(error)),
         };
@@ -172,7 +172,7 @@ impl<'a> RetryLoop<'a> {
             }
             Ok(SessionReply::Disconnected) => AttemptOutcome::Done(Err(self.lost(node))),
             Err(_) => {
-                session.suspect();
+                session.request_health_check();
                 AttemptOutcome::Done(Err(match &self.last_transient {
                     // It tells more than the expired time limit does.
                     Some(error) if self.command.is_idempotent() => Error::from(error),
@@ -216,8 +216,8 @@ impl<'a> RetryLoop<'a> {
             return;
         };
         freshness.renew(sent);
-        if matches!(self.command, Command::CachedGet { .. }) {
-            tracking.has_key(self.command);
+        if let Command::CachedGet { key } = self.command {
+            tracking.record_served_key(key);
             self.cache_tag = Some(CacheTag {
                 freshness: Arc::clone(freshness),
                 negative_ttl: tracking.misses_new_keys().then_some(MAX_STALENESS),
@@ -226,14 +226,14 @@ impl<'a> RetryLoop<'a> {
     }
 
     async fn on_server_error(&mut self, session: &Session, error: ServerError) -> AttemptOutcome {
-        if matches!(error.code(), "MOVED" | "ASK") {
+        if error.is_redirect() {
             return AttemptOutcome::Redirect(error);
         }
         if error.code() == "READONLY" {
             // A failover: the primary is another server now, perhaps at the same address.
-            session.demoted();
+            session.mark_demoted();
         }
-        if !is_transient(error.code()) {
+        if !error.is_transient() {
             return AttemptOutcome::Done(Err(Error::from(&error)));
         }
         // A transient error means that nothing was carried out: any command may be sent again.

@@ -1,5 +1,5 @@
-//! Classification of the errors that a server replies with: transient or permanent, the ACL's, a full
-//! server, and their text without data.
+//! Classification of the errors that a server replies with: transient, permanent, of the ACL, or of a
+//! server without room for another client; and their text without data.
 
 use redis::{ServerError, Value};
 
@@ -8,72 +8,125 @@ use crate::error::{Error, ErrorKind};
 /// No code of Redis is longer.
 const MAX_CODE_LENGTH: usize = 32;
 
-/// Redis's refusal of a command: its ACL's is `access-denied`, any other keeps Redis's words.
+/// The only place that decides what an error of a server means.
+pub(crate) trait ServerErrorExt: Sized {
+    /// Whether Redis executed nothing and will soon be able to, so that any command may be sent again.
+    fn is_transient(&self) -> bool;
+
+    /// Whether another node of the cluster has the slot.
+    fn is_redirect(&self) -> bool;
+
+    /// Whether the server has as many clients as it takes. A server sends this error as soon as it
+    /// accepts a connection, so that it looks like the reply to the first command.
+    fn is_maxclients(&self) -> bool;
+
+    /// Whether the ACL denies the command.
+    fn is_acl_denied(&self) -> bool;
+
+    /// Whether the same command would fail in the same way until an operator acts.
+    fn is_permanent(&self) -> bool {
+        !(self.is_transient() || self.is_redirect() || self.is_maxclients())
+    }
+
+    /// The code and the text of Redis. Redis repeats the arguments of a command that it does not
+    /// know, which may be a password or stored data: these are left out, as is the page of advice
+    /// that follows the first sentence in protected mode.
+    fn message(&self) -> String;
+
+    /// The error of a command in a script as it would be without the script: Redis 6.2 prefixes it
+    /// with the position in the script, which hides its code. Returns any other error unchanged.
+    fn strip_script_prefix(self) -> Self;
+}
+
+impl ServerErrorExt for ServerError {
+    fn is_transient(&self) -> bool {
+        matches!(
+            self.code(),
+            "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"
+        )
+    }
+
+    fn is_redirect(&self) -> bool {
+        matches!(self.code(), "MOVED" | "ASK")
+    }
+
+    fn is_maxclients(&self) -> bool {
+        self.details()
+            .is_some_and(|details| details.starts_with("max number of clients"))
+    }
+
+    fn is_acl_denied(&self) -> bool {
+        let details = self.details().unwrap_or_default();
+        self.code() == "NOPERM"
+            // In a script: Redis 6.2 and 7.0, then Redis 7.2 and Valkey.
+            || details.starts_with("The user executing the script can't")
+            || details.starts_with("ACL failure in script")
+            // At the end of a transaction.
+            || self.code() == "EXECABORT" && details.contains(" has no permissions ")
+    }
+
+    fn message(&self) -> String {
+        let end = match self.code() {
+            "DENIED" => ". ",
+            _ => ", with args beginning with",
+        };
+        let details = self.details().and_then(|details| details.split(end).next());
+        match details {
+            Some(details) => format!("{} {details}", self.code()),
+            None => self.code().to_owned(),
+        }
+    }
+
+    fn strip_script_prefix(self) -> Self {
+        let whole = format!("{} {}", self.code(), self.details().unwrap_or_default());
+        let bare = after_positions(after_call(&whole));
+        if bare.len() == whole.len() {
+            return self;
+        }
+        let bare = bare.strip_prefix('-').unwrap_or(bare);
+        let line = if bare.split(' ').next().is_some_and(is_code) {
+            format!("-{bare}\r\n")
+        } else {
+            format!("-ERR {bare}\r\n")
+        };
+        match redis::parse_redis_value(line.as_bytes()) {
+            Ok(Value::ServerError(bare)) => bare,
+            _ => self,
+        }
+    }
+}
+
+/// An error of the ACL becomes `access-denied`; any other keeps Redis's message.
 impl From<&ServerError> for Error {
-    fn from(refusal: &ServerError) -> Self {
-        if is_acl_denied(refusal) {
+    fn from(error: &ServerError) -> Self {
+        if error.is_acl_denied() {
             return Self::access_denied();
         }
-        let kind = if is_code(refusal.code()) {
-            ErrorKind::ServerError(refusal.code().to_owned())
+        let kind = if is_code(error.code()) {
+            ErrorKind::ServerError(error.code().to_owned())
         } else {
             ErrorKind::Other
         };
-        Self::new(kind, in_words(refusal))
+        Self::new(kind, error.message())
     }
 }
 
-/// Whether it is the ACL that refuses.
-pub(crate) fn is_acl_denied(refusal: &ServerError) -> bool {
-    let details = refusal.details().unwrap_or_default();
-    refusal.code() == "NOPERM"
-        // Redis 6.2 and 7.0 word it so within a script, 7.2 and Valkey as in the next line.
-        || details.starts_with("The user executing the script can't")
-        || details.starts_with("ACL failure in script")
-        // The end of a transaction is refused so.
-        || refusal.code() == "EXECABORT" && details.contains(" has no permissions ")
-}
-
-/// The refusal of a command within a script as it would be without the script: Redis 6.2 puts the
-/// place in the script before it, and so hides its code. Any other refusal stays as it is.
-pub(crate) fn strip_script_prefix(refusal: ServerError) -> ServerError {
-    let whole = format!(
-        "{} {}",
-        refusal.code(),
-        refusal.details().unwrap_or_default()
-    );
-    let bare = after_places(after_running(&whole));
-    if bare.len() == whole.len() {
-        return refusal;
-    }
-    let bare = bare.strip_prefix('-').unwrap_or(bare);
-    let line = if bare.split(' ').next().is_some_and(is_code) {
-        format!("-{bare}\r\n")
-    } else {
-        format!("-ERR {bare}\r\n")
-    };
-    match redis::parse_redis_value(line.as_bytes()) {
-        Ok(Value::ServerError(bare)) => bare,
-        _ => refusal,
-    }
-}
-
-/// Whether a word looks like one of Redis's codes, all of which are capital letters; a server that is
-/// none may begin with anything.
+/// Whether a word looks like a code of Redis, all of which are capital letters. The errors of scripts,
+/// and of servers that are not Redis, may begin with any word.
 fn is_code(word: &str) -> bool {
     (2..=MAX_CODE_LENGTH).contains(&word.len())
         && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// What follows `ERR Error running script (call to f_<hash>): `.
-fn after_running(text: &str) -> &str {
+/// The text after `ERR Error running script (call to f_<hash>): `.
+fn after_call(text: &str) -> &str {
     text.strip_prefix("ERR Error running script (")
         .and_then(|rest| rest.split_once("): "))
         .map_or(text, |(_, rest)| rest)
 }
 
-/// What follows places such as `@user_script:1: ` and `@user_script: 1: `.
-fn after_places(mut text: &str) -> &str {
+/// The text after positions such as `@user_script:1: ` and `@user_script: 1: `.
+fn after_positions(mut text: &str) -> &str {
     while let Some(rest) = text
         .strip_prefix("@user_script:")
         .map(|rest| rest.trim_start_matches(' '))
@@ -85,64 +138,34 @@ fn after_places(mut text: &str) -> &str {
     text
 }
 
-/// Redis's error as Redis wrote it: its code, and what follows. Of a command that it does not know
-/// it repeats the arguments, a password perhaps, or data: these are left out. So is the page of
-/// advice that follows the first sentence in protected mode.
-pub(crate) fn in_words(refusal: &ServerError) -> String {
-    let end = match refusal.code() {
-        "DENIED" => ". ",
-        _ => ", with args beginning with",
-    };
-    let details = refusal
-        .details()
-        .and_then(|details| details.split(end).next());
-    match details {
-        Some(details) => format!("{} {details}", refusal.code()),
-        None => refusal.code().to_owned(),
-    }
-}
-
-/// Whether Redis says with this code that it did nothing yet, and will soon be able to.
-pub(crate) fn is_transient(code: &str) -> bool {
-    matches!(
-        code,
-        "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY"
-    )
-}
-
-/// Whether Redis has as many clients as it takes (`maxclients`): it says so by its words alone.
-pub(crate) fn is_maxclients(refusal: &ServerError) -> bool {
-    let words = refusal.details();
-    words.is_some_and(|words| words.starts_with("max number of clients"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn refusals_of_redis_are_known_by_their_code() {
+    fn only_capital_words_of_a_server_are_codes() {
         for (text, code) in [
             ("WRONGTYPE Operation against a key", Some("WRONGTYPE")),
             ("NOPERM this user has no permissions", Some("NOPERM")),
             ("A key that somebody wrote", None),
             ("key that somebody wrote", None),
         ] {
-            let error = Error::from(&refusal(text));
+            let error = Error::from(&server_error(text));
             assert_eq!(error.server_code(), code, "{text}");
         }
         let own = Error::other("ERR is how some errors begin");
-        assert_eq!(own.server_code(), None, "nobody reads the text");
+        assert_eq!(own.server_code(), None, "the text is not parsed");
     }
 
     #[test]
-    fn arguments_that_redis_repeats_are_left_out() {
-        let refusal = refusal("ERR unknown command 'AUTH', with args beginning with: 'hunter2' ");
-        assert_eq!(in_words(&refusal), "ERR unknown command 'AUTH'");
+    fn messages_leave_out_repeated_arguments() {
+        let error =
+            server_error("ERR unknown command 'AUTH', with args beginning with: 'hunter2' ");
+        assert_eq!(error.message(), "ERR unknown command 'AUTH'");
     }
 
     #[test]
-    fn what_the_acl_forbids_within_a_script_is_access_denied_on_every_version() {
+    fn acl_errors_in_scripts_are_access_denied_on_every_version() {
         for text in [
             // Redis 6.2: caught by the script, and not.
             "@user_script: 2: The user executing the script can't run this command or subcommand",
@@ -155,13 +178,13 @@ mod tests {
             "ERR ACL failure in script: User app has no permissions to run the 'incrby' command",
             "ERR ACL failure in script: No permissions to access a key script: on @user_script:1.",
         ] {
-            let refusal = strip_script_prefix(refusal(text));
-            assert_eq!(Error::from(&refusal), Error::access_denied(), "{text}");
+            let error = server_error(text).strip_script_prefix();
+            assert_eq!(Error::from(&error), Error::access_denied(), "{text}");
         }
     }
 
     #[test]
-    fn refusals_within_a_script_are_those_without_one() {
+    fn errors_in_scripts_equal_those_without_a_script() {
         for (text, code, words) in [
             (
                 "@user_script: 2: -READONLY You can't write against a read only replica.",
@@ -198,15 +221,40 @@ mod tests {
             ),
             ("LOADING", "LOADING", "LOADING"),
         ] {
-            let refusal = strip_script_prefix(refusal(text));
-            assert_eq!((refusal.code(), &*in_words(&refusal)), (code, words));
+            let error = server_error(text).strip_script_prefix();
+            assert_eq!((error.code(), &*error.message()), (code, words));
         }
     }
 
-    fn refusal(text: &str) -> ServerError {
+    #[test]
+    fn transient_errors_are_not_permanent() {
+        for (text, is_permanent) in [
+            ("MOVED 12182 127.0.0.1:7000", false),
+            ("ASK 12182 127.0.0.1:7000", false),
+            ("CLUSTERDOWN Hash slot not served", false),
+            ("LOADING Redis is loading the dataset in memory", false),
+            ("MASTERDOWN Link with MASTER is down", false),
+            ("BUSY Redis is busy running a script", false),
+            ("TRYAGAIN Multiple keys request during rehashing", false),
+            ("ERR max number of clients reached", false),
+            (
+                "ERR max number of clients + cluster connections reached",
+                false,
+            ),
+            ("ERR unknown command 'PTTL'", true),
+            (
+                "NOPERM User ann has no permissions to run the 'pttl' command",
+                true,
+            ),
+        ] {
+            assert_eq!(server_error(text).is_permanent(), is_permanent, "{text}");
+        }
+    }
+
+    fn server_error(text: &str) -> ServerError {
         match redis::parse_redis_value(format!("-{text}\r\n").as_bytes()) {
-            Ok(Value::ServerError(refusal)) => refusal,
-            other => panic!("no refusal: {other:?}"),
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("not an error: {other:?}"),
         }
     }
 }

@@ -1,174 +1,159 @@
-//! One established connection to a Redis server: the redis crate's multiplexing over a stream that
-//! `dial` opened.
+//! One established connection to a Redis server: the multiplexing of the redis crate over a stream,
+//! and the state of the connection until it is closed.
 //!
-//! A line breaks once and for all; replacing it is for `supervisor`. `log_in` is what is said first,
-//! `keeping` the reads that may be kept.
-
-pub(crate) mod tracking;
+//! A session is never repaired. `connector` opens it, `supervisor` replaces it.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, ServerError, Value,
+    AsyncConnectionConfig, Cmd, Pipeline, PushInfo, RedisConnectionInfo, RedisResult, ServerError,
+    Value,
 };
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::cache::read_through::Cache;
-use crate::redis::client_tracking::ClientTracker;
+use crate::redis::client_tracking::{ClientTracker, Tracking};
 use crate::redis::command::admin::AdminCommand;
-use crate::redis::command::{Command, Packed, Request};
-use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
+use crate::redis::command::{Command, Packed};
+use crate::redis::connect_error::ConnectError;
 use crate::redis::listing::RunId;
-use crate::redis::options::ConnectOptions;
 use crate::redis::reply::text;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::{is_transient, strip_script_prefix};
-use crate::redis::session::tracking::Tracking;
-use crate::redis::transport::{AsyncStream, ServerAddr, dial, read_unsolicited_error};
-use crate::settings::secret::Secret;
-use crate::task::AbortOnDrop;
+use crate::redis::server_error::ServerErrorExt as _;
+use crate::redis::transport::AsyncStream;
 
-/// Commands that may be queued for the socket. The gates of the links are the real limit.
-const QUEUED_COMMANDS: usize = 1024;
-/// A younger line is not replaced because its server is a replica: that would not help so soon.
+/// Commands that may be queued for the socket. The limiters of the links are the real limit.
+const QUEUE_CAPACITY: usize = 1024;
+/// A younger session is not replaced because its server is a replica: resolving the primary again
+/// would give the same server so soon.
 const DEMOTABLE_AFTER: Duration = Duration::from_millis(500);
 
 /// An established connection.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) commands: MultiplexedConnection,
-    ends: Arc<SessionState>,
-    since: Instant,
-    /// The password of the log-in, if there was one.
-    pub(crate) password: Mutex<Option<Secret>>,
+    connection: MultiplexedConnection,
+    state: Arc<StateCell>,
+    opened_at: Instant,
     run_id: OnceCell<RunId>,
-    keeping: Tracking,
-    _driver: AbortOnDrop,
+    tracking: Tracking,
+    _heartbeat: Option<AbortOnDropHandle<()>>,
+    _driver: AbortOnDropHandle<()>,
 }
 
-/// What happens to a line from outside.
+/// The state of a session. Each state outranks the ones before it: only a suspicion is ever taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum SessionState {
+    Open,
+    /// A command timed out: the supervisor must check whether the server replies at all.
+    Suspected,
+    /// The server has become a replica.
+    Demoted,
+    /// The connection broke: nothing that is sent now reaches the server.
+    Closed,
+}
+
+/// A [`SessionState`] that every call reads and the supervisor waits for.
 #[derive(Debug, Default)]
-struct SessionState {
-    closed: AtomicBool,
-    demoted: AtomicBool,
-    on_close: Notify,
-    on_suspicion: Notify,
+struct StateCell {
+    state: AtomicU8,
+    raised: Notify,
 }
 
-/// What came of a request that was sent.
+/// The outcome of a command that was sent.
 #[derive(Debug)]
 pub(crate) enum SessionReply {
-    /// The answer.
     Value(Value),
-    /// Redis refused.
     ServerError(ServerError),
-    /// The connection broke; whether Redis has carried out the request is unknown.
+    /// The connection broke; whether Redis has executed the command is unknown.
     Disconnected,
 }
 
 impl Session {
-    /// Connects, logs in, selects the database, and announces `name`.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no connection, without secrets.
-    pub(crate) async fn open(
-        target: &ConnectOptions,
-        place: &ServerSelector,
-        name: &str,
-        cache: Option<&Arc<Cache>>,
-    ) -> Result<Self, ConnectError> {
-        let site = place.find(target).await?;
-        match Self::open_at(&site, target, place, name, cache).await {
-            Err(why) if *why.cause() == ConnectErrorKind::ClosedByPeer && !target.address.tls => {
-                Err(read_unsolicited_error(&site).await.unwrap_or(why))
-            }
-            opened => opened,
-        }
-    }
-
-    async fn open_at(
-        site: &ServerAddr,
-        target: &ConnectOptions,
-        place: &ServerSelector,
-        name: &str,
-        cache: Option<&Arc<Cache>>,
-    ) -> Result<Self, ConnectError> {
-        let mut refused = Tracking::Off;
-        if let Some(cache) = cache {
-            match Self::open_with_tracking(site, target, cache).await? {
-                Ok(line) => {
-                    line.log_in(target, place, name).await?;
-                    line.enable_tracking().await?;
-                    return Ok(line);
-                }
-                Err(reason) => refused = Tracking::Unsupported(reason),
-            }
-        }
-        let mut line = Self::over(dial(site, target.tls()).await?).await?;
-        line.keeping = refused;
-        line.log_in(target, place, name).await?;
-        Ok(line)
-    }
-
-    /// Takes over a stream, on which nobody has logged in yet.
-    ///
-    /// # Errors
-    ///
-    /// The stream broke.
-    pub(crate) async fn over(stream: Box<dyn AsyncStream>) -> Result<Self, ConnectError> {
-        // Logging in is done here rather than by the redis crate, for errors in Redis's words.
+    /// Takes over a stream, in RESP2 and without authentication.
+    pub(crate) async fn open(stream: Box<dyn AsyncStream>) -> Result<Self, ConnectError> {
+        // The handshake is not left to the redis crate, whose errors hide Redis's messages.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let (commands, driver) =
+        let (connection, driver) =
             MultiplexedConnection::new_with_config(&info, stream, multiplexing())
                 .await
-                // The redis crate's texts may repeat what a server sent; its kinds do not.
-                .map_err(|error| {
-                    ConnectError::new(ConnectErrorKind::Unreachable, error.category())
-                })?;
-        Ok(Self::new(commands, driver, Tracking::Off))
+                .map_err(ConnectError::redis)?;
+        Ok(Self::new(connection, driver, Tracking::Off))
+    }
+
+    /// Takes over a stream, and authenticates in RESP3, in which the server can push invalidations
+    /// to the tracker.
+    pub(crate) async fn open_tracked(
+        stream: Box<dyn AsyncStream>,
+        login: &RedisConnectionInfo,
+        tracker: ClientTracker,
+    ) -> RedisResult<Self> {
+        let tracker = Arc::new(tracker);
+        let pushed_to = Arc::clone(&tracker);
+        let config = multiplexing().set_push_sender(move |push: PushInfo| {
+            pushed_to.on_push(&push);
+            Ok::<(), ()>(())
+        });
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(login, stream, config).await?;
+        Ok(Self::new(connection, driver, Tracking::On(tracker)))
     }
 
     fn new(
-        commands: MultiplexedConnection,
+        connection: MultiplexedConnection,
         driver: impl Future<Output = ()> + Send + 'static,
-        keeping: Tracking,
+        tracking: Tracking,
     ) -> Self {
-        let ends = Arc::new(SessionState::default());
-        let told = match &keeping {
-            Tracking::On { tracking, .. } => Some(Arc::clone(tracking)),
+        let state = Arc::new(StateCell::default());
+        let tracker = match &tracking {
+            Tracking::On(tracker) => Some(Arc::clone(tracker)),
             _ => None,
         };
+        let driver = drive(driver, Arc::clone(&state), tracker);
         Self {
-            commands,
-            since: Instant::now(),
-            password: Mutex::default(),
+            connection,
+            state,
+            opened_at: Instant::now(),
             run_id: OnceCell::new(),
-            _driver: AbortOnDrop::spawn(drive(driver, Arc::clone(&ends), told)),
-            ends,
-            keeping,
+            tracking,
+            _heartbeat: None,
+            _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
         }
     }
 
-    /// Sends a request and waits for the answer. With `asking`, a node of a cluster carries it
-    /// out although it is only about to take over the key's slot.
+    /// Records why a session in RESP2 does not cache.
+    pub(crate) fn set_tracking_unsupported(&mut self, reason: String) {
+        self.tracking = Tracking::Unsupported(reason);
+    }
+
+    /// Enables client tracking for subsequent reads, if the session was opened for it.
+    pub(crate) async fn enable_tracking(&mut self) -> Result<(), ConnectError> {
+        if let Tracking::On(tracker) = &self.tracking {
+            self._heartbeat = tracker.enable(self.connection.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a command and waits for the reply. With `asking`, prefixes `ASKING` for a slot that the
+    /// node is importing.
     pub(crate) async fn send(&self, command: &Command<'_>, asking: bool) -> SessionReply {
-        let answer = match command.pack() {
-            Packed::One(command) if !asking => self.one(&command).await,
+        let reply = match command.pack() {
+            Packed::One(command) if !asking => self.send_one(&command).await,
             Packed::One(command) => {
                 let mut commands = Pipeline::with_capacity(2);
                 commands.cmd("ASKING").ignore();
                 commands.add_command(command);
-                self.last_of(&commands, 2).await
+                self.send_for_last(&commands, 2).await
             }
-            Packed::Tracked(commands) => self.kept(&commands, asking).await,
-            Packed::Transaction(commands) if !asking => self.transaction(&commands).await,
+            Packed::Tracked(commands) => self.cached_get(&commands, asking).await,
+            Packed::Transaction(commands) if !asking => self
+                .send_for_last(&commands, commands.len() + 2)
+                .await
+                .map(first_server_error),
             Packed::Transaction(commands) => {
                 let mut all = Pipeline::with_capacity(commands.len() + 3);
                 all.cmd("ASKING").cmd("MULTI");
@@ -176,153 +161,257 @@ impl Session {
                     all.add_command(command.clone());
                 }
                 all.cmd("EXEC");
-                self.last_of(&all, all.len()).await.map(first_refusal)
+                self.send_for_last(&all, all.len())
+                    .await
+                    .map(first_server_error)
             }
         };
-        match answer {
-            Ok(Value::ServerError(refusal)) => {
-                SessionReply::ServerError(strip_script_prefix(refusal))
-            }
-            Ok(answer) => SessionReply::Value(answer),
-            // A transaction that Redis refused comes as an error; any other one is the connection's.
+        match reply {
+            Ok(Value::ServerError(error)) => SessionReply::ServerError(error.strip_script_prefix()),
+            Ok(reply) => SessionReply::Value(reply),
+            // The redis crate turns an aborted transaction into an error; any other error means that
+            // the connection broke.
             Err(error) => match error.into_server_errors().as_deref() {
-                Some([(_, refusal), ..]) => SessionReply::ServerError(refusal.clone()),
+                Some([(_, error), ..]) => SessionReply::ServerError(error.clone()),
                 _ => SessionReply::Disconnected,
             },
         }
     }
 
-    /// The identity of the server process, which it keeps until it ends.
+    /// The identity of the server process, which does not change until the process ends.
     ///
     /// # Errors
     ///
-    /// The reply of a server that cannot tell it now.
+    /// The reply of a server that cannot return it now.
     pub(crate) async fn run_id(&self) -> Result<RunId, SessionReply> {
         let run_id = self.run_id.get_or_try_init(|| async {
             let info = AdminCommand::Info { section: "server" }.into();
             match self.send(&info, false).await {
-                SessionReply::Value(info) => Ok(run_id_of(&info)),
+                SessionReply::Value(info) => Ok(parse_run_id(&info)),
                 // The ACL forbids it, or a proxy does not know it.
-                SessionReply::ServerError(error) if !is_transient(error.code()) => {
-                    Ok(RunId::default())
-                }
+                SessionReply::ServerError(error) if !error.is_transient() => Ok(RunId::default()),
                 reply => Err(reply),
             }
         });
         run_id.await.copied()
     }
 
-    /// Whether the connection has broken, so that nothing sent now would reach Redis.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.ends.closed.load(Ordering::Acquire)
-    }
-
-    /// Has the supervisor ask whether Redis still answers.
-    pub(crate) fn suspect(&self) {
-        self.ends.on_suspicion.notify_one();
-    }
-
-    /// Has the supervisor find the primary again: the server says that it is a replica.
-    pub(crate) fn demoted(&self) {
-        if self.since.elapsed() >= DEMOTABLE_AFTER {
-            self.ends.demoted.store(true, Ordering::Release);
-            self.suspect();
-        }
-    }
-
-    /// Whether the server has said that it is a replica.
-    pub(crate) fn is_demoted(&self) -> bool {
-        self.ends.demoted.load(Ordering::Acquire)
-    }
-
-    /// Waits until somebody is suspicious.
-    pub(crate) async fn suspected(&self) {
-        self.ends.on_suspicion.notified().await;
-    }
-
-    /// Waits until the connection has broken.
-    pub(crate) async fn closed(&self) {
-        let closing = self.ends.on_close.notified();
-        if !self.is_closed() {
-            closing.await;
-        }
-    }
-
-    /// Whether Redis answers at all.
-    pub(crate) async fn answers(&self) -> bool {
+    /// Whether the server replies at all.
+    pub(crate) async fn ping(&self) -> bool {
         !matches!(
-            self.send(&Request::One(redis::cmd("PING")), false).await,
+            self.send(&AdminCommand::Ping.into(), false).await,
             SessionReply::Disconnected
         )
     }
 
-    async fn one(&self, command: &Cmd) -> RedisResult<Value> {
-        self.commands.clone().send_packed_command(command).await
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.load() == SessionState::Closed
     }
 
-    /// Sends `MULTI`, the commands and `EXEC`; all answers but the last only say `QUEUED`.
-    async fn transaction(&self, commands: &Pipeline) -> RedisResult<Value> {
-        self.last_of(commands, commands.len() + 2)
-            .await
-            .map(first_refusal)
+    /// Makes the supervisor check whether the server still replies.
+    pub(crate) fn request_health_check(&self) {
+        self.state.raise(SessionState::Suspected);
     }
 
-    /// Sends commands that have so many answers, and waits for the last.
-    async fn last_of(&self, commands: &Pipeline, answers: usize) -> RedisResult<Value> {
-        let answers = self
-            .commands
+    /// Makes the supervisor resolve the primary again: the server replied that it is a replica.
+    pub(crate) fn mark_demoted(&self) {
+        if self.opened_at.elapsed() >= DEMOTABLE_AFTER {
+            self.state.raise(SessionState::Demoted);
+        }
+    }
+
+    /// Waits until the state is not [`SessionState::Open`]. A suspicion is taken back, so that one
+    /// that arises during the check leads to another check.
+    pub(crate) async fn next_state(&self) -> SessionState {
+        self.state.next().await
+    }
+
+    /// The tracker of what is read over this session.
+    pub(crate) fn tracking(&self) -> Option<&ClientTracker> {
+        match &self.tracking {
+            Tracking::On(tracker) => Some(tracker),
+            _ => None,
+        }
+    }
+
+    /// Why nothing that is read over this session is cached, although the settings enable the cache.
+    pub(crate) fn tracking_disabled_reason(&self) -> Option<&str> {
+        match &self.tracking {
+            Tracking::Off => None,
+            Tracking::On(tracker) => tracker.disabled_reason(),
+            Tracking::Unsupported(reason) => Some(reason),
+        }
+    }
+
+    /// Ends the use of everything that was read over this session, which is about to be replaced.
+    pub(crate) fn revoke_cache(&self) {
+        if let Some(tracker) = self.tracking() {
+            tracker.revoke();
+        }
+    }
+
+    /// Reads a value that is to be cached, and its time to live; the value alone where the server
+    /// would not report its change.
+    async fn cached_get(&self, commands: &Pipeline, asking: bool) -> RedisResult<Value> {
+        let uncached = |value| match value {
+            Value::ServerError(_) => value,
+            value => Value::Array(vec![value, Value::Nil]),
+        };
+        let tracker = self.tracking().filter(|t| t.freshness().is_some());
+        let (Some(tracker), false) = (tracker, asking) else {
+            let Some(get) = commands.cmd_iter().nth(1) else {
+                return Ok(Value::Nil);
+            };
+            if !asking {
+                return self.send_one(get).await.map(uncached);
+            }
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline.cmd("ASKING");
+            pipeline.add_command(get.clone());
+            return self.send_for_last(&pipeline, 2).await.map(uncached);
+        };
+        let replies = self
+            .connection
             .clone()
-            .send_packed_commands(commands, answers - 1, 1)
+            .send_packed_commands(commands, 0, commands.len())
             .await?;
-        Ok(answers.into_iter().next().unwrap_or_default())
+        let Ok([caching, value, ttl]) = <[Value; 3]>::try_from(replies) else {
+            return Ok(Value::Nil);
+        };
+        if let Value::ServerError(error) = value {
+            return Ok(Value::ServerError(error));
+        }
+        for (name, reply) in [("CLIENT CACHING", &caching), ("PTTL", &ttl)] {
+            if let Value::ServerError(error) = reply {
+                // Without the first the server would not report the change of the value, without the
+                // second the value might outlive its key.
+                if error.is_permanent() {
+                    tracker.disable(format!("{name}: {}", error.message()));
+                    self.request_health_check();
+                }
+                return Ok(uncached(value));
+            }
+        }
+        Ok(Value::Array(vec![value, ttl]))
+    }
+
+    async fn send_one(&self, command: &Cmd) -> RedisResult<Value> {
+        self.connection.clone().send_packed_command(command).await
+    }
+
+    /// Sends commands that have this number of replies, and waits for the last reply.
+    async fn send_for_last(&self, commands: &Pipeline, replies: usize) -> RedisResult<Value> {
+        let replies = self
+            .connection
+            .clone()
+            .send_packed_commands(commands, replies - 1, 1)
+            .await?;
+        Ok(replies.into_iter().next().unwrap_or_default())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.retire();
+        self.revoke_cache();
     }
 }
 
-/// Moves bytes until the connection breaks, and says so at once.
+impl StateCell {
+    fn load(&self) -> SessionState {
+        // Acquire, with the release of `raise`: whoever sees `Closed` also sees the revoked cache.
+        match self.state.load(Ordering::Acquire) {
+            0 => SessionState::Open,
+            1 => SessionState::Suspected,
+            2 => SessionState::Demoted,
+            _ => SessionState::Closed,
+        }
+    }
+
+    fn raise(&self, state: SessionState) {
+        if self.state.fetch_max(state as u8, Ordering::AcqRel) < state as u8 {
+            // The supervisor alone waits; a permit is stored while it is elsewhere.
+            self.raised.notify_one();
+        }
+    }
+
+    async fn next(&self) -> SessionState {
+        loop {
+            match self.load() {
+                SessionState::Open => self.raised.notified().await,
+                SessionState::Suspected => {
+                    let taken_back = self.state.compare_exchange(
+                        SessionState::Suspected as u8,
+                        SessionState::Open as u8,
+                        Ordering::AcqRel,
+                        Ordering::Acquire,
+                    );
+                    if taken_back.is_ok() {
+                        return SessionState::Suspected;
+                    }
+                }
+                state => return state,
+            }
+        }
+    }
+}
+
+/// Moves bytes until the connection breaks.
 async fn drive(
     driver: impl Future<Output = ()>,
-    ends: Arc<SessionState>,
-    tracking: Option<Arc<ClientTracker>>,
+    state: Arc<StateCell>,
+    tracker: Option<Arc<ClientTracker>>,
 ) {
     driver.await;
-    if let Some(tracking) = tracking {
-        tracking.end();
+    if let Some(tracker) = tracker {
+        tracker.revoke();
     }
-    ends.closed.store(true, Ordering::Release);
-    ends.on_close.notify_waiters();
+    state.raise(SessionState::Closed);
 }
 
-/// How the redis crate is to share a connection.
+/// The redis crate's defaults are a time limit of 500 ms for replies and a queue of 50 commands
+/// (`client.rs`, `multiplexed_connection.rs` of redis 1.8); the callers have their own time limits.
 fn multiplexing() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_response_timeout(None)
-        .set_pipeline_buffer_size(QUEUED_COMMANDS)
+        .set_pipeline_buffer_size(QUEUE_CAPACITY)
 }
 
-/// The `run_id` within the reply to `INFO server`.
-fn run_id_of(info: &Value) -> RunId {
-    let lines = text(info).unwrap_or_default().lines();
-    lines
-        .filter_map(|line| line.strip_prefix("run_id:"))
-        .map(RunId::of)
-        .next()
-        .unwrap_or_default()
+/// The `run_id` in the reply to `INFO server`.
+fn parse_run_id(info: &Value) -> RunId {
+    let mut lines = text(info).unwrap_or_default().lines();
+    let run_id = lines.find_map(|line| line.strip_prefix("run_id:"));
+    run_id.map(RunId::of).unwrap_or_default()
 }
 
-/// The answer of a transaction, or the refusal of one of its commands, which is that of all.
-fn first_refusal(answer: Value) -> Value {
-    match answer {
-        Value::Array(answers) => answers
+/// The reply of a transaction, or the first error of its commands, which fails all of them.
+fn first_server_error(reply: Value) -> Value {
+    match reply {
+        Value::Array(replies) => replies
             .iter()
-            .find(|answer| matches!(answer, Value::ServerError(_)))
+            .find(|reply| matches!(reply, Value::ServerError(_)))
             .cloned()
-            .unwrap_or(Value::Array(answers)),
-        answer => answer,
+            .unwrap_or(Value::Array(replies)),
+        reply => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn suspicion_is_reported_once_and_an_end_for_good() {
+        let cell = StateCell::default();
+        cell.raise(SessionState::Suspected);
+        cell.raise(SessionState::Suspected);
+        assert_eq!(cell.next().await, SessionState::Suspected);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), cell.next());
+        assert!(waiting.await.is_err(), "the suspicion was taken back");
+        cell.raise(SessionState::Demoted);
+        cell.raise(SessionState::Suspected);
+        assert_eq!(cell.next().await, SessionState::Demoted);
+        cell.raise(SessionState::Closed);
+        cell.raise(SessionState::Demoted);
+        assert_eq!(cell.next().await, SessionState::Closed);
     }
 }

@@ -1,315 +1,295 @@
-//! Keeps a connection up: connects, watches, connects again, for as long as somebody needs it.
-//!
-//! A connection is `Down` until the first attempt succeeds, `ConnectedGuard` until it breaks or stops
-//! answering, and then `Down` again. It never gives up. Waiting for `ConnectedGuard` is for the calls.
+//! Keeps one connection established: connects, checks that the server replies, and reconnects, until
+//! it is dropped. It never gives up; how long a call waits is decided by `node`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::cache::read_through::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
-use crate::redis::connect_error::Outage;
-use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
-use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
-use crate::redis::session::Session;
-use crate::task::AbortOnDrop;
+use crate::redis::connect_error::{ConnectError, ConnectErrorKind, Outage};
+use crate::redis::connector::{Connected, Connector};
+use crate::redis::handshake::refresh_auth;
+use crate::redis::session::{Session, SessionState};
+use crate::settings::secret::Secret;
 use crate::telemetry::connections;
 use crate::telemetry::connections::{ConnectedGuard, Purpose};
 
-/// How often an idle connection is asked whether somebody is there.
-const IDLE_CHECK: Duration = Duration::from_secs(5);
-/// How often it is asked whether the password is another one by now.
-const PASSWORD_CHECK: Duration = Duration::from_secs(1);
+/// How often an idle connection is probed.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the password file is read.
+const PASSWORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether there is a connection.
 #[derive(Debug)]
 pub(crate) enum ConnectionState {
-    /// There is none, and another attempt is under way or will be.
-    Down(Down),
-    /// There is one.
-    ConnectedGuard(Arc<Session>),
+    Disconnected(Disconnected),
+    Connected(Arc<Session>),
 }
 
-/// An outage.
+/// An outage, during which the supervisor tries to connect.
 #[derive(Clone, Debug)]
-pub(crate) struct Down {
+pub(crate) struct Disconnected {
     since: Instant,
-    /// What came of the latest attempt; `None` before the first one ended.
-    latest: Option<ConnectError>,
-    /// The server took connections but did not answer: waiting long for it is in vain.
-    hung: bool,
-}
-
-impl Down {
-    fn failure(&self, address: &str) -> Error {
-        match &self.latest {
-            Some(latest) => latest.failure(address),
-            None => {
-                let text = format!("cannot reach {address}: not connected yet");
-                Error::new(ErrorKind::Unreachable, text)
-            }
-        }
-    }
+    /// The error of the latest attempt; `None` until the first attempt fails.
+    last_error: Option<ConnectError>,
+    /// The server accepted connections but stopped replying: a call waits less long for it.
+    is_unresponsive: bool,
 }
 
 impl ConnectionState {
-    /// The connection, if there is one that has not broken.
-    pub(crate) fn line(&self) -> Option<Arc<Session>> {
+    /// The session, if there is one that is not closed.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         match self {
-            Self::ConnectedGuard(line) if !line.is_closed() => Some(Arc::clone(line)),
+            Self::Connected(session) if !session.is_closed() => Some(session),
             _ => None,
         }
     }
 
-    /// Whether somebody has to act first, so that waiting for the connection is in vain.
+    /// Whether waiting for a connection is useless until an operator acts.
     pub(crate) fn is_refused(&self) -> bool {
-        let Self::Down(down) = self else { return false };
-        down.latest.as_ref().is_some_and(ConnectError::is_permanent)
+        matches!(
+            self,
+            Self::Disconnected(Disconnected { last_error: Some(error), .. }) if error.is_permanent()
+        )
     }
 
-    /// Whether the server stopped answering and has not come back.
+    /// Whether the server stopped replying and has not recovered.
     pub(crate) fn is_unresponsive(&self) -> bool {
-        matches!(self, Self::Down(down) if down.hung)
+        matches!(self, Self::Disconnected(outage) if outage.is_unresponsive)
     }
 
-    /// The outage in words.
     pub(crate) fn outage(&self, address: &str) -> Option<Outage> {
-        let Self::Down(down) = self else { return None };
-        Some(Outage {
-            since: down.since,
-            failure: down.failure(address),
-        })
+        let Self::Disconnected(outage) = self else {
+            return None;
+        };
+        let error = match &outage.last_error {
+            Some(error) => error.call_error(address),
+            None => {
+                let message = format!("cannot reach {address}: not connected yet");
+                Error::new(ErrorKind::Unreachable, message)
+            }
+        };
+        let since = outage.since;
+        Some(Outage { since, error })
     }
 }
 
-/// Starts connecting; the supervisor ends with the task.
+/// Starts connecting; the supervisor ends when the handle is dropped. `address` is what logs and errors
+/// show.
 pub(crate) fn start(
-    target: ConnectOptions,
-    place: ServerSelector,
+    connector: Connector,
     address: String,
-    name: &str,
-    cache: Option<Arc<Cache>>,
-) -> (watch::Receiver<ConnectionState>, AbortOnDrop) {
-    let down = Down {
+) -> (watch::Receiver<ConnectionState>, AbortOnDropHandle<()>) {
+    let outage = Disconnected {
         since: Instant::now(),
-        latest: None,
-        hung: false,
+        last_error: None,
+        is_unresponsive: false,
     };
-    let (sender, receiver) = watch::channel(ConnectionState::Down(down.clone()));
+    let (state, receiver) = watch::channel(ConnectionState::Disconnected(outage.clone()));
     let supervisor = Supervisor {
+        connector,
         address,
-        target,
-        place,
-        name: client_name(name),
-        cache,
-        state: sender,
+        state,
     };
-    (receiver, AbortOnDrop::spawn(supervisor.run(down)))
+    let task = tokio::spawn(supervisor.run(outage));
+    (receiver, AbortOnDropHandle::new(task))
 }
 
 struct Supervisor {
+    connector: Connector,
     address: String,
-    target: ConnectOptions,
-    place: ServerSelector,
-    name: String,
-    cache: Option<Arc<Cache>>,
     state: watch::Sender<ConnectionState>,
 }
 
-/// Why a connection is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DisconnectReason {
-    Broke,
-    Hung,
-    /// The server is a replica now.
+    Broken,
+    Unresponsive,
     Demoted,
 }
 
 impl Supervisor {
-    async fn run(self, mut down: Down) {
-        let mut trouble = ReconnectBackoff::new();
-        let mut told = true;
-        let mut again = false;
-        connections::wanted(&self.target.address, Purpose::Commands);
+    async fn run(self, mut outage: Disconnected) {
+        let options = &self.connector.options;
+        let mut backoff = ReconnectBackoff::new();
+        let mut log_next_connect = true;
+        let mut is_reconnect = false;
+        connections::wanted(&options.address, Purpose::Commands);
         loop {
-            let line = self.connect(down, &mut trouble).await;
-            if told {
+            let Connected { session, password } = self.connect(outage, &mut backoff).await;
+            let session = Arc::new(session);
+            if log_next_connect {
                 info!(
                     redis = self.address,
-                    client = self.name,
+                    client = self.connector.client_name,
                     "connected to Redis"
                 );
             }
-            let connected = Instant::now();
+            let connected_at = Instant::now();
             self.state
-                .send_replace(ConnectionState::ConnectedGuard(Arc::clone(&line)));
-            let up = ConnectedGuard::new(&self.target.address, Purpose::Commands, again);
-            let end = self.watch(&line, &mut trouble).await;
-            line.retire();
-            drop(up);
-            again = true;
+                .send_replace(ConnectionState::Connected(Arc::clone(&session)));
+            let connected = ConnectedGuard::new(&options.address, Purpose::Commands, is_reconnect);
+            let end = self.watch(&session, password, &mut backoff).await;
+            session.revoke_cache();
+            drop(connected);
+            is_reconnect = true;
             let reason = match end {
-                DisconnectReason::Broke => "the connection broke".to_owned(),
-                DisconnectReason::Hung => format!(
+                DisconnectReason::Broken => "the connection broke".to_owned(),
+                DisconnectReason::Unresponsive => format!(
                     "it did not answer within {} ms",
-                    self.target.response_timeout.as_millis()
+                    options.response_timeout.as_millis()
                 ),
                 DisconnectReason::Demoted => "it is a replica now".to_owned(),
             };
-            let hung = end == DisconnectReason::Hung;
-            let lasted = connected.elapsed();
-            let breaks = trouble.broke_after(lasted, &reason);
-            told = breaks.is_some();
+            let uptime = connected_at.elapsed();
+            let breaks = backoff.disconnected_after(uptime, &reason);
+            log_next_connect = breaks.is_some();
             if let Some(breaks) = breaks {
                 warn!(
                     redis = self.address,
-                    client = self.name,
+                    client = self.connector.client_name,
                     reason,
                     breaks,
                     "lost the connection to Redis"
                 );
             }
-            down = Down {
+            let is_unresponsive = end == DisconnectReason::Unresponsive;
+            outage = Disconnected {
                 since: Instant::now(),
-                latest: hung.then(|| ConnectError::new(ConnectErrorKind::Timeout, reason)),
-                hung,
+                last_error: is_unresponsive
+                    .then(|| ConnectError::new(ConnectErrorKind::Timeout, reason)),
+                is_unresponsive,
             };
-            self.state.send_replace(ConnectionState::Down(down.clone()));
-            let longest = self.target.reconnect_max_delay;
-            trouble.pause_if_brief(lasted, longest).await;
+            self.state
+                .send_replace(ConnectionState::Disconnected(outage.clone()));
+            backoff
+                .pause_if_brief(uptime, options.reconnect_max_delay)
+                .await;
         }
     }
 
     /// Tries until there is a connection.
-    async fn connect(&self, mut down: Down, trouble: &mut ReconnectBackoff) -> Arc<Session> {
+    async fn connect(&self, mut outage: Disconnected, backoff: &mut ReconnectBackoff) -> Connected {
         loop {
-            let failure = match self.attempt().await {
-                Ok(line) => return Arc::new(line),
-                Err(failure) => failure,
+            let error = match self.try_connect().await {
+                Ok(connected) => return connected,
+                Err(error) => error,
             };
-            let reason = failure.failure(&self.address);
-            if trouble.should_log(reason.message()) {
+            let reason = error.call_error(&self.address);
+            if backoff.should_log(reason.message()) {
                 warn!(
                     redis = self.address,
-                    client = self.name,
+                    client = self.connector.client_name,
                     %reason,
                     "no connection to Redis; trying again until it works"
                 );
             }
-            down.latest = Some(failure);
-            self.state.send_replace(ConnectionState::Down(down.clone()));
-            trouble.pause(self.target.reconnect_max_delay).await;
+            outage.last_error = Some(error);
+            self.state
+                .send_replace(ConnectionState::Disconnected(outage.clone()));
+            backoff
+                .pause(self.connector.options.reconnect_max_delay)
+                .await;
         }
     }
 
-    async fn attempt(&self) -> Result<Session, ConnectError> {
-        let limit = self.target.connection_timeout;
-        let cache = self.cache.as_ref();
-        timeout(
-            limit,
-            Session::open(&self.target, &self.place, &self.name, cache),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            // A server without TLS says nothing to who begins with it.
-            let hint = if self.target.address.tls {
-                " (does it speak TLS there?)"
-            } else {
-                ""
-            };
-            Err(ConnectError::late(limit).with(hint))
-        })
+    async fn try_connect(&self) -> Result<Connected, ConnectError> {
+        let options = &self.connector.options;
+        let limit = options.connection_timeout;
+        timeout(limit, self.connector.connect())
+            .await
+            .unwrap_or_else(|_| {
+                // A server without TLS waits for more when it receives the start of a TLS handshake.
+                let hint = if options.address.tls {
+                    " (does it speak TLS there?)"
+                } else {
+                    ""
+                };
+                Err(ConnectError::timeout(limit).with_hint(hint))
+            })
     }
 
-    /// Waits until the connection is of no more use.
-    async fn watch(&self, line: &Session, trouble: &mut ReconnectBackoff) -> DisconnectReason {
-        let mut idle_check = interval(IDLE_CHECK);
+    /// Waits until the session has to be replaced.
+    async fn watch(
+        &self,
+        session: &Session,
+        mut password: Option<Secret>,
+        backoff: &mut ReconnectBackoff,
+    ) -> DisconnectReason {
+        let options = &self.connector.options;
+        let mut idle_check = interval(IDLE_CHECK_INTERVAL);
         idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle_check.reset();
-        let mut password_check = interval(PASSWORD_CHECK);
+        let mut password_check = interval(PASSWORD_CHECK_INTERVAL);
         password_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut refused: Option<ConnectError> = None;
+        let mut rejected: Option<ConnectError> = None;
         loop {
-            if let Some(reason) = line.tracking_disabled_reason()
-                && trouble.should_log(reason)
+            if let Some(reason) = session.tracking_disabled_reason()
+                && backoff.should_log(reason)
             {
                 warn!(
                     redis = self.address,
-                    client = self.name,
+                    client = self.connector.client_name,
                     reason,
                     "nothing that is read is kept in memory, although CACHE_MAX_ENTRIES asks for it"
                 );
             }
             tokio::select! {
-                () = line.closed() => return DisconnectReason::Broke,
-                () = line.suspected() => {}
+                state = session.next_state() => match state {
+                    SessionState::Open | SessionState::Suspected => {}
+                    SessionState::Demoted => return DisconnectReason::Demoted,
+                    SessionState::Closed => return DisconnectReason::Broken,
+                },
                 _ = idle_check.tick() => {}
-                _ = password_check.tick(), if self.target.password_file.is_some() => {
-                    let failure = self.refresh_auth(line).await.err();
-                    if let Some(failure) = failure.as_ref().filter(|new| refused.as_ref() != Some(new)) {
+                _ = password_check.tick(), if options.password_file.is_some() => {
+                    let error = self.refresh_auth(session, &mut password).await.err();
+                    if let Some(error) = error.as_ref().filter(|error| rejected.as_ref() != Some(error)) {
                         warn!(
                             redis = self.address,
-                            client = self.name,
-                            reason = %failure.failure(&self.address),
+                            client = self.connector.client_name,
+                            reason = %error.call_error(&self.address),
                             "the new password does not work; the connection goes on with the old one"
                         );
                     }
-                    refused = failure;
+                    rejected = error;
                     continue;
                 }
             }
-            if line.is_demoted() {
-                return DisconnectReason::Demoted;
-            }
-            match timeout(self.target.response_timeout, line.answers()).await {
+            match timeout(options.response_timeout, session.ping()).await {
                 Ok(true) => {}
-                Ok(false) => return DisconnectReason::Broke,
-                Err(_) => return DisconnectReason::Hung,
+                Ok(false) => return DisconnectReason::Broken,
+                Err(_) => return DisconnectReason::Unresponsive,
             }
         }
     }
 
-    /// Logs in with the new password, if there is one.
-    async fn refresh_auth(&self, line: &Session) -> Result<(), ConnectError> {
-        let again = line.refresh_auth(&self.target);
-        match timeout(self.target.response_timeout, again).await {
+    async fn refresh_auth(
+        &self,
+        session: &Session,
+        password: &mut Option<Secret>,
+    ) -> Result<(), ConnectError> {
+        let options = &self.connector.options;
+        let refreshed = refresh_auth(session, options, password);
+        match timeout(options.response_timeout, refreshed).await {
             Ok(Ok(true)) => {
                 info!(
-                    client = self.name,
+                    client = self.connector.client_name,
                     redis = self.address,
                     "logged in with a new password"
                 );
                 Ok(())
             }
             Ok(Ok(false)) => Ok(()),
-            Ok(Err(failure)) => Err(failure),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectError::new(
                 ConnectErrorKind::Timeout,
                 "no answer to AUTH",
             )),
         }
-    }
-}
-
-/// A name as Redis takes it: printable ASCII without spaces.
-pub(crate) fn client_name(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_ascii_graphic() { c } else { '_' })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn client_names_are_such_as_redis_takes() {
-        assert_eq!(client_name("kvredis:a b\n:ü"), "kvredis:a_b_:_");
     }
 }

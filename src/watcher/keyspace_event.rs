@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::redis::pubsub::Message;
+use crate::redis::pubsub::listener::Message;
 
 /// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

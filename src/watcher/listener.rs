@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::redis::pubsub::{Listener, Message};
+use crate::redis::pubsub::listener::{Listener, Message};
 use crate::settings::watch::WatchPattern;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
@@ -71,7 +71,7 @@ impl KeyspaceListener {
 }
 
 impl Listener for KeyspaceListener {
-    fn heard(&self, message: Message<'_>) {
+    fn on_message(&self, message: Message<'_>) {
         let Some(watched) = self.watched.get(message.pattern) else {
             return;
         };
@@ -88,7 +88,7 @@ impl Listener for KeyspaceListener {
         }
     }
 
-    fn missed(&self, address: &str, duration: Duration) {
+    fn on_gap(&self, address: &str, duration: Duration) {
         self.dedup.lock().reset();
         watching::record_loss(1, Loss::Interrupted);
         let Some(times) = self.interruptions.record(1) else {

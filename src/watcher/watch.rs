@@ -11,7 +11,8 @@ use crate::link::Link;
 use crate::link::keyspace::Bucket;
 use crate::redis::connection::Connection;
 use crate::redis::options::ConnectOptions;
-use crate::redis::pubsub::{Subscription, SubscriptionSpec};
+use crate::redis::pubsub::node_subscription::SubscriptionSpec;
+use crate::redis::pubsub::subscription::Subscription;
 use crate::settings::error::SettingError;
 use crate::settings::link_settings::{HealthPolicy, Settings};
 use crate::settings::watch::WatchPattern;
@@ -114,12 +115,12 @@ impl Watch {
         if self.settings().health == HealthPolicy::Process {
             return Vec::new();
         }
-        let mut issues = self.subscription.missing();
+        let mut issues = self.subscription.missing_flags();
         let outages = self.subscription.outages().into_iter();
         // One reason suffices, and the connection that reads the values has the best one.
         let outages = self.link.outage().into_iter().chain(outages);
         let lasting = outages.filter(|outage| outage.since.elapsed() > longer_than);
-        issues.extend(lasting.map(|outage| outage.failure.to_string()).take(1));
+        issues.extend(lasting.map(|outage| outage.error.to_string()).take(1));
         if issues.is_empty() {
             let error = self.lease.as_ref().and_then(|lease| lease.error());
             issues.extend(error.map(|error| format!("the lease cannot be acquired: {error}")));

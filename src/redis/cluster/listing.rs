@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::redis::cluster::Cluster;
 use crate::redis::cluster::partition::Partition;
 use crate::redis::cluster::slot_map::SlotMap;
-use crate::redis::cluster::slot_ranges::ranges;
+use crate::redis::cluster::slot_ranges::parse_slots;
 use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::{Command, RetryPolicy, ScanFrom};
 use crate::redis::limiter::{Admission, Limiter};
@@ -121,7 +121,7 @@ impl Cluster {
             if let Some(node) = scan.map.node_of(scan.slot, false)
                 && let Some(endpoint) = scan.map.endpoint_of(&node)
             {
-                let connected = node.line(Admission::Whole(limiter), policy);
+                let connected = node.wait_for_session(Admission::Whole(limiter), policy);
                 tokio::select! {
                     connected = connected => drop(connected?),
                     () = self.topology_changed(&scan.map) => continue,
@@ -194,7 +194,7 @@ impl Cluster {
             .deadline
             .min(Instant::now() + policy.response_timeout);
         match timeout_at(limit, session.send(&command, false)).await {
-            Ok(SessionReply::Value(value)) => ranges(&value, endpoint)
+            Ok(SessionReply::Value(value)) => parse_slots(&value, endpoint)
                 .map(|ranges| Partition::new(&ranges))
                 .ok_or_else(|| Error::unexpected_reply("CLUSTER SLOTS")),
             Ok(SessionReply::ServerError(error)) => Err(Error::from(&error)),

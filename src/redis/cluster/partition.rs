@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::redis::cluster::slot_ranges::Range;
+use crate::redis::cluster::slot_ranges::SlotRange;
 use crate::settings::address::Endpoint;
 
 /// The slots of a cluster by owner.
@@ -20,8 +20,8 @@ struct Run {
 }
 
 impl Partition {
-    pub(crate) fn new(ranges: &[Range]) -> Self {
-        let mut ranges: Vec<&Range> = ranges.iter().collect();
+    pub(crate) fn new(ranges: &[SlotRange]) -> Self {
+        let mut ranges: Vec<&SlotRange> = ranges.iter().collect();
         ranges.sort_by_key(|range| range.first);
         let mut runs: Vec<Run> = Vec::new();
         for range in ranges {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn partition(runs: &[(u16, u16, u16)]) -> Partition {
-        let ranges = runs.iter().map(|(first, last, port)| Range {
+        let ranges = runs.iter().map(|(first, last, port)| SlotRange {
             first: *first,
             last: *last,
             primary: endpoint(*port),

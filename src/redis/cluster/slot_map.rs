@@ -1,4 +1,4 @@
-//! The map from keys to the nodes of a cluster.
+//! The slot map of a cluster: from keys to slots, and from slots to nodes.
 //!
 //! `slot_ranges` reads it from a node's reply, `topology` keeps it current.
 
@@ -8,37 +8,37 @@ use crate::redis::cluster::partition::Partition;
 use crate::redis::node::Node;
 use crate::settings::address::Endpoint;
 
-const SLOTS: usize = 16_384;
-/// No node has the slot.
+pub(crate) const SLOT_COUNT: u16 = 16_384;
+/// The index of no shard.
 const UNASSIGNED: u16 = u16::MAX;
 
-/// NodeTable that have the same keys.
+/// A primary and its replicas, which have the same keys.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    /// Where the primary is.
+    /// The address of the primary.
     pub(crate) endpoint: Endpoint,
-    /// Who writes.
     pub(crate) primary: Arc<Node>,
-    /// Who may be read from.
+    /// Empty unless the settings allow reads from replicas.
     pub(crate) replicas: Vec<Arc<Node>>,
 }
 
-/// Which shard has each slot.
+/// The shard of each slot.
 #[derive(Debug)]
 pub(crate) struct SlotMap {
     shards: Vec<Shard>,
+    /// For each slot the index of its shard.
     owners: Vec<u16>,
     partition: Partition,
 }
 
 impl SlotMap {
-    /// The map of these ranges, with the shard that has each of them.
+    /// The map of these ranges: the first and the last slot, and the index of the shard.
     pub(crate) fn new(
         shards: Vec<Shard>,
         ranges: impl Iterator<Item = (u16, u16, usize)>,
         partition: Partition,
     ) -> Self {
-        let mut owners = vec![UNASSIGNED; SLOTS];
+        let mut owners = vec![UNASSIGNED; usize::from(SLOT_COUNT)];
         for (first, last, shard) in ranges {
             let shard = u16::try_from(shard).unwrap_or(UNASSIGNED);
             if let Some(run) = owners.get_mut(usize::from(first)..=usize::from(last)) {
@@ -52,22 +52,23 @@ impl SlotMap {
         }
     }
 
-    /// The shards.
     pub(crate) fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// The node to ask for a slot: the primary, or a replica if that is wanted and there is one
-    /// that can be reached.
+    /// The node that serves a slot: the primary, or a connected replica if that is wanted and there
+    /// is one.
     pub(crate) fn node_of(&self, slot: u16, from_replica: bool) -> Option<Arc<Node>> {
         let shard = self
             .shards
             .get(usize::from(*self.owners.get(usize::from(slot))?))?;
         if from_replica && !shard.replicas.is_empty() {
-            let from = fastrand::usize(..shard.replicas.len());
-            let in_turn = shard.replicas[from..].iter().chain(&shard.replicas[..from]);
-            let mut ready = in_turn.filter(|node| node.session().is_some());
-            if let Some(node) = ready.next() {
+            let start = fastrand::usize(..shard.replicas.len());
+            let candidates = shard.replicas[start..]
+                .iter()
+                .chain(&shard.replicas[..start]);
+            let mut connected = candidates.filter(|node| node.session().is_some());
+            if let Some(node) = connected.next() {
                 return Some(Arc::clone(node));
             }
         }
@@ -86,7 +87,7 @@ impl SlotMap {
     }
 }
 
-/// The slot of a key. Only what is between the first braces counts, if there is anything.
+/// The slot of a key. Only its hash tag counts, if it has one: the text between the first braces.
 pub(crate) fn slot_of(key: &[u8]) -> u16 {
     let tagged = key
         .iter()
@@ -97,7 +98,7 @@ pub(crate) fn slot_of(key: &[u8]) -> u16 {
             (close > 0).then(|| &rest[..close])
         })
         .unwrap_or(key);
-    crc16::State::<crc16::XMODEM>::calculate(tagged) % 16_384
+    crc16::State::<crc16::XMODEM>::calculate(tagged) % SLOT_COUNT
 }
 
 #[cfg(test)]
@@ -105,8 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_redis() {
-        // As CLUSTER KEYSLOT answers.
+    fn slots_equal_those_of_redis() {
+        // From CLUSTER KEYSLOT.
         assert_eq!(slot_of(b"foo"), 12_182);
         assert_eq!(slot_of(b"somekey"), 11_058);
         assert_eq!(slot_of(b"foo{hash_tag}"), 2_515);

@@ -1,45 +1,43 @@
-//! Why there is no map of a cluster's slots, in words for calls, for the health and for the log.
-//!
-//! Who is asked for the map, and when, is for `topology`.
+//! Why the slot map of a cluster is not known.
 
 use redis::ServerError;
 
 use crate::error::{Error, ErrorKind};
-use crate::redis::server_error::in_words;
-use crate::redis::server_error::is_transient;
+use crate::redis::server_error::ServerErrorExt as _;
 
-/// Why there is no map.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotMapError {
-    /// In words.
-    pub(crate) failure: Error,
-    /// Somebody has to act first, so that waiting for it is in vain.
-    pub(crate) lasting: bool,
+    /// The error of the calls that need the map.
+    pub(crate) error: Error,
+    /// Whether retrying is useless until an operator acts.
+    pub(crate) is_permanent: bool,
 }
 
 impl SlotMapError {
-    /// A node refused to tell.
-    pub(crate) fn refused(address: &str, refusal: &ServerError, scheme: &str) -> Self {
-        let lasting = !is_transient(refusal.code());
-        let hint = match refusal.code() {
+    /// A node replied to `CLUSTER SLOTS` with an error.
+    pub(crate) fn refused(address: &str, error: &ServerError, scheme: &str) -> Self {
+        let is_permanent = error.is_permanent();
+        let hint = match error.code() {
             "NOPERM" => " (the user needs +cluster|slots)".to_owned(),
-            _ if lasting => format!(" (if it is no cluster, the URL begins with {scheme}://)"),
+            _ if is_permanent => format!(" (if it is no cluster, the URL begins with {scheme}://)"),
             _ => String::new(),
         };
-        let words = in_words(refusal);
-        let text = format!("{address} does not say which node has which keys: {words}{hint}");
+        let reason = format!("{}{hint}", error.message());
         Self {
-            failure: Error::new(ErrorKind::ConnectionRejected, text),
-            lasting,
+            error: Error::new(ErrorKind::ConnectionRejected, message(address, &reason)),
+            is_permanent,
         }
     }
 
-    /// A node answered, and it is no map.
-    pub(crate) fn useless(address: &str, why: &str) -> Self {
-        let text = format!("{address} does not say which node has which keys: {why}");
+    /// A node replied without a usable map.
+    pub(crate) fn unusable(address: &str, reason: &str) -> Self {
         Self {
-            failure: Error::new(ErrorKind::Unreachable, text),
-            lasting: false,
+            error: Error::new(ErrorKind::Unreachable, message(address, reason)),
+            is_permanent: false,
         }
     }
+}
+
+fn message(address: &str, reason: &str) -> String {
+    format!("{address} does not say which node has which keys: {reason}")
 }

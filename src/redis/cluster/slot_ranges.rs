@@ -2,24 +2,20 @@
 
 use redis::Value;
 
-use crate::redis::reply;
+use crate::redis::reply::text;
 use crate::settings::address::Endpoint;
 
-/// A run of slots, and who has it.
+/// Contiguous slots, and the nodes that serve them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    /// The first slot.
+pub(crate) struct SlotRange {
     pub(crate) first: u16,
-    /// The last slot.
     pub(crate) last: u16,
-    /// The primary.
     pub(crate) primary: Endpoint,
-    /// Its replicas.
     pub(crate) replicas: Vec<Endpoint>,
 }
 
-/// `host:port` as Redis writes it; the host of an IPv6 address has colons, too.
-pub(crate) fn endpoint_of(text: &str) -> Option<Endpoint> {
+/// Parses `host:port` as Redis writes it: an IPv6 address has colons, but no brackets.
+pub(crate) fn parse_endpoint(text: &str) -> Option<Endpoint> {
     let (host, port) = text.rsplit_once(':')?;
     Some(Endpoint {
         host: host.trim_matches(['[', ']']).to_owned(),
@@ -27,9 +23,10 @@ pub(crate) fn endpoint_of(text: &str) -> Option<Endpoint> {
     })
 }
 
-/// Reads `CLUSTER SLOTS`; a node that does not know its own name has that by which it was asked.
-pub(crate) fn ranges(answer: &Value, asked: &Endpoint) -> Option<Vec<Range>> {
-    let Value::Array(ranges) = answer else {
+/// Parses a reply to `CLUSTER SLOTS`. A node that does not know its own host has the host of the node
+/// that was queried.
+pub(crate) fn parse_slots(reply: &Value, queried: &Endpoint) -> Option<Vec<SlotRange>> {
+    let Value::Array(ranges) = reply else {
         return None;
     };
     ranges
@@ -41,20 +38,20 @@ pub(crate) fn ranges(answer: &Value, asked: &Endpoint) -> Option<Vec<Range>> {
             let [Value::Int(first), Value::Int(last), primary, replicas @ ..] = &parts[..] else {
                 return None;
             };
-            Some(Range {
+            Some(SlotRange {
                 first: u16::try_from(*first).ok()?,
                 last: u16::try_from(*last).ok()?,
-                primary: endpoint(primary, asked)?,
+                primary: endpoint(primary, queried)?,
                 replicas: replicas
                     .iter()
-                    .filter_map(|replica| endpoint(replica, asked))
+                    .filter_map(|replica| endpoint(replica, queried))
                     .collect(),
             })
         })
         .collect()
 }
 
-fn endpoint(node: &Value, asked: &Endpoint) -> Option<Endpoint> {
+fn endpoint(node: &Value, queried: &Endpoint) -> Option<Endpoint> {
     let Value::Array(parts) = node else {
         return None;
     };
@@ -63,11 +60,11 @@ fn endpoint(node: &Value, asked: &Endpoint) -> Option<Endpoint> {
     };
     let host = match host {
         Value::Nil => "",
-        host => reply::text(host)?,
+        host => text(host)?,
     };
-    // `?` is a node that has not been told its host name.
+    // `?` is a node whose host name is not configured (`cluster-announce-hostname`).
     let host = if host.is_empty() || host == "?" {
-        &asked.host
+        &queried.host
     } else {
         host
     };
@@ -82,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_read_with_ports_at_the_end() {
-        let read = |text| endpoint_of(text).map(|endpoint| endpoint.to_string());
+    fn endpoints_are_split_at_the_last_colon() {
+        let read = |text| parse_endpoint(text).map(|endpoint| endpoint.to_string());
         assert_eq!(read("10.0.0.1:7000").as_deref(), Some("10.0.0.1:7000"));
         assert_eq!(
             read("2001:db8::1:7000").as_deref(),
@@ -93,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_name_is_the_one_that_was_asked() {
+    fn a_node_without_a_host_has_the_host_of_the_queried_node() {
         let node = |host| {
             Value::Array(vec![
                 host,
@@ -101,15 +98,18 @@ mod tests {
                 Value::BulkString(b"id".to_vec()),
             ])
         };
-        let asked = endpoint_of("seed:1").unwrap();
-        let answer = Value::Array(vec![Value::Array(vec![
+        let queried = parse_endpoint("seed:1").unwrap();
+        let reply = Value::Array(vec![Value::Array(vec![
             Value::Int(0),
             Value::Int(5),
             node(Value::Nil),
             node(Value::BulkString(b"10.0.0.2".to_vec())),
         ])]);
-        let ranges = ranges(&answer, &asked).unwrap();
-        assert_eq!(ranges[0].primary, endpoint_of("seed:7000").unwrap());
-        assert_eq!(ranges[0].replicas, [endpoint_of("10.0.0.2:7000").unwrap()]);
+        let ranges = parse_slots(&reply, &queried).unwrap();
+        assert_eq!(ranges[0].primary, parse_endpoint("seed:7000").unwrap());
+        assert_eq!(
+            ranges[0].replicas,
+            [parse_endpoint("10.0.0.2:7000").unwrap()]
+        );
     }
 }

@@ -1,173 +1,168 @@
-//! Keeps the map of a cluster fresh: asks its nodes which of them has which slots, when somebody
-//! saw that the map is wrong, while a node is away, and now and then.
+//! Keeps the slot map of a cluster current: queries its nodes when a call found the map to be wrong,
+//! while a node is disconnected, and at an interval.
 //!
-//! It owns the connections to the nodes: one for each that the map names, and the seeds' as long as
-//! there is no map, or none of its nodes can be reached. As long as there is no map, it knows why.
+//! It owns the connections to the nodes: one for each that the map names, and those of the seeds while
+//! there is no map, or none of its nodes is connected.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::cache::read_through::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
 use crate::redis::cluster::partition::Partition;
-use crate::redis::cluster::slot_map::Shard;
-use crate::redis::cluster::slot_map::SlotMap;
+use crate::redis::cluster::slot_map::{Shard, SlotMap};
 use crate::redis::cluster::slot_map_error::SlotMapError;
-use crate::redis::cluster::slot_ranges::Range;
-use crate::redis::cluster::slot_ranges::ranges;
-use crate::redis::command::Request;
+use crate::redis::cluster::slot_map_state::SlotMapState;
+use crate::redis::cluster::slot_ranges::{SlotRange, parse_slots};
+use crate::redis::command::admin::AdminCommand;
 use crate::redis::connect_error::Outage;
+use crate::redis::handshake::client_name;
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::ServerSelector;
+use crate::redis::selector::ServerSelector;
 use crate::redis::session::SessionReply;
-use crate::redis::supervisor::client_name;
 use crate::redis::transport::ServerAddr;
 use crate::settings::address::Endpoint;
-use crate::task::AbortOnDrop;
 
-/// How often nodes are asked while one of them is away, or the map is known to be wrong.
-const SOON: Duration = Duration::from_millis(100);
-/// How often they are asked when all is well.
+/// The interval of queries while a node is disconnected, or the map is known to be wrong.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The interval of queries while all nodes are connected.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The map of a cluster, and the nodes that it names.
+/// The slot map of a cluster, and the connections to the nodes that it names.
 #[derive(Debug)]
 pub(crate) struct Topology {
-    map: watch::Receiver<Option<Arc<SlotMap>>>,
-    no_map: watch::Receiver<Option<SlotMapError>>,
-    since: Instant,
+    map: watch::Receiver<SlotMapState>,
+    started_at: Instant,
     nodes: Arc<NodeTable>,
-    stale: Arc<Notify>,
-    _refresher: AbortOnDrop,
+    refresh_requested: Arc<Notify>,
+    _refresher: AbortOnDropHandle<()>,
 }
 
-/// The connections. A node may have two: one of them reads although it is a replica.
+/// The nodes, and whether the connection is for reads from a replica. A node may have both connections.
+type Nodes = HashMap<(Endpoint, bool), Arc<Node>>;
+
 #[derive(Debug)]
 struct NodeTable {
-    target: ConnectOptions,
+    options: ConnectOptions,
     name: String,
     cache: Option<Arc<Cache>>,
     seeds: Vec<Endpoint>,
-    table: Mutex<HashMap<(Endpoint, bool), Arc<Node>>>,
+    nodes: Mutex<Nodes>,
 }
 
 struct Refresher {
     nodes: Arc<NodeTable>,
-    stale: Arc<Notify>,
-    map: watch::Sender<Option<Arc<SlotMap>>>,
-    no_map: watch::Sender<Option<SlotMapError>>,
-    ranges: Vec<Range>,
-    turn: usize,
-    trouble: ReconnectBackoff,
+    refresh_requested: Arc<Notify>,
+    map: watch::Sender<SlotMapState>,
+    /// The ranges of the map.
+    ranges: Vec<SlotRange>,
+    /// The position of the node that is queried first.
+    next_seed: usize,
+    backoff: ReconnectBackoff,
 }
 
 impl Topology {
-    /// Starts asking the seeds.
+    /// Starts querying the seeds.
     pub(crate) fn start(
-        target: ConnectOptions,
+        options: ConnectOptions,
         seeds: Vec<Endpoint>,
         name: &str,
         cache: Option<&Arc<Cache>>,
     ) -> Self {
         let nodes = Arc::new(NodeTable {
-            target,
+            options,
             name: name.to_owned(),
             cache: cache.map(Arc::clone),
             seeds,
-            table: Mutex::default(),
+            nodes: Mutex::default(),
         });
-        let stale = Arc::new(Notify::new());
-        let (sender, map) = watch::channel(None);
-        let (no_map_sender, no_map) = watch::channel(None);
+        let refresh_requested = Arc::new(Notify::new());
+        let (sender, map) = watch::channel(SlotMapState::Pending);
         let refresher = Refresher {
             nodes: Arc::clone(&nodes),
-            stale: Arc::clone(&stale),
+            refresh_requested: Arc::clone(&refresh_requested),
             map: sender,
-            no_map: no_map_sender,
             ranges: Vec::new(),
-            turn: 0,
-            trouble: ReconnectBackoff::new(),
+            next_seed: 0,
+            backoff: ReconnectBackoff::new(),
         };
         Self {
             map,
-            no_map,
-            since: Instant::now(),
+            started_at: Instant::now(),
             nodes,
-            stale,
-            _refresher: AbortOnDrop::spawn(refresher.run()),
+            refresh_requested,
+            _refresher: AbortOnDropHandle::new(tokio::spawn(refresher.run())),
         }
     }
 
-    /// The map, if there is one yet.
+    /// The map, if it is known.
     pub(crate) fn map(&self) -> Option<Arc<SlotMap>> {
-        self.map.borrow().clone()
+        self.map.borrow().map().cloned()
     }
 
-    /// Waits for the first map; `None` when somebody has to act before there can be one, or the
+    /// Waits for the first map. Returns `None` if waiting is useless until an operator acts, or the
     /// link is gone.
     pub(crate) async fn first_map(&self) -> Option<Arc<SlotMap>> {
         let mut map = self.map.clone();
-        let mut no_map = self.no_map.clone();
-        let in_vain = |why: &Option<SlotMapError>| why.as_ref().is_some_and(|why| why.lasting);
-        tokio::select! {
-            biased;
-            there = map.wait_for(Option::is_some) => there.ok().and_then(|map| map.clone()),
-            _ = no_map.wait_for(in_vain) => None,
-        }
+        let settled = map.wait_for(SlotMapState::is_settled).await.ok()?;
+        settled.map().cloned()
     }
 
     /// The map, as it changes.
-    pub(crate) fn maps(&self) -> watch::Receiver<Option<Arc<SlotMap>>> {
+    pub(crate) fn maps(&self) -> watch::Receiver<SlotMapState> {
         self.map.clone()
     }
 
-    /// Waits until the map is another one.
+    /// Waits until the map differs from this one.
     pub(crate) async fn changed_since(&self, known: &Arc<SlotMap>) {
         let mut map = self.map.clone();
-        let differs =
-            |map: &Option<Arc<SlotMap>>| map.as_ref().is_some_and(|m| !Arc::ptr_eq(m, known));
+        let differs = |state: &SlotMapState| state.map().is_some_and(|m| !Arc::ptr_eq(m, known));
         if map.wait_for(differs).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Has the nodes asked again.
+    /// Makes the refresher query the nodes again.
     pub(crate) fn refresh(&self) {
-        self.stale.notify_one();
+        self.refresh_requested.notify_one();
     }
 
-    /// A node that may not be in the map yet.
+    /// A node that the map may not name yet.
     pub(crate) fn node(&self, endpoint: &Endpoint) -> Arc<Node> {
         self.nodes.get(endpoint, false)
     }
 
-    /// The earliest outage of a node that is needed, or that there is no map yet.
+    /// The earliest outage of a primary, or the lack of a map.
     pub(crate) fn outage(&self) -> Option<Outage> {
-        if let Some(map) = self.map.borrow().as_ref() {
-            let primaries = map.shards().iter().map(|shard| &shard.primary);
-            let outages = primaries.filter_map(|node| node.outage());
-            return outages.min_by_key(|outage| outage.since);
-        }
-        let no_map = self.no_map.borrow().clone();
+        let error = match &*self.map.borrow() {
+            SlotMapState::Known(map) => {
+                let primaries = map.shards().iter().map(|shard| &shard.primary);
+                let outages = primaries.filter_map(|node| node.outage());
+                return outages.min_by_key(|outage| outage.since);
+            }
+            SlotMapState::Unavailable(unavailable) => Some(unavailable.error.clone()),
+            SlotMapState::Pending => None,
+        };
         Some(Outage {
-            since: self.since,
-            failure: no_map.map_or_else(|| self.nodes.unreachable(), |why| why.failure),
+            since: self.started_at,
+            error: error.unwrap_or_else(|| self.nodes.unreachable()),
         })
     }
 }
 
 impl NodeTable {
     fn get(&self, endpoint: &Endpoint, reads_replica: bool) -> Arc<Node> {
-        let mut table = self.table();
-        let node = table
+        let mut nodes = self.nodes.lock();
+        let node = nodes
             .entry((endpoint.clone(), reads_replica))
             .or_insert_with(|| Arc::new(self.connect(endpoint, reads_replica)));
         Arc::clone(node)
@@ -177,22 +172,22 @@ impl NodeTable {
         self.seeds.iter().map(|seed| self.get(seed, false))
     }
 
-    /// Why none of the seeds can be asked.
+    /// Why none of the seeds can be queried.
     fn unreachable(&self) -> Error {
         let outages = self.seeds().filter_map(|node| node.outage());
         let earliest = outages.min_by_key(|outage| outage.since);
         earliest.map_or_else(
             || {
-                let address = &self.target.address;
+                let address = &self.options.address;
                 let text = format!("cannot reach {address}: no node answered yet");
                 Error::new(ErrorKind::Unreachable, text)
             },
-            |outage| outage.failure,
+            |outage| outage.error,
         )
     }
 
     fn scheme(&self) -> &'static str {
-        if self.target.address.tls {
+        if self.options.address.tls {
             "rediss"
         } else {
             "redis"
@@ -204,133 +199,136 @@ impl NodeTable {
     }
 
     fn connect(&self, endpoint: &Endpoint, reads_replica: bool) -> Node {
-        let site = ServerAddr::Tcp(endpoint.clone());
-        let place = if reads_replica {
-            ServerSelector::ClusterReplica(site)
+        let addr = ServerAddr::Tcp(endpoint.clone());
+        let selector = if reads_replica {
+            ServerSelector::ClusterReplica(addr)
         } else {
-            ServerSelector::ServerSpec(site)
+            ServerSelector::Fixed(addr)
         };
         let address = self.address(endpoint);
         let cache = self.cache.as_ref();
-        Node::start(self.target.clone(), place, address, &self.name, cache)
+        Node::start(self.options.clone(), selector, address, &self.name, cache)
     }
 
-    /// Those with a connection, and where they are.
-    fn ready(&self) -> Vec<(Endpoint, Arc<Node>)> {
-        let table = self.table();
-        let mut ready: Vec<_> = table
+    /// The connected nodes, in a stable order.
+    fn connected(&self) -> Vec<(Endpoint, Arc<Node>)> {
+        let nodes = self.nodes.lock();
+        let mut connected: Vec<_> = nodes
             .iter()
             .filter(|((_, reads_replica), node)| !reads_replica && node.session().is_some())
             .map(|((endpoint, _), node)| (endpoint.clone(), Arc::clone(node)))
             .collect();
-        ready.sort_by(|(a, _), (b, _)| a.cmp(b));
-        ready
+        connected.sort_by(|(a, _), (b, _)| a.cmp(b));
+        connected
     }
 
-    /// Drops the connections to all others.
-    fn keep(&self, wanted: &HashSet<(Endpoint, bool)>) {
-        self.table().retain(|key, _| wanted.contains(key));
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<(Endpoint, bool), Arc<Node>>> {
-        self.table.lock()
+    /// Closes the connections to all other nodes.
+    fn retain(&self, wanted: &HashSet<(Endpoint, bool)>) {
+        self.nodes.lock().retain(|key, _| wanted.contains(key));
     }
 }
 
 impl Refresher {
     async fn run(mut self) {
         loop {
-            match self.ask().await {
-                Ok(ranges) => self.apply_map(ranges),
-                Err(why) => {
-                    self.no_map.send_replace(Some(why));
+            match self.query().await {
+                Ok(ranges) => self.apply(ranges),
+                Err(error) => {
+                    self.map.send_if_modified(|state| state.fail(error));
                 }
             }
-            let complete = match self.map.borrow().as_ref() {
-                Some(map) => map.shards().iter().all(|s| s.primary.session().is_some()),
-                None => false,
-            };
-            if complete {
+            let is_complete = self.map.borrow().map().is_some_and(|map| {
+                let mut shards = map.shards().iter();
+                shards.all(|shard| shard.primary.session().is_some())
+            });
+            if is_complete {
                 tokio::select! {
                     () = sleep(REFRESH_INTERVAL) => {}
-                    () = self.stale.notified() => {}
+                    () = self.refresh_requested.notified() => {}
                 }
             }
-            // Never in quick succession, however many calls complain.
-            sleep(SOON).await;
+            // Limits the rate, however many calls request a refresh.
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
-    /// Asks one node after another, beginning with another one each time: one that has been cut off
-    /// must not have the last word again and again.
-    async fn ask(&mut self) -> Result<Vec<Range>, SlotMapError> {
-        let mut ready = self.nodes.ready();
-        self.turn = self.turn.wrapping_add(1);
-        let first = self.turn % ready.len().max(1);
-        ready.rotate_left(first);
-        let question = Request::One(redis::cmd("CLUSTER").arg("SLOTS").take());
+    /// Queries one node after another until one replies with a map. Begins with another node each
+    /// time: a node that was cut off from the cluster must not decide again and again.
+    async fn query(&mut self) -> Result<Vec<SlotRange>, SlotMapError> {
+        let mut nodes = self.nodes.connected();
+        self.next_seed = self.next_seed.wrapping_add(1);
+        let first = self.next_seed % nodes.len().max(1);
+        nodes.rotate_left(first);
+        let command = AdminCommand::ClusterSlots.into();
         let mut latest: Option<SlotMapError> = None;
-        for (endpoint, node) in ready {
-            let Some(line) = node.session() else {
+        for (endpoint, node) in nodes {
+            let Some(session) = node.session() else {
                 continue;
             };
-            let limit = self.nodes.target.response_timeout;
+            let limit = self.nodes.options.response_timeout;
             let address = self.nodes.address(&endpoint);
-            let why = match timeout(limit, line.send(&question, false)).await {
-                Ok(SessionReply::Value(answer)) => match ranges(&answer, &endpoint) {
+            let error = match timeout(limit, session.send(&command, false)).await {
+                Ok(SessionReply::Value(reply)) => match parse_slots(&reply, &endpoint) {
                     Some(ranges) if !ranges.is_empty() => return Ok(ranges),
-                    Some(_) => SlotMapError::useless(&address, "it knows of no slots"),
+                    Some(_) => SlotMapError::unusable(&address, "it knows of no slots"),
                     None => {
-                        SlotMapError::useless(&address, "its answer is not one that Redis gives")
+                        SlotMapError::unusable(&address, "its answer is not one that Redis gives")
                     }
                 },
-                Ok(SessionReply::ServerError(refusal)) => {
-                    SlotMapError::refused(&address, &refusal, self.nodes.scheme())
+                Ok(SessionReply::ServerError(error)) => {
+                    SlotMapError::refused(&address, &error, self.nodes.scheme())
                 }
                 Ok(SessionReply::Disconnected) => continue,
                 Err(_) => {
-                    line.suspect();
+                    session.request_health_check();
                     continue;
                 }
             };
-            // What may pass counts: another node may tell soon.
-            if latest.as_ref().is_none_or(|latest| latest.lasting) {
-                latest = Some(why);
+            // A transient error takes precedence: that node may soon have a map.
+            if latest.as_ref().is_none_or(|latest| latest.is_permanent) {
+                latest = Some(error);
             }
         }
-        Err(self.no_map(latest))
+        Err(self.unavailable(latest))
     }
 
-    /// Why nobody told the map: what a node that was asked said, or that none could be asked.
-    fn no_map(&mut self, said: Option<SlotMapError>) -> SlotMapError {
-        let Some(SlotMapError { failure, lasting }) = said else {
-            // Also connects to the seeds, where the map names others.
+    /// Why no node has replied with a map: its error, or that none is connected.
+    fn unavailable(&mut self, replied: Option<SlotMapError>) -> SlotMapError {
+        let Some(SlotMapError {
+            error,
+            is_permanent,
+        }) = replied
+        else {
+            // This also connects to the seeds, where the map names other nodes.
             return SlotMapError {
-                failure: self.nodes.unreachable(),
-                lasting: self.nodes.seeds().all(|seed| seed.is_refused()),
+                error: self.nodes.unreachable(),
+                is_permanent: self.nodes.seeds().all(|seed| seed.is_refused()),
             };
         };
-        if self.trouble.should_log(failure.message()) {
+        if self.backoff.should_log(error.message()) {
             warn!(
-                redis = %self.nodes.target.address,
+                redis = %self.nodes.options.address,
                 client = client_name(&self.nodes.name),
-                reason = %failure,
+                reason = %error,
                 "no map of the cluster's slots; asking again until there is one"
             );
         }
-        let lasting = lasting
-            && self.map.borrow().is_none()
-            // Another seed may tell as soon as it can be reached.
+        let is_permanent = is_permanent
+            && self.map.borrow().map().is_none()
+            // Another seed may reply with a map as soon as it is connected.
             && self.nodes.seeds().all(|seed| seed.session().is_some() || seed.is_refused());
-        SlotMapError { failure, lasting }
+        SlotMapError {
+            error,
+            is_permanent,
+        }
     }
 
-    fn apply_map(&mut self, mut ranges: Vec<Range>) {
+    fn apply(&mut self, mut ranges: Vec<SlotRange>) {
         ranges.sort_by_key(|range| range.first);
-        if ranges == self.ranges && self.map.borrow().is_some() {
+        if ranges == self.ranges && self.map.borrow().map().is_some() {
             return;
         }
-        let with_replicas = self.nodes.target.read_from_replica;
+        let with_replicas = self.nodes.options.read_from_replica;
         let mut wanted = HashSet::new();
         let mut shards: Vec<Shard> = Vec::new();
         let mut index: HashMap<&Endpoint, usize> = HashMap::new();
@@ -354,22 +352,19 @@ impl Refresher {
             });
             runs.push((range.first, range.last, shard));
         }
-        let map = Arc::new(SlotMap::new(
-            shards,
-            runs.into_iter(),
-            Partition::new(&ranges),
-        ));
-        self.nodes.keep(&wanted);
+        let partition = Partition::new(&ranges);
+        let map = Arc::new(SlotMap::new(shards, runs.into_iter(), partition));
+        self.nodes.retain(&wanted);
         info!(
             nodes = map.shards().len(),
-            redis = %self.nodes.target.address,
+            redis = %self.nodes.options.address,
             "the slots of the cluster have been found"
         );
-        let earlier = self.map.send_replace(Some(map));
+        let previous = self.map.send_replace(SlotMapState::Known(map));
         self.ranges = ranges;
-        // Who gives slots away may keep its copies, and then tells nobody of what becomes of them.
-        // What was asked by the earlier map is forgotten with the answers that are still to come.
-        if let (Some(_), Some(cache)) = (earlier, &self.nodes.cache) {
+        // A node that gives slots away may retain copies of their keys, and then reports no change of
+        // the keys. This also invalidates the replies that are still to arrive from the old owners.
+        if let (Some(_), Some(cache)) = (previous.map(), &self.nodes.cache) {
             cache.invalidate_all();
         }
     }

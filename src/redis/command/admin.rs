@@ -6,10 +6,6 @@ use crate::redis::command::Command;
 
 /// A command about the connection or the server.
 #[derive(Clone, Copy)]
-#[allow(
-    dead_code,
-    reason = "the handshake and the queries to sentinels move here next"
-)]
 pub(crate) enum AdminCommand<'a> {
     Ping,
     Auth {

@@ -1,292 +1,245 @@
-//! One place where Redis's notifications are subscribed to: connects, subscribes, sees that all
-//! flags are set that it takes, and does so again when the connection breaks.
-//!
-//! It never gives up. Which places there are is for `subscription`, what goes over a connection for
-//! `hearing`.
+//! The subscription at one node: connects, subscribes, checks that the node publishes all required
+//! events, and reconnects when the connection breaks. It never gives up.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::time::{Instant, sleep, timeout};
+use parking_lot::Mutex;
+use tokio::select;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::{ReconnectBackoff, jittered};
+use crate::redis::command::admin::AdminCommand;
+use crate::redis::command_error::CommandError;
 use crate::redis::connect_error::ConnectError;
-use crate::redis::connect_error::Outage;
 use crate::redis::options::ConnectOptions;
-use crate::redis::pubsub::connection;
-use crate::redis::pubsub::connection::{BROKE, PubSubConnection};
+use crate::redis::pubsub::connection::{PubSubConnection, SubscribeError};
 use crate::redis::pubsub::keyspace_events;
-use crate::redis::pubsub::{Listener, SubscriptionSpec};
-use crate::redis::resolve::ServerSelector;
-use crate::redis::server_error::in_words;
+use crate::redis::pubsub::listener::Listener;
+use crate::redis::pubsub::state::{Subscribed, SubscriptionState};
+use crate::redis::selector::ServerSelector;
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::telemetry::connections::{ConnectedGuard, Purpose};
 
-/// How often it is checked that somebody is there and that all flags are set.
-const CHECK: Duration = Duration::from_secs(5);
-/// The same while flags are missing, and somebody may be setting them.
-const CHECK_MISSING: Duration = Duration::from_secs(1);
-/// The same after flags were added: somebody else may have set them at the same time.
-const CHECK_ADDED: Duration = Duration::from_millis(300);
+/// How often the flags are read, which also shows that the server replies.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while flags are missing, and an operator may be setting them.
+const CHECK_INTERVAL_MISSING: Duration = Duration::from_secs(1);
+/// The same after flags were added: another client may have overwritten them at the same time.
+const CHECK_INTERVAL_ADDED: Duration = Duration::from_millis(300);
 
-/// How many connections there have been, to tell them apart.
+/// The number of connections so far, as the id of the next one. Relaxed: it orders nothing else.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// How it is with one node.
-#[derive(Debug)]
-pub(crate) struct SubscriptionState {
-    /// `None` while the subscription stands.
-    pub(crate) outage: Option<Outage>,
-    /// Since when it has stood; the last time, if it does not now. Then something may be missed.
-    stood_since: Option<Instant>,
-    /// Whether something may be missed even before it stands for the first time.
-    late: bool,
-    /// What has to be done so that Redis tells of all that is wished.
-    pub(crate) missing: Option<String>,
+/// The wanted messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SubscriptionSpec {
+    /// The glob patterns of the channels.
+    pub(crate) patterns: Vec<String>,
+    /// The flags of `notify-keyspace-events` that they require.
+    pub(crate) flags: &'static str,
+    /// Whether missing flags may be added.
+    pub(crate) may_configure: bool,
 }
 
-/// What the task of a node needs.
+/// The task of one node.
 pub(crate) struct NodeSubscription {
-    /// Where it is, without credentials.
-    pub(crate) shown: String,
-    /// How to connect.
-    pub(crate) target: ConnectOptions,
-    /// To which server.
-    pub(crate) place: ServerSelector,
-    /// What Redis shows for the connection.
-    pub(crate) name: String,
-    /// What is to be heard.
-    pub(crate) wish: SubscriptionSpec,
-    /// Who hears it.
-    pub(crate) listener: Arc<dyn Listener>,
-    /// How it is, for those who ask.
-    pub(crate) state: Arc<Mutex<SubscriptionState>>,
+    selector: ServerSelector,
+    /// What logs and errors show, without credentials.
+    address: String,
+    options: ConnectOptions,
+    client_name: String,
+    spec: SubscriptionSpec,
+    listener: Arc<dyn Listener>,
+    state: Arc<Mutex<SubscriptionState>>,
 }
 
-/// What was found of the flags that are needed.
+/// The outcome of a check of the flags.
 enum Flags {
     Complete,
-    /// Missing ones were added just now.
+    /// Missing flags were added just now.
     Added,
-    /// What has to be done, in words.
+    /// What an operator has to do.
     Missing(String),
-    /// Redis does not say, for this reason.
+    /// Redis does not show them, for this reason.
     Unknown(String),
 }
 
-fn failure(reason: String) -> Error {
-    Error::new(ErrorKind::Unreachable, reason)
-}
-
-fn outage(reason: String) -> Outage {
-    Outage {
-        since: Instant::now(),
-        failure: failure(reason),
-    }
-}
-
-impl SubscriptionState {
-    /// That of a node to which no connection was made yet; it is late if what it tells of could be
-    /// heard elsewhere before.
-    pub(crate) fn new(place: &ServerSelector, late: bool) -> Self {
+impl NodeSubscription {
+    pub(crate) fn new(
+        selector: ServerSelector,
+        options: ConnectOptions,
+        client_name: String,
+        spec: SubscriptionSpec,
+        listener: Arc<dyn Listener>,
+        joins_others: bool,
+    ) -> Self {
+        let reason = format!("cannot watch {selector}: not connected yet");
+        let state = SubscriptionState::pending(reason, joins_others);
         Self {
-            outage: Some(outage(format!("cannot watch {place}: not connected yet"))),
-            stood_since: None,
-            late,
-            missing: None,
+            address: selector.to_string(),
+            selector,
+            options,
+            client_name,
+            spec,
+            listener,
+            state: Arc::new(Mutex::new(state)),
         }
     }
-}
 
-impl NodeSubscription {
-    /// Subscribes, and does so again when that breaks, for ever.
+    pub(crate) fn state(&self) -> Arc<Mutex<SubscriptionState>> {
+        Arc::clone(&self.state)
+    }
+
     pub(crate) async fn run(self) {
-        let mut trouble = ReconnectBackoff::new();
-        let mut told = true;
+        let mut backoff = ReconnectBackoff::new();
+        let mut log_next_connect = true;
         loop {
-            let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-            let reason = self.session(connection, told).await;
-            let should_log = match self.lost(&reason) {
-                Some(lasted) => {
-                    told = trouble.broke_after(lasted, &reason).is_some();
-                    told
+            let Err(error) = self.run_once(log_next_connect).await;
+            let reason = error.to_string();
+            let lost = format!("cannot watch {}: {reason}", self.address);
+            let uptime = self.state.lock().lose(lost);
+            let should_log = match uptime {
+                Some(uptime) => {
+                    log_next_connect = backoff.disconnected_after(uptime, &reason).is_some();
+                    log_next_connect
                 }
-                None => trouble.should_log(&reason),
+                None => backoff.should_log(&reason),
             };
             if should_log {
                 warn!(
-                    redis = self.shown,
-                    client = self.name,
+                    redis = self.address,
+                    client = self.client_name,
                     reason,
                     "cannot watch; trying again until it works"
                 );
             }
-            trouble.pause(self.target.reconnect_max_delay).await;
+            backoff.pause(self.options.reconnect_max_delay).await;
         }
     }
 
-    /// Connects and subscribes, which is logged if `told`, and stays until that breaks; answers why
-    /// it did.
-    async fn session(&self, connection: u64, told: bool) -> String {
-        let limit = self.target.connection_timeout;
-        let heard = Arc::new(AtomicU64::new(0));
-        let listener = (Arc::clone(&self.listener), Arc::clone(&heard));
-        let login = match connection::login(&self.target) {
-            Ok(login) => login,
-            Err(reason) => return reason,
-        };
-        let opened = connection::open(&self.target, &self.place, &login, connection, listener);
-        let (commands, driver) = match timeout(limit, opened).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(reason)) => return reason,
-            Err(_) => return ConnectError::late(limit).into_words(),
-        };
-        let hearing = PubSubConnection {
-            commands,
-            heard,
-            limit: self.target.response_timeout,
-        };
-        tokio::select! {
-            () = driver => BROKE.to_owned(),
-            reason = self.stay(hearing, told) => reason,
+    /// Connects, and stays subscribed until the connection is lost.
+    async fn run_once(&self, log_connect: bool) -> Result<Infallible, SubscribeError> {
+        let limit = self.options.connection_timeout;
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let listener = Arc::clone(&self.listener);
+        let opened = PubSubConnection::open(&self.options, &self.selector, id, listener);
+        let (connection, driver) = timeout(limit, opened)
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::timeout(limit)))?;
+        select! {
+            () = driver => Err(CommandError::Disconnected.into()),
+            ended = self.run_subscribed(connection, log_connect) => ended,
         }
     }
 
-    /// Subscribes, and looks after the subscription until it is of no more use; answers why.
-    async fn stay(&self, mut hearing: PubSubConnection, told: bool) -> String {
-        let mut name = redis::cmd("CLIENT");
-        name.arg("SETNAME").arg(&self.name);
-        // For whoever looks at Redis only: a strict ACL may refuse it.
-        if let Err(reason) = hearing.ask(&name).await {
-            return reason;
+    /// Subscribes, and checks the flags until the connection is lost.
+    async fn run_subscribed(
+        &self,
+        mut connection: PubSubConnection,
+        log_connect: bool,
+    ) -> Result<Infallible, SubscribeError> {
+        // For operators; a strict ACL may refuse it.
+        let set_name = AdminCommand::SetClientName(&self.client_name);
+        match connection.execute(set_name).await {
+            Ok(_) | Err(CommandError::ServerError(_)) => {}
+            Err(error) => return Err(error.into()),
         }
-        if let Err(reason) = hearing.subscribe(&self.wish.patterns).await {
-            return reason;
+        connection.subscribe(&self.spec.patterns).await?;
+        let Subscribed { is_reconnect, gap } = self.state.lock().subscribe();
+        if log_connect {
+            info!(
+                redis = self.address,
+                client = self.client_name,
+                "watching changes of keys"
+            );
         }
-        let again = self.stands(told);
-        let _up = ConnectedGuard::new(&self.target.address, Purpose::Notifications, again);
-        let mut told_of_refusal = false;
+        if let Some(gap) = gap {
+            self.listener.on_gap(&self.address, gap);
+        }
+        let address = &self.options.address;
+        let _connected = ConnectedGuard::new(address, Purpose::Notifications, is_reconnect);
+        let mut has_logged_unknown = false;
         loop {
-            let flags = match self.check_flags(&mut hearing).await {
-                Ok(flags) => flags,
-                Err(reason) => return reason,
-            };
-            let (missing, pause) = match flags {
-                Flags::Complete => (None, CHECK),
-                Flags::Added => (None, jittered(CHECK_ADDED)),
-                Flags::Missing(missing) => (Some(missing), CHECK_MISSING),
-                Flags::Unknown(refusal) => {
-                    if !std::mem::replace(&mut told_of_refusal, true) {
+            let (missing, pause) = match self.check_flags(&mut connection).await? {
+                Flags::Complete => (None, CHECK_INTERVAL),
+                Flags::Added => (None, jittered(CHECK_INTERVAL_ADDED)),
+                Flags::Missing(missing) => (Some(missing), CHECK_INTERVAL_MISSING),
+                Flags::Unknown(reason) => {
+                    if !has_logged_unknown {
+                        has_logged_unknown = true;
                         info!(
-                            redis = self.shown,
-                            "whether Redis tells of changes cannot be seen ({refusal}); watching \
+                            redis = self.address,
+                            "whether Redis tells of changes cannot be seen ({reason}); watching \
                              all the same"
                         );
                     }
-                    (None, CHECK)
+                    (None, CHECK_INTERVAL)
                 }
             };
-            self.note_missing(missing);
+            self.report_missing_flags(missing);
             sleep(pause).await;
         }
     }
 
-    /// Asks for the flags, and adds missing ones where that is allowed. An error is why the
-    /// connection is of no more use.
-    async fn check_flags(&self, hearing: &mut PubSubConnection) -> Result<Flags, String> {
-        let mut get = redis::cmd("CONFIG");
-        get.arg("GET").arg(keyspace_events::SETTING);
-        let answer = match hearing.ask(&get).await? {
-            Ok(answer) => answer,
-            Err(refusal) => return Ok(Flags::Unknown(in_words(&refusal))),
+    /// Reads the flags, and adds missing ones where that is allowed.
+    async fn check_flags(&self, connection: &mut PubSubConnection) -> Result<Flags, CommandError> {
+        let name = keyspace_events::SETTING;
+        let reply = match connection.execute(AdminCommand::ConfigGet(name)).await {
+            Ok(reply) => reply,
+            Err(CommandError::ServerError(error)) => return Ok(Flags::Unknown(error.message())),
+            Err(error) => return Err(error),
         };
-        let Some(current) = keyspace_events::current(&answer) else {
+        let Some(current) = keyspace_events::current(&reply) else {
             return Ok(Flags::Unknown("there is no such setting".to_owned()));
         };
-        let Some(to_set) = keyspace_events::to_set(&current, self.wish.flags) else {
+        let Some(wanted) = keyspace_events::to_set(&current, self.spec.flags) else {
             return Ok(Flags::Complete);
         };
-        let missing = keyspace_events::in_words(&self.shown, &to_set);
-        if !self.wish.may_configure {
-            return Ok(Flags::Missing(missing));
+        let advice = keyspace_events::advice(&self.address, &wanted);
+        if !self.spec.may_configure {
+            return Ok(Flags::Missing(advice));
         }
-        let mut set = redis::cmd("CONFIG");
-        set.arg("SET").arg(keyspace_events::SETTING).arg(&to_set);
-        if let Err(refusal) = hearing.ask(&set).await? {
-            let refusal = in_words(&refusal);
-            return Ok(Flags::Missing(format!("{missing} (refused: {refusal})")));
+        let set = AdminCommand::ConfigSet {
+            name,
+            value: &wanted,
+        };
+        match connection.execute(set).await {
+            Ok(_) => {}
+            Err(CommandError::ServerError(error)) => {
+                let refusal = error.message();
+                return Ok(Flags::Missing(format!("{advice} (refused: {refusal})")));
+            }
+            Err(error) => return Err(error),
         }
         info!(
-            redis = self.shown,
+            redis = self.address,
             from = current,
-            to = to_set,
+            to = wanted,
             "{} was set, as WATCH_CONFIGURE_REDIS allows",
             keyspace_events::SETTING
         );
         Ok(Flags::Added)
     }
 
-    /// The subscription stands from now on; answers whether it has before.
-    fn stands(&self, told: bool) -> bool {
-        let mut state = self.state();
-        let outage = state.outage.take();
-        let again = state.stood_since.replace(Instant::now()).is_some();
-        let missed = again | std::mem::take(&mut state.late);
-        drop(state);
-        if told {
-            info!(
-                redis = self.shown,
-                client = self.name,
-                "watching changes of keys"
-            );
-        }
-        if let Some(outage) = outage.filter(|_| missed) {
-            self.listener.missed(&self.shown, outage.since.elapsed());
-        }
-        again
-    }
-
-    /// It does not stand, for this reason; answers how long it did, if that was until now.
-    fn lost(&self, reason: &str) -> Option<Duration> {
-        let mut state = self.state();
-        state.missing = None;
-        let reason = format!("cannot watch {}: {reason}", self.shown);
-        match &mut state.outage {
-            Some(outage) => {
-                outage.failure = failure(reason);
-                None
-            }
-            none => {
-                *none = Some(outage(reason));
-                state.stood_since.map(|since| since.elapsed())
-            }
-        }
-    }
-
-    fn note_missing(&self, missing: Option<String>) {
-        let mut state = self.state();
-        if state.missing == missing {
+    fn report_missing_flags(&self, missing: Option<String>) {
+        if !self.state.lock().set_missing_flags(missing.clone()) {
             return;
         }
-        match &missing {
-            Some(what) => error!(
-                redis = self.shown,
-                client = self.name,
-                reason = %what,
+        match missing {
+            Some(reason) => error!(
+                redis = self.address,
+                client = self.client_name,
+                reason,
                 "Redis does not tell of all changes that are watched"
             ),
             None => info!(
-                redis = self.shown,
+                redis = self.address,
                 "Redis tells of all changes that are watched"
             ),
         }
-        state.missing = missing;
-    }
-
-    fn state(&self) -> MutexGuard<'_, SubscriptionState> {
-        self.state.lock()
     }
 }

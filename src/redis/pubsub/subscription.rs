@@ -1,0 +1,108 @@
+//! A subscription at a changing set of servers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::redis::connect_error::Outage;
+use crate::redis::handshake::client_name;
+use crate::redis::options::ConnectOptions;
+use crate::redis::pubsub::listener::Listener;
+use crate::redis::pubsub::node_subscription::{NodeSubscription, SubscriptionSpec};
+use crate::redis::pubsub::server_set::ServerSet;
+use crate::redis::pubsub::state::SubscriptionState;
+use crate::redis::selector::ServerSelector;
+use crate::telemetry::connections;
+use crate::telemetry::connections::Purpose;
+
+/// Stays subscribed until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    nodes: Arc<SubscribedNodes>,
+    _reconciler: AbortOnDropHandle<()>,
+}
+
+type SubscribedNodes = Mutex<HashMap<ServerSelector, SubscribedNode>>;
+
+#[derive(Debug)]
+struct SubscribedNode {
+    state: Arc<Mutex<SubscriptionState>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Subscription {
+    /// Subscribes in the background, at each of the servers. `name` is what Redis shows in
+    /// `CLIENT LIST`.
+    pub(crate) fn start(
+        mut servers: ServerSet,
+        options: ConnectOptions,
+        name: &str,
+        spec: SubscriptionSpec,
+        listener: Arc<dyn Listener>,
+    ) -> Self {
+        connections::wanted(&options.address, Purpose::Notifications);
+        let nodes = Arc::new(SubscribedNodes::default());
+        let client_name = client_name(name);
+        let reconciled = Arc::clone(&nodes);
+        let reconciler = async move {
+            loop {
+                reconcile(&reconciled, &servers.current(), |selector, joins_others| {
+                    NodeSubscription::new(
+                        selector,
+                        options.clone(),
+                        client_name.clone(),
+                        spec.clone(),
+                        Arc::clone(&listener),
+                        joins_others,
+                    )
+                });
+                servers.changed().await;
+            }
+        };
+        Self {
+            nodes,
+            _reconciler: AbortOnDropHandle::new(tokio::spawn(reconciler)),
+        }
+    }
+
+    /// The outages of the nodes that are not subscribed.
+    pub(crate) fn outages(&self) -> Vec<Outage> {
+        self.collect(|state| state.outage().cloned())
+    }
+
+    /// What an operator has to do so that Redis publishes all events.
+    pub(crate) fn missing_flags(&self) -> Vec<String> {
+        self.collect(|state| state.missing_flags().cloned())
+    }
+
+    fn collect<T>(&self, read: impl Fn(&SubscriptionState) -> Option<T>) -> Vec<T> {
+        let nodes = self.nodes.lock();
+        nodes
+            .values()
+            .filter_map(|node| read(&node.state.lock()))
+            .collect()
+    }
+}
+
+/// Starts the wanted nodes that are absent, and then ends the others, so that a key that moves from one
+/// node to another is published by one of them at any time.
+fn reconcile(
+    nodes: &SubscribedNodes,
+    wanted: &[ServerSelector],
+    create: impl Fn(ServerSelector, bool) -> NodeSubscription,
+) {
+    let mut nodes = nodes.lock();
+    let joins_others = !nodes.is_empty();
+    for selector in wanted {
+        nodes.entry(selector.clone()).or_insert_with(|| {
+            let node = create(selector.clone(), joins_others);
+            SubscribedNode {
+                state: node.state(),
+                _task: AbortOnDropHandle::new(tokio::spawn(node.run())),
+            }
+        });
+    }
+    nodes.retain(|selector, _| wanted.contains(selector));
+}
