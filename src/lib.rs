@@ -18,7 +18,7 @@
 //!
 //! Beside these ways: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
 //! standard input), [`settings`] (text to typed settings), [`check`] (tries a connection for who runs
-//! it), [`telemetry`], [`error`] and [`task`].
+//! it), [`telemetry`] and [`error`].
 
 pub(crate) mod cache;
 pub(crate) mod check;
@@ -29,7 +29,6 @@ pub(crate) mod link;
 pub(crate) mod provider;
 pub(crate) mod redis;
 pub(crate) mod settings;
-pub(crate) mod task;
 pub(crate) mod telemetry;
 #[doc(hidden)]
 pub mod testing;

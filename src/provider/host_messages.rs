@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 use wasmcloud_provider_sdk::core::provider_config_update_subject;
 use wasmcloud_provider_sdk::core::rpc::{
@@ -18,7 +19,6 @@ use wasmcloud_provider_sdk::core::rpc::{
 };
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
-use crate::task::AbortOnDrop;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// Messages that may wait; the provider handles each within microseconds.
@@ -44,7 +44,7 @@ pub(crate) enum HostMessage {
 /// The host's messages in the order in which they arrive.
 pub(crate) struct HostMessages {
     queue: mpsc::Receiver<HostMessage>,
-    _forwarders: [AbortOnDrop; 5],
+    _forwarders: [AbortOnDropHandle<()>; 5],
 }
 
 #[derive(Deserialize)]
@@ -111,9 +111,9 @@ fn forward(
     mut messages: Subscriber,
     queue: &mpsc::Sender<HostMessage>,
     read: impl Fn(Message) -> Option<HostMessage> + Send + 'static,
-) -> AbortOnDrop {
+) -> AbortOnDropHandle<()> {
     let queue = queue.clone();
-    AbortOnDrop::spawn(async move {
+    let forwarder = async move {
         while let Some(message) = messages.next().await {
             if let Some(message) = read(message)
                 && queue.send(message).await.is_err()
@@ -123,7 +123,8 @@ fn forward(
             // One message a turn: those of the other subscriptions keep their place between.
             tokio::task::yield_now().await;
         }
-    })
+    };
+    AbortOnDropHandle::new(tokio::spawn(forwarder))
 }
 
 /// Reads a message; what it holds is not logged, as it may be secret.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::task::AbortOnDrop;
+use tokio_util::task::AbortOnDropHandle;
 
 /// What shells answer for a program that a signal has ended: this and the signal's number.
 const ENDED_BY_SIGNAL: i32 = 128;
@@ -19,7 +19,7 @@ const ENDED_BY_SIGNAL: i32 = 128;
 #[derive(Debug)]
 pub(crate) struct Signals {
     first: Arc<Notify>,
-    _waiting: AbortOnDrop,
+    _waiting: AbortOnDropHandle<()>,
 }
 
 impl Signals {
@@ -33,7 +33,7 @@ impl Signals {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         let first = Arc::new(Notify::new());
         let asked = Arc::clone(&first);
-        let waiting = AbortOnDrop::spawn(async move {
+        let waiting = tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
                     _ = terminate.recv() => SignalKind::terminate(),
@@ -47,7 +47,7 @@ impl Signals {
         });
         Ok(Self {
             first,
-            _waiting: waiting,
+            _waiting: AbortOnDropHandle::new(waiting),
         })
     }
 

@@ -75,8 +75,8 @@ impl Limiter {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Error::new(
                 ErrorKind::Overloaded,
-                "the call waited for its turn until its time was up: the calls of this link are \
-                 more than Redis answers (MAX_IN_FLIGHT)",
+                "timed out waiting for a free slot: too many concurrent calls on this link \
+                 (MAX_IN_FLIGHT)",
             )),
         }
     }

@@ -119,7 +119,7 @@ impl Supervisor {
         let mut backoff = ReconnectBackoff::new();
         let mut log_next_connect = true;
         let mut is_reconnect = false;
-        connections::wanted(&options.address, Purpose::Commands);
+        connections::register(&options.address, Purpose::Commands);
         loop {
             let Connected { session, password } = self.connect(outage, &mut backoff).await;
             let session = Arc::new(session);
@@ -186,7 +186,7 @@ impl Supervisor {
                     redis = self.address,
                     client = self.connector.client_name,
                     %reason,
-                    "no connection to Redis; trying again until it works"
+                    "cannot connect to Redis; retrying"
                 );
             }
             outage.last_error = Some(error);
@@ -236,7 +236,7 @@ impl Supervisor {
                     redis = self.address,
                     client = self.connector.client_name,
                     reason,
-                    "nothing that is read is kept in memory, although CACHE_MAX_ENTRIES asks for it"
+                    "cache disabled: client tracking is unavailable"
                 );
             }
             tokio::select! {
@@ -253,7 +253,7 @@ impl Supervisor {
                             redis = self.address,
                             client = self.connector.client_name,
                             reason = %error.call_error(&self.address),
-                            "the new password does not work; the connection goes on with the old one"
+                            "new password rejected; the connection stays authenticated with the old one"
                         );
                     }
                     rejected = error;

@@ -25,12 +25,12 @@ static RECONNECTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Calls, and what watching reads.
+    /// Calls, and the reads of watching links.
     Commands,
-    /// PubSubConnection of changes of keys.
+    /// A subscription to key changes.
     Notifications,
 }
 
@@ -46,29 +46,26 @@ impl Purpose {
     }
 }
 
-/// A connection to the server of this address will be tried: from now on it can be seen that there
-/// is none.
-pub(crate) fn wanted(address: &Address, purpose: Purpose) {
+/// Exports the connection as down until the first one is established.
+pub(crate) fn register(address: &Address, purpose: Purpose) {
     if exports_metrics() {
         UP.add(0, &purpose.attributes(address));
     }
 }
 
-/// A connection that is up, until it is dropped.
+/// Exports a connection as up until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectedGuard(Option<Vec<KeyValue>>);
 
 impl ConnectedGuard {
-    /// A connection has been established to the server of this address; `again` where there was
-    /// one before.
-    pub(crate) fn new(address: &Address, purpose: Purpose, again: bool) -> Self {
+    pub(crate) fn new(address: &Address, purpose: Purpose, is_reconnect: bool) -> Self {
         if !exports_metrics() {
             return Self(None);
         }
         let attributes = purpose.attributes(address);
         UP.add(1, &attributes);
-        // Without an event, so that the first one is an increase.
-        RECONNECTS.add(u64::from(again), &attributes);
+        // Adds zero without a reconnect, so that the first reconnect is an increase.
+        RECONNECTS.add(u64::from(is_reconnect), &attributes);
         Self(Some(attributes))
     }
 }

@@ -9,7 +9,7 @@ use test_support::wait::eventually;
 use crate::CACHED;
 use crate::behind_a_proxy;
 
-const WARNING: &str = "nothing that is read is kept in memory";
+const WARNING: &str = "cache disabled: client tracking is unavailable";
 
 /// Checks that Redis serves every read, and that the log says so once.
 async fn assert_cache_disabled(env: &mut TestEnv, reason: &str) {

@@ -181,7 +181,10 @@ async fn verification_cannot_be_disabled() {
     let env = start_env().await;
     let error = refusal(&env, &[("URL", "rediss://127.0.0.1:1/#insecure")]).await;
     assert!(error.contains("invalid setting URL"), "{error}");
-    assert!(error.contains("certificates are always verified"), "{error}");
+    assert!(
+        error.contains("certificates are always verified"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

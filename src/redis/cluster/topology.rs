@@ -310,7 +310,7 @@ impl Refresher {
                 redis = %self.nodes.options.address,
                 client = client_name(&self.nodes.name),
                 reason = %error,
-                "no map of the cluster's slots; asking again until there is one"
+                "no slot map of the cluster; retrying"
             );
         }
         let is_permanent = is_permanent
@@ -358,7 +358,7 @@ impl Refresher {
         info!(
             nodes = map.shards().len(),
             redis = %self.nodes.options.address,
-            "the slots of the cluster have been found"
+            "slot map of the cluster updated"
         );
         let previous = self.map.send_replace(SlotMapState::Known(map));
         self.ranges = ranges;

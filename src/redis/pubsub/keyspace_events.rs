@@ -32,7 +32,7 @@ pub(crate) fn current(reply: &Value) -> Option<String> {
 /// What an operator has to do.
 pub(crate) fn advice(address: &str, to_set: &str) -> String {
     format!(
-        "{address} does not tell of all changes that are watched: run `CONFIG SET {SETTING} \
+        "{address} does not publish all watched key changes: run `CONFIG SET {SETTING} \
          {to_set}` there (and keep it in its configuration), or set WATCH_CONFIGURE_REDIS"
     )
 }

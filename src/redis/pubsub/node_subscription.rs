@@ -114,7 +114,7 @@ impl NodeSubscription {
                     redis = self.address,
                     client = self.client_name,
                     reason,
-                    "cannot watch; trying again until it works"
+                    "cannot subscribe to key changes; retrying"
                 );
             }
             backoff.pause(self.options.reconnect_max_delay).await;
@@ -154,7 +154,7 @@ impl NodeSubscription {
             info!(
                 redis = self.address,
                 client = self.client_name,
-                "watching changes of keys"
+                "subscribed to key changes"
             );
         }
         if let Some(gap) = gap {
@@ -234,11 +234,11 @@ impl NodeSubscription {
                 redis = self.address,
                 client = self.client_name,
                 reason,
-                "Redis does not tell of all changes that are watched"
+                "Redis does not publish all watched key changes"
             ),
             None => info!(
                 redis = self.address,
-                "Redis tells of all changes that are watched"
+                "Redis publishes all watched key changes"
             ),
         }
     }

@@ -42,7 +42,7 @@ impl Subscription {
         spec: SubscriptionSpec,
         listener: Arc<dyn Listener>,
     ) -> Self {
-        connections::wanted(&options.address, Purpose::Notifications);
+        connections::register(&options.address, Purpose::Notifications);
         let nodes = Arc::new(SubscribedNodes::default());
         let client_name = client_name(name);
         let reconciled = Arc::clone(&nodes);
