@@ -155,7 +155,7 @@ async fn busy_errors_do_not_disable_the_cache() {
     .await;
     let mut env = TestEnv::builder().redis(redis).config(CACHED).start().await;
     env.provider
-        .wait_for_log(&["WARN", "no connection", "BUSY"])
+        .wait_for_log(&["WARN", "cannot connect", "BUSY"])
         .await;
     let kill = ["SCRIPT", "KILL"];
     let () = redis::cmd(kill[0])

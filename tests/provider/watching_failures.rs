@@ -276,7 +276,7 @@ async fn repeated_disconnects_of_a_subscription_log_few_lines() {
     let lines = env.provider.stop_and_count_log(&[]).await;
     assert!(lines < 15, "{lines} lines");
     // One line, unless a subscription lasted a second because the machine stalled.
-    let breaks = env.provider.stop_and_count_log(&["cannot watch"]).await;
+    let breaks = env.provider.stop_and_count_log(&["cannot subscribe"]).await;
     assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
