@@ -1,5 +1,5 @@
-//! The command line: reads what the host says on standard input and runs the provider; or runs one
-//! of the commands for people, which `check` and `settings::listing` carry out.
+//! The command line: runs the provider with the host data on standard input, or one of the commands
+//! for operators.
 
 use std::env;
 use std::io::{self, IsTerminal, Write as _, stdin, stdout};
@@ -11,14 +11,14 @@ use crate::{check, provider, telemetry};
 use clap::{Parser, Subcommand};
 use wasmcloud_provider_sdk::HostData;
 
-/// The exit code for a start that cannot work, as of `sysexits` and most command lines.
-const USAGE: u8 = 2;
+/// The exit code for invalid arguments or input, as most command lines have it.
+const USAGE_ERROR: u8 = 2;
 
 /// wasi:keyvalue on Redis and Valkey, as a wasmCloud 1.x capability provider.
 ///
-/// A wasmCloud host starts it, and tells it on standard input what it needs to know; there is
-/// nothing to be set on the command line. Start it with `wash start provider <image> kvredis`, or
-/// with your application: `wash app deploy wadm.yaml`. The commands below are for people.
+/// A wasmCloud host starts kvredis and passes the configuration on standard input. Start it with
+/// `wash start provider <image> kvredis`, or with your application: `wash app deploy wadm.yaml`. The
+/// commands below are for operators.
 #[derive(Parser)]
 #[command(version = env!("KVREDIS_VERSION"), after_help = "\
 Examples:
@@ -32,12 +32,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum CliCommand {
-    /// Try a connection as a link would, and say what was found; nothing is changed in Redis.
+    /// Test a connection as a link would use it, and report the findings; Redis is not changed.
     ///
-    /// One line for each finding: the settings, the connection, TLS, the log-in, the server, what
-    /// the ACL forbids that this link needs, notifications, latency. Under each failure stands what
-    /// to do. Exit code 0: a link with these settings would fully work; 1: it would not; 2: the
-    /// command line is wrong.
+    /// One line for each finding: the settings, the connection, TLS, the login, the server, the
+    /// required commands and keys that the ACL forbids, notifications, latency. Each failure is
+    /// followed by advice. Exit code 0: a link with these settings would fully work; 1: it would not;
+    /// 2: the command line is invalid.
     #[command(after_help = "\
 Examples:
   kvredis check redis://10.0.0.7:6379
@@ -45,16 +45,16 @@ Examples:
   kvredis check 'redis-sentinel://s1:26379?sentinelServiceName=main&node=s2:26379' READ_ONLY=true
   kvredis check redis-cluster://10.0.0.7 'WATCH=SET@orders:*' --json
 
-Others on the machine can see a command line: a password is better in a file (PASSWORD_FILE).
+Other users of the machine can see the command line: store passwords in a file (PASSWORD_FILE).
 
-With --json it prints one object: `works` (a boolean), `address` (without credentials), `version` (of
+With --json, one object is printed: `works` (a boolean), `address` (without credentials), `version` (of
 kvredis) and `findings`, each with `name`, `status` (ok, info, warning, failed), `text`, `advice` (or
 null) and `details`, whose fields docs/check.md lists.")]
     Check {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
-        /// What to connect to, and the settings of the link; `kvredis settings` lists them.
+        /// The URL and the settings of the link; `kvredis settings` lists them.
         #[arg(value_name = "URL | NAME=VALUE", required = true)]
         settings: Vec<String>,
     },
@@ -69,11 +69,11 @@ null) and `details`, whose fields docs/check.md lists.")]
     },
 }
 
-/// Runs what the command line asks for: the provider, or one of the commands for people.
+/// Runs the provider, or the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let done = match command {
+    let outcome = match command {
         None => return start(),
         Some(CliCommand::Check { json, settings }) => run_check(&settings, json),
         Some(CliCommand::Settings { json: true, .. }) => {
@@ -86,22 +86,22 @@ pub fn main() -> ExitCode {
             print(&format!("{}\n", render::table())).map(|()| ExitCode::SUCCESS)
         }
     };
-    done.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|error| {
         eprintln!("kvredis: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-/// Runs the provider, as a host starts it.
+/// Runs the provider as a host starts it.
 fn start() -> ExitCode {
     let host_data = match read_host_data() {
         Ok(host_data) => host_data,
-        Err(missing) => {
-            eprintln!("{}", in_words(&missing));
-            return ExitCode::from(USAGE);
+        Err(error) => {
+            eprintln!("{}", message(&error));
+            return ExitCode::from(USAGE_ERROR);
         }
     };
-    match serve(host_data) {
+    match run_provider(&host_data) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kvredis: {error:#}");
@@ -112,21 +112,21 @@ fn start() -> ExitCode {
 
 fn read_host_data() -> Result<HostData, HostDataError> {
     if stdin().is_terminal() {
-        return Err(HostDataError::Nothing);
+        return Err(HostDataError::Missing);
     }
     host_data::read(stdin().lock())
 }
 
-fn serve(host_data: HostData) -> anyhow::Result<()> {
+fn run_provider(host_data: &HostData) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let done = runtime.block_on(telemetry::run(&host_data, provider::run(&host_data)));
-    // Looking up a name may still be under way, in a thread that nobody can stop.
+    let outcome = runtime.block_on(telemetry::run(host_data, provider::run(host_data)));
+    // A name may still be being resolved, in a thread that cannot be stopped.
     runtime.shutdown_background();
-    done
+    outcome
 }
 
-/// One thread: calls wait for NATS and Redis, not for each other, and waking threads costs more
-/// than what a call needs.
+/// One thread: calls wait for NATS and Redis, not for the processor, and to wake another thread
+/// costs more than to serve a call.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -136,20 +136,20 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 fn run_check(settings: &[String], json: bool) -> anyhow::Result<ExitCode> {
     let sources = match check::arguments::sources(settings) {
         Ok(sources) => sources,
-        Err(wrong) => {
-            eprintln!("kvredis check: {wrong}; see `kvredis check --help`");
-            return Ok(ExitCode::from(USAGE));
+        Err(error) => {
+            eprintln!("kvredis check: {error}; see `kvredis check --help`");
+            return Ok(ExitCode::from(USAGE_ERROR));
         }
     };
     let runtime = runtime()?;
     let report = runtime.block_on(check::check(&sources));
-    // A look-up of a name may still hang; nobody waits for it any more.
+    // A name may still be being resolved, in a thread that cannot be stopped.
     runtime.shutdown_background();
     if json {
         print(&format!("{:#}\n", report.json()))?;
     } else {
-        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        print(&report.text(stdout().is_terminal() && !no_colour))?;
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        print(&report.text(stdout().is_terminal() && !no_color))?;
     }
     Ok(if report.works() {
         ExitCode::SUCCESS
@@ -158,7 +158,7 @@ fn run_check(settings: &[String], json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Prints; a reader that has gone, such as `head`, is no error.
+/// Prints; a closed pipe, as of `head`, is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut output = stdout().lock();
     let written = output
@@ -170,20 +170,16 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn in_words(missing: &HostDataError) -> String {
-    let hint = "kvredis is a wasmCloud capability provider: a host starts it and sends its data to \
-                standard input.\nStart it with `wash start provider <image> kvredis` or \
-                `wash app deploy wadm.yaml`.\nBy hand: `kvredis check URL` tries a Redis, \
-                `kvredis settings` lists the settings; see `kvredis --help`.";
-    match missing {
-        HostDataError::Nothing => {
-            format!("kvredis: there is no host data on standard input.\n{hint}")
+/// The message for a start without usable host data: for a start by hand, with the way to start.
+fn message(error: &HostDataError) -> String {
+    let hint = "kvredis is a wasmCloud capability provider: a host starts it and passes the \
+                configuration on standard input.\nStart it with `wash start provider <image> kvredis` \
+                or `wash app deploy wadm.yaml`.\nWithout a host, `kvredis check URL` tests a \
+                connection and `kvredis settings` lists the settings; see `kvredis --help`.";
+    match error {
+        HostDataError::Missing | HostDataError::Malformed(_) => {
+            format!("kvredis: {error}.\n{hint}")
         }
-        HostDataError::Unreadable(error) => {
-            format!("kvredis: cannot read the host data from standard input: {error}")
-        }
-        HostDataError::Malformed(what) => {
-            format!("kvredis: what is on standard input is no host data: {what}.\n{hint}")
-        }
+        HostDataError::Io(_) => format!("kvredis: {error}"),
     }
 }

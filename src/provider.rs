@@ -1,14 +1,13 @@
-//! The host's lifecycle of a provider: start, links, configuration, health, shutdown.
+//! The lifecycle of the provider as the host controls it: start, links, configuration, health,
+//! shutdown.
 //!
 //! The SDK's own loop ignores a link that is put twice, confuses the links of one component, and
-//! lets a slow handler hold up health; this one does nothing that waits. What the host's messages
-//! are is in `messages`; what a link is, `links` and `watcher` know; calls are taken by `serve`.
+//! delays health checks by a slow handler. This loop handles each message without waiting.
 
 pub(crate) mod host_data;
 pub(crate) mod host_messages;
 pub(crate) mod missed_links;
 pub(crate) mod nats;
-pub(crate) mod restart_history;
 pub(crate) mod signals;
 
 use std::env;
@@ -17,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::{Client, Message};
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -28,9 +28,8 @@ use crate::link::registry::{LinkDefinition, LinkDirection, ProviderLayers, Warni
 use crate::link::table::Links;
 use crate::provider::host_data::SecretDecryptor;
 use crate::provider::host_messages::{HostMessage, HostMessages};
-use crate::provider::missed_links::MissedLinkDetector;
+use crate::provider::missed_links::{LinkId, MissedLinkDetector, RestartHistory, WATCHER};
 use crate::provider::nats::Nats;
-use crate::provider::restart_history::RestartHistory;
 use crate::provider::signals::Signals;
 use crate::settings::origin::Origin;
 use crate::settings::provider_settings::ProviderSettings;
@@ -40,13 +39,11 @@ use crate::watcher::Watchers;
 use crate::wrpc::client::ComponentClient;
 use crate::wrpc::server::Server;
 
-/// The interface of links from the provider to a component.
-const WATCHER: &str = "watcher";
-/// What is left of the host's time limit for the way of the answer.
+/// The part of the host's time limit that is reserved for the transport of the result.
 const REPLY_MARGIN: Duration = Duration::from_millis(200);
-/// How long a link may be without its Redis before the provider calls itself unhealthy.
+/// A link without a connection to Redis makes the provider unhealthy after this time.
 const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
-/// How long the last messages may take. Without NATS they would wait for its return.
+/// Limits the wait for the last messages, which without a connection to NATS would not end.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A provider that a host has started.
@@ -54,70 +51,49 @@ struct Provider {
     id: String,
     links: Arc<Links>,
     watchers: Watchers,
-    opener: SecretDecryptor,
-    ended_for: RestartHistory,
+    decryptor: SecretDecryptor,
+    restart_history: RestartHistory,
     unhealthy: LogThrottle,
 }
 
-/// Why the provider ends.
 enum StopReason {
-    /// The host asks for it.
+    /// A request of the host, which expects a reply.
     Host(Message),
     /// A signal, or NATS is closed.
     Signal,
-    /// There is a link that it cannot get but by a new start.
-    MissedLink { component: String, name: String },
+    /// Only a restart can deliver this link.
+    MissedLink(LinkId),
 }
 
-/// Runs until the host or a signal ends it.
+/// Runs until the host or a signal stops the provider.
 ///
 /// # Errors
 ///
-/// The host data is wrong, NATS cannot be reached, or a new start is needed.
+/// The host data is malformed, NATS is unreachable, or a restart is required.
 pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
-    let opener =
+    let decryptor =
         SecretDecryptor::new(host_data).context("the keys in the host data are malformed")?;
     let connection = Nats::connect(host_data)
         .await
         .context("failed to connect to the NATS of the lattice")?;
-    let nats = connection.client.clone();
-    let signals = Signals::await_them()?;
-    let mut messages = HostMessages::subscribe(&nats, host_data, opener.public_key())
+    let nats = &connection.client;
+    let signals = Signals::subscribe()?;
+    let mut messages = HostMessages::subscribe(nats, host_data, decryptor.public_key())
         .await
         .context("failed to subscribe to the host's messages")?;
-
     let layers = ProviderLayers {
         secrets: Layer::secrets(Origin::ProviderSecrets, &host_data.secrets),
         config: Layer::config(Origin::ProviderConfig, &host_data.config),
     };
     let warnings = Arc::<WarningLog>::default();
-    let links = Arc::new(Links::new(layers.clone(), Arc::clone(&warnings)));
-    let caller = ComponentClient::start(
-        &nats,
-        &host_data.lattice_rpc_prefix,
-        &host_data.provider_key,
-    )
-    .await
-    .context("failed to subscribe to the answers of components")?;
     let settings = provider_settings(&warnings, layers.clone());
-    let watchers = Watchers::new(layers, warnings, caller);
-    let provider = Provider {
-        id: host_data.provider_key.clone(),
-        links: Arc::clone(&links),
-        watchers,
-        opener,
-        ended_for: RestartHistory::new(&env::temp_dir(), host_data),
-        unhealthy: LogThrottle::default(),
-    };
-    for link in &host_data.link_definitions {
-        provider.put(link);
-    }
+    let provider = Provider::start(nats, host_data, layers, warnings, decryptor).await?;
     let server = Server::start(
         nats.clone(),
-        (&host_data.lattice_rpc_prefix, &host_data.provider_key),
-        links,
+        (&host_data.lattice_rpc_prefix, &provider.id),
+        Arc::clone(&provider.links),
         &settings,
-        time_limit(host_data.default_rpc_timeout_ms),
+        call_timeout(host_data.default_rpc_timeout_ms),
     )
     .await
     .context("failed to subscribe to calls")?;
@@ -131,49 +107,71 @@ pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
         "kvredis is serving"
     );
 
-    let missed = MissedLinkDetector {
+    let detector = MissedLinkDetector {
         nats: nats.clone(),
         lattice: &host_data.lattice_rpc_prefix,
         provider: &provider.id,
         connected: connection.connected.clone(),
-        ended_for: &provider.ended_for,
+        history: &provider.restart_history,
     };
-    let end = tokio::select! {
-        end = provider.listen(&nats, &mut messages, &signals) => end,
-        (component, name) = missed.clone().link(&provider.links) => {
-            StopReason::MissedLink { component, name }
-        }
-        (component, name) = missed.watching_link(&provider.watchers) => {
-            StopReason::MissedLink { component, name }
-        }
-        // Nobody can be answered any more, so that there is nothing to bring to an end.
+    let reason = tokio::select! {
+        reason = provider.handle_messages(nats, &mut messages, &signals) => reason,
+        link = detector.next(&provider.links, &provider.watchers) => StopReason::MissedLink(link),
+        // No result can be published any more, so that there are no calls to wait for.
         () = connection.stuck() => bail!(
-            "an attempt to connect to NATS again does not end: ending, for the host to start \
-             kvredis anew"
+            "a reconnection to NATS does not complete: exiting, so that the host restarts kvredis"
         ),
     };
     stop.notify_one();
     provider.watchers.stop().await;
     serving.await.context("serving calls failed")?;
     provider.links.clear();
-    match end {
+    match reason {
         StopReason::Signal => {}
-        StopReason::Host(request) => reply(&nats, &request, "shutting down".into()).await,
-        StopReason::MissedLink { component, name } => bail!(
-            "the link {name:?} of component {component:?} was put without kvredis hearing of it: \
-             ending, for the host to start it anew with all links"
+        StopReason::Host(request) => reply(nats, &request, "shutting down".into()).await,
+        StopReason::MissedLink(LinkId {
+            component, name, ..
+        }) => bail!(
+            "the message about the link {name:?} of component {component:?} was lost: exiting, so \
+             that the host restarts kvredis with all links"
         ),
     }
-    provider.ended_for.forget();
-    // Without NATS there is nobody to tell.
+    provider.restart_history.clear();
+    // Without a connection to NATS the host does not receive the reply.
     let _ = timeout(FLUSH_TIMEOUT, nats.flush()).await;
     info!(provider = provider.id, "kvredis has stopped");
     Ok(())
 }
 
 impl Provider {
-    /// Handles what the host says until it, or a signal, asks to stop.
-    async fn listen(
+    /// Starts with the links of the host data.
+    async fn start(
+        nats: &Client,
+        host_data: &HostData,
+        layers: ProviderLayers,
+        warnings: Arc<WarningLog>,
+        decryptor: SecretDecryptor,
+    ) -> anyhow::Result<Self> {
+        let id = &host_data.provider_key;
+        let client = ComponentClient::start(nats, &host_data.lattice_rpc_prefix, id)
+            .await
+            .context("failed to subscribe to the replies of components")?;
+        let provider = Self {
+            id: id.clone(),
+            links: Arc::new(Links::new(layers.clone(), Arc::clone(&warnings))),
+            watchers: Watchers::new(layers, warnings, client),
+            decryptor,
+            restart_history: RestartHistory::new(&env::temp_dir(), host_data),
+            unhealthy: LogThrottle::default(),
+        };
+        for link in &host_data.link_definitions {
+            provider.put(link);
+        }
+        Ok(provider)
+    }
+
+    /// Handles the host's messages until the host or a signal stops the provider.
+    async fn handle_messages(
         &self,
         nats: &Client,
         messages: &mut HostMessages,
@@ -187,7 +185,7 @@ impl Provider {
             match message {
                 None => return StopReason::Signal,
                 Some(HostMessage::Shutdown(request)) => return StopReason::Host(request),
-                Some(HostMessage::Health(request)) => self.answer_health(nats, &request).await,
+                Some(HostMessage::Health(request)) => self.report_health(nats, &request).await,
                 Some(HostMessage::LinkPut(link)) => self.put(&link),
                 Some(HostMessage::LinkDeleted(link)) => self.delete(&link),
                 Some(HostMessage::Config(config)) => {
@@ -201,18 +199,15 @@ impl Provider {
     }
 
     fn put(&self, link: &InterfaceLinkDefinition) {
-        // Of a link from the provider, the provider's side is the source.
-        let (way, component, config, sealed) = if link.target == self.id {
-            let (config, sealed) = (&link.target_config, &link.target_secrets);
-            (
-                LinkDirection::FromComponent,
-                &link.source_id,
-                config,
-                sealed,
-            )
+        // The provider is the source of a link to a component.
+        let (direction, component, config, encrypted) = if link.target == self.id {
+            let direction = LinkDirection::FromComponent;
+            let (config, encrypted) = (&link.target_config, &link.target_secrets);
+            (direction, &link.source_id, config, encrypted)
         } else if link.interfaces.iter().any(|name| name == WATCHER) {
-            let (config, sealed) = (&link.source_config, &link.source_secrets);
-            (LinkDirection::ToComponent, &link.target, config, sealed)
+            let direction = LinkDirection::ToComponent;
+            let (config, encrypted) = (&link.source_config, &link.source_secrets);
+            (direction, &link.target, config, encrypted)
         } else {
             warn!(
                 component = link.target,
@@ -222,28 +217,27 @@ impl Provider {
             );
             return;
         };
-        self.ended_for.arrived((way, component, &link.name));
-        let secrets = self.opener.open(sealed.as_deref()).inspect_err(|why| {
-            error!(
-                component,
-                link = link.name,
-                reason = %why,
-                "the link's secrets cannot be opened"
-            );
-        });
-        let secrets = match secrets {
+        self.restart_history
+            .remove(&LinkId::new(direction, component, &link.name));
+        let secrets = match self.decryptor.decrypt(encrypted.as_deref()) {
             Ok(secrets) => secrets,
-            Err(why) if way == LinkDirection::ToComponent => {
-                self.watchers
-                    .insert_invalid(component, &link.name, why.to_string());
-                return;
-            }
-            Err(why) => {
-                self.links.insert_invalid(
+            Err(error) => {
+                error!(
                     component,
-                    &link.name,
-                    format!("the secrets of the link cannot be opened: {why}"),
+                    link = link.name,
+                    reason = %error,
+                    "the link's secrets cannot be decrypted"
                 );
+                let message = format!("the secrets of the link cannot be decrypted: {error}");
+                match direction {
+                    LinkDirection::FromComponent => {
+                        self.links.insert_invalid(component, &link.name, message);
+                    }
+                    LinkDirection::ToComponent => {
+                        self.watchers
+                            .insert_invalid(component, &link.name, error.to_string());
+                    }
+                }
                 return;
             }
         };
@@ -253,7 +247,7 @@ impl Provider {
             secrets: Layer::secrets(Origin::LinkSecrets, &secrets),
             config: Layer::config(Origin::LinkConfig, config),
         };
-        match way {
+        match direction {
             LinkDirection::FromComponent => self.links.put(definition),
             LinkDirection::ToComponent => self.watchers.put(definition),
         }
@@ -267,16 +261,16 @@ impl Provider {
         }
     }
 
-    async fn answer_health(&self, nats: &Client, request: &Message) {
-        let mut outages = self.links.outages(TOLERATED_OUTAGE);
-        outages.extend(self.watchers.health_issues(TOLERATED_OUTAGE));
-        // The host drops the text of the answer, so that it has to be in the log.
-        if self.unhealthy.record(outages.len()).is_some() {
-            error!(reason = %outages.join("; "), "unhealthy");
+    async fn report_health(&self, nats: &Client, request: &Message) {
+        let mut issues = self.links.outages(TOLERATED_OUTAGE);
+        issues.extend(self.watchers.health_issues(TOLERATED_OUTAGE));
+        // Hosts discard the message of the response, so that the log has to contain it.
+        if self.unhealthy.record(issues.len()).is_some() {
+            error!(reason = %issues.join("; "), "unhealthy");
         }
         let health = HealthCheckResponse {
-            healthy: outages.is_empty(),
-            message: (!outages.is_empty()).then(|| outages.join("; ")),
+            healthy: issues.is_empty(),
+            message: (!issues.is_empty()).then(|| issues.join("; ")),
         };
         match serde_json::to_vec(&health) {
             Ok(health) => reply(nats, request, health.into()).await,
@@ -285,32 +279,32 @@ impl Provider {
     }
 }
 
-async fn reply(nats: &Client, request: &Message, payload: bytes::Bytes) {
+async fn reply(nats: &Client, request: &Message, payload: Bytes) {
     let Some(subject) = request.reply.clone() else {
         return;
     };
     if let Err(error) = nats.publish(subject, payload).await {
-        warn!(reason = %error, "failed to answer the host");
+        warn!(reason = %error, "failed to reply to the host");
     }
 }
 
-/// The settings of the process; wrong ones are logged, and the defaults serve.
+/// The settings of the process; defaults where one is invalid, which is logged.
 fn provider_settings(warnings: &WarningLog, provider: ProviderLayers) -> ProviderSettings {
-    let reading = ProviderSettings::parse(&Sources::new(
+    let outcome = ProviderSettings::parse(&Sources::new(
         Layer::empty(Origin::LinkSecrets),
         Layer::empty(Origin::LinkConfig),
         provider.secrets,
         provider.config,
     ));
-    warnings.once(reading.warnings.into_iter().map(|warning| warning.message));
-    reading.settings.unwrap_or_else(|wrong| {
-        error!(reason = %wrong, "a setting of the provider is wrong; the default is used");
+    warnings.once(outcome.warnings.into_iter().map(|warning| warning.message));
+    outcome.settings.unwrap_or_else(|error| {
+        error!(reason = %error, "invalid setting of the provider: the default is used");
         ProviderSettings::default()
     })
 }
 
-/// How long a call may take so that its answer arrives before the host gives up.
-fn time_limit(rpc_timeout_ms: Option<u64>) -> Duration {
+/// The time limit of a call: its result has to arrive before the host's own limit.
+fn call_timeout(rpc_timeout_ms: Option<u64>) -> Duration {
     let timeout = rpc_timeout_ms.map_or(DEFAULT_RPC_TIMEOUT_MILLIS, Duration::from_millis);
     timeout.saturating_sub(REPLY_MARGIN).max(timeout / 2)
 }
@@ -320,9 +314,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_answered_before_the_host_gives_up() {
-        assert_eq!(time_limit(None), Duration::from_millis(1_800));
-        assert_eq!(time_limit(Some(10_000)), Duration::from_millis(9_800));
-        assert_eq!(time_limit(Some(300)), Duration::from_millis(150));
+    fn calls_end_before_the_hosts_time_limit() {
+        assert_eq!(call_timeout(None), Duration::from_millis(1_800));
+        assert_eq!(call_timeout(Some(10_000)), Duration::from_millis(9_800));
+        assert_eq!(call_timeout(Some(300)), Duration::from_millis(150));
     }
 }

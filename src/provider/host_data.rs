@@ -1,7 +1,7 @@
-//! What the host says on standard input when it starts the provider.
+//! The host data, which the host passes on standard input, and the secrets that it encrypts.
 //!
-//! One line of base64 with the SDK's [`HostData`] in JSON. The SDK's own reader prints all of it,
-//! secrets included, when it cannot parse it; this one says where it stopped and repeats nothing.
+//! The host data is one line of base64 with the SDK's [`HostData`] in JSON. The SDK's own reader
+//! prints all of it, secrets included, when it cannot parse it; this one reports the position only.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -12,62 +12,73 @@ use nkeys::XKey;
 use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
-/// More than any host sends: its links and their configuration.
-const LONGEST: u64 = 256 << 20;
+/// A limit that the links and configuration of no host exceed.
+const MAX_LENGTH: u64 = 256 << 20;
 
-/// Why there is no host data.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum HostDataError {
-    /// Nobody sent anything: the provider was started by hand.
-    Nothing,
-    /// Standard input cannot be read.
-    Unreadable(io::Error),
-    /// What was sent is no host data.
+    /// Standard input is empty: the provider was not started by a host.
+    #[error("no host data on standard input")]
+    Missing,
+    #[error("cannot read the host data from standard input: {0}")]
+    Io(#[from] io::Error),
+    #[error("standard input is not host data: {0}")]
     Malformed(String),
 }
 
-/// Opens the secrets of links, which the host seals for this provider.
+/// Why secrets cannot be decrypted. No error repeats them.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecryptError {
+    #[error("the host data has no keys for the decryption of secrets")]
+    NoKeys,
+    #[error("they are not encrypted for this provider by its host")]
+    WrongKeys,
+    #[error("they are not the JSON that hosts encrypt")]
+    Malformed,
+}
+
+/// Decrypts the secrets of links, which the host encrypts for this provider.
 #[derive(Debug)]
 pub(crate) struct SecretDecryptor {
     keys: Option<(XKey, XKey)>,
 }
 
-/// Reads the line that the host sends.
+/// Reads the host data.
 ///
 /// # Errors
 ///
-/// There is none, or it is not what hosts send.
+/// See [`HostDataError`].
 pub(crate) fn read(input: impl BufRead) -> Result<HostData, HostDataError> {
     let mut line = String::new();
     input
-        .take(LONGEST)
+        .take(MAX_LENGTH)
         .read_line(&mut line)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => HostDataError::Malformed("it is no text".to_owned()),
-            _ => HostDataError::Unreadable(error),
+            io::ErrorKind::InvalidData => HostDataError::Malformed("it is not text".to_owned()),
+            _ => HostDataError::Io(error),
         })?;
     let line = line.trim();
     if line.is_empty() {
-        return Err(HostDataError::Nothing);
+        return Err(HostDataError::Missing);
     }
     let json = STANDARD
         .decode(line)
         .map_err(|_| HostDataError::Malformed("it is not base64".to_owned()))?;
     serde_json::from_slice(&json).map_err(|error| {
-        // The error's own text may repeat what it stumbled over.
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "has not the fields that are expected",
-            _ => "is no JSON",
+        // The error's own text may repeat a secret.
+        let defect = match error.classify() {
+            serde_json::error::Category::Data => "lacks the expected fields",
+            _ => "is not JSON",
         };
         HostDataError::Malformed(format!(
-            "after base64 it {what} (at byte {})",
+            "decoded from base64, it {defect} (at byte {})",
             error.column()
         ))
     })
 }
 
 impl SecretDecryptor {
-    /// The keys of this host data.
+    /// A decryptor with the keys of this host data.
     ///
     /// # Errors
     ///
@@ -82,31 +93,28 @@ impl SecretDecryptor {
         Ok(Self { keys: Some(keys) })
     }
 
-    /// The public key that names this process to the host: links are put for it alone.
+    /// The public key that identifies this process to the host, which sends links to it alone.
     pub(crate) fn public_key(&self) -> Option<String> {
         self.keys.as_ref().map(|(own, _)| own.public_key())
     }
 
-    /// Opens what the host sealed.
+    /// Decrypts the secrets of a link; there are none if `encrypted` is empty.
     ///
     /// # Errors
     ///
-    /// It was sealed for somebody else, or is malformed.
-    pub(crate) fn open(
+    /// See [`DecryptError`].
+    pub(crate) fn decrypt(
         &self,
-        sealed: Option<&[u8]>,
-    ) -> Result<HashMap<String, SecretValue>, String> {
-        let Some(sealed) = sealed.filter(|sealed| !sealed.is_empty()) else {
+        encrypted: Option<&[u8]>,
+    ) -> Result<HashMap<String, SecretValue>, DecryptError> {
+        let Some(encrypted) = encrypted.filter(|bytes| !bytes.is_empty()) else {
             return Ok(HashMap::new());
         };
-        let Some((own, host)) = &self.keys else {
-            return Err("the host gave this provider no keys to open secrets with".to_owned());
-        };
+        let (own, host) = self.keys.as_ref().ok_or(DecryptError::NoKeys)?;
         let json = own
-            .open(sealed, host)
-            .map_err(|_| "they are not sealed for this provider by its host".to_owned())?;
-        serde_json::from_slice(&json)
-            .map_err(|_| "they are not the JSON that hosts seal".to_owned())
+            .open(encrypted, host)
+            .map_err(|_| DecryptError::WrongKeys)?;
+        serde_json::from_slice(&json).map_err(|_| DecryptError::Malformed)
     }
 }
 
@@ -122,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_understood() {
+    fn host_data_is_decoded() {
         let json = serde_json::to_string(&HostData {
             host_id: "N".to_owned(),
             ..HostData::default()
@@ -133,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nothing() {
-        for nothing in ["", "\n", " \r\n"] {
+    fn empty_stdin_is_missing_host_data() {
+        for empty in ["", "\n", " \r\n"] {
             assert!(matches!(
-                read(nothing.as_bytes()),
-                Err(HostDataError::Nothing)
+                read(empty.as_bytes()),
+                Err(HostDataError::Missing)
             ));
         }
     }
@@ -147,7 +155,7 @@ mod tests {
         assert_eq!(malformed("hunter2!"), "it is not base64");
         let no_json = malformed(&STANDARD.encode("hunter2"));
         assert!(
-            no_json.contains("no JSON") && !no_json.contains("hunter2"),
+            no_json.contains("not JSON") && !no_json.contains("hunter2"),
             "{no_json}"
         );
         let other_json = malformed(&STANDARD.encode(r#"{"config": "hunter2"}"#));
@@ -158,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_opened_by_whom_they_are_for() {
+    fn secrets_are_decrypted_only_with_the_keys_that_they_are_encrypted_for() {
         let (host, provider) = (XKey::new(), XKey::new());
-        let opener = SecretDecryptor::new(&HostData {
+        let decryptor = SecretDecryptor::new(&HostData {
             host_xkey_public_key: host.public_key(),
             provider_xkey_private_key: provider.seed().unwrap(),
             ..HostData::default()
@@ -171,13 +179,19 @@ mod tests {
             SecretValue::String("redis://h".to_owned()),
         )]);
         let json = serde_json::to_vec(&secrets).unwrap();
-        let sealed = host.seal(&json, &provider).unwrap();
-        let opened = opener.open(Some(&sealed)).unwrap();
-        assert_eq!(opened["URL"].as_string(), Some("redis://h"));
-        assert!(opener.open(None).unwrap().is_empty());
+        let encrypted = host.seal(&json, &provider).unwrap();
+        let decrypted = decryptor.decrypt(Some(&encrypted)).unwrap();
+        assert_eq!(decrypted["URL"].as_string(), Some("redis://h"));
+        assert!(decryptor.decrypt(None).unwrap().is_empty());
         let for_another = host.seal(&json, &XKey::new()).unwrap();
-        assert!(opener.open(Some(&for_another)).is_err());
+        assert_eq!(
+            decryptor.decrypt(Some(&for_another)).unwrap_err(),
+            DecryptError::WrongKeys
+        );
         let no_keys = SecretDecryptor::new(&HostData::default()).unwrap();
-        assert!(no_keys.open(Some(&sealed)).is_err());
+        assert_eq!(
+            no_keys.decrypt(Some(&encrypted)).unwrap_err(),
+            DecryptError::NoKeys
+        );
     }
 }

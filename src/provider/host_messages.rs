@@ -1,7 +1,8 @@
-//! The host's messages to a provider: which subjects they come on, and what is in them.
+//! The host's messages to a provider: their subjects and contents.
 //!
-//! They come on several subscriptions, and NATS keeps the order only within each. All are put into
-//! one queue as they arrive, so that a link that was deleted and put again is seen so.
+//! Several subscriptions receive them, and NATS preserves the order only within each. All messages
+//! enter one queue as they arrive, so that deleting a link and putting it again is handled in this
+//! order.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -21,27 +22,23 @@ use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// Messages that may wait; the provider handles each within microseconds.
-const QUEUE: usize = 256;
+/// The provider handles each message within microseconds.
+const QUEUE_CAPACITY: usize = 256;
 
-/// Messages that cannot be read.
 static UNREADABLE: LazyLock<LogThrottle> = LazyLock::new(LogThrottle::default);
 
-/// What a host says to its provider.
 pub(crate) enum HostMessage {
-    /// A link to or from the provider was put.
     LinkPut(InterfaceLinkDefinition),
-    /// A link was deleted.
     LinkDeleted(InterfaceLinkDefinition),
-    /// The provider's named configuration has changed to this.
+    /// The provider's new named configuration.
     Config(HashMap<String, String>),
-    /// The host wants to know how the provider is.
+    /// A request for a health report.
     Health(Message),
-    /// The host wants the provider to stop.
+    /// A request to stop.
     Shutdown(Message),
 }
 
-/// The host's messages in the order in which they arrive.
+/// The host's messages in the order of their arrival.
 pub(crate) struct HostMessages {
     queue: mpsc::Receiver<HostMessage>,
     _forwarders: [AbortOnDropHandle<()>; 5],
@@ -53,8 +50,7 @@ struct ShutdownRequest {
 }
 
 impl HostMessages {
-    /// Subscribes to all of them. Links are put for the key of this process where it has one, as
-    /// hosts since 1.1 do.
+    /// Hosts since 1.1 send links to the public key of the process instead of the provider's id.
     ///
     /// # Errors
     ///
@@ -79,7 +75,7 @@ impl HostMessages {
             .subscribe(shutdown_subject(lattice, provider, "default"))
             .await?;
 
-        let (sender, queue) = mpsc::channel(QUEUE);
+        let (sender, queue) = mpsc::channel(QUEUE_CAPACITY);
         let forwarders = [
             forward(puts, &sender, |m| {
                 parse("link", &m).map(HostMessage::LinkPut)
@@ -113,21 +109,20 @@ fn forward(
     read: impl Fn(Message) -> Option<HostMessage> + Send + 'static,
 ) -> AbortOnDropHandle<()> {
     let queue = queue.clone();
-    let forwarder = async move {
+    AbortOnDropHandle::new(tokio::spawn(async move {
         while let Some(message) = messages.next().await {
             if let Some(message) = read(message)
                 && queue.send(message).await.is_err()
             {
                 return;
             }
-            // One message a turn: those of the other subscriptions keep their place between.
+            // The forwarders alternate, so that messages enter the queue in the order of arrival.
             tokio::task::yield_now().await;
         }
-    };
-    AbortOnDropHandle::new(tokio::spawn(forwarder))
+    }))
 }
 
-/// Reads a message; what it holds is not logged, as it may be secret.
+/// Parses a message; its contents are not logged, as they may be secret.
 fn parse<T: DeserializeOwned>(what: &str, message: &Message) -> Option<T> {
     serde_json::from_slice(&message.payload)
         .inspect_err(|_| {
@@ -143,7 +138,7 @@ fn parse<T: DeserializeOwned>(what: &str, message: &Message) -> Option<T> {
         .ok()
 }
 
-/// Every process of a provider hears of a shutdown; it is meant for the one of a host.
+/// All processes of a provider receive a shutdown request, which is addressed to that of one host.
 fn is_for(host_id: &str, message: &Message) -> bool {
     serde_json::from_slice::<ShutdownRequest>(&message.payload)
         .is_ok_and(|request| request.host_id == host_id)

@@ -1,8 +1,8 @@
-//! The connection to the NATS of the lattice: how it is made, and made again.
+//! The connection to the NATS of the lattice, and its supervision.
 //!
-//! The client reconnects by itself. It limits the time for the TCP connection only: an attempt that
-//! gets no greeting, because a network forgot the connection or a server froze, would last for ever.
-//! `stuck` notices that. What is said over the connection is for others.
+//! The client reconnects by itself. But it limits the time for the TCP connection only: an attempt
+//! without a greeting, because a network dropped the connection or a server froze, would last
+//! forever. [`Nats::stuck`] detects that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,35 +19,34 @@ use wasmcloud_provider_sdk::HostData;
 use crate::telemetry::log_throttle::LogThrottle;
 
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
-/// How long the first connection is tried for; then the host may start the provider anew.
-const FIRST_CONNECT: Duration = Duration::from_secs(30);
-/// The longest pause between attempts: callers wait for their end.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// How long making a TCP connection may take. An attempt that began while NATS was unreachable
-/// must not hold up the next one for long once it is back.
-const TCP_CONNECT: Duration = Duration::from_millis(1_500);
-/// How long the first attempt may take as a whole.
-const ATTEMPT: Duration = Duration::from_secs(6);
-/// How long later attempts may take: looking up a name may take seconds when a whole network is
-/// coming back.
-const STUCK: Duration = Duration::from_secs(15);
-/// A server that falls silent is given up when the fourth of these is due.
-const PING: Duration = Duration::from_secs(4);
-/// How often the connection is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// The time limit of the start; after it the provider exits, and the host restarts it.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest pause between attempts: short, because calls wait.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// The time limit of a TCP connection. An attempt that began while NATS was unreachable must not
+/// delay the next one for long.
+const TCP_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// The time limit of an attempt at the start, until the greeting.
+const START_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
+/// The time limit of a reconnection: to resolve a name may take seconds while a network recovers.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// `async_nats` disconnects when the fourth ping to a silent server is due.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// The interval at which [`Nats::stuck`] checks the connection.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The connection, and when the latest attempt to make it began.
+/// The connection to NATS.
 pub(crate) struct Nats {
-    /// The client.
     pub(crate) client: Client,
-    /// When it connected the last time.
+    /// The time of the latest connection.
     pub(crate) connected: watch::Receiver<Instant>,
+    /// The start of the latest attempt to connect.
     latest_attempt: ConnectAttempt,
 }
 
 type ConnectAttempt = Arc<Mutex<Instant>>;
 
-/// For what comes again and again: each attempt that fails is an error of the client.
+/// Every attempt that fails reports an error of the client.
 #[derive(Default)]
 struct LogThrottles {
     slow: LogThrottle,
@@ -60,18 +59,18 @@ impl Nats {
     ///
     /// # Errors
     ///
-    /// NATS does not take these credentials, or cannot be reached for 30 s.
+    /// NATS rejects the credentials, or is unreachable for 30 s.
     pub(crate) async fn connect(host_data: &HostData) -> anyhow::Result<Self> {
         let url = Some(host_data.lattice_rpc_url.as_str())
             .filter(|url| !url.is_empty())
             .unwrap_or(DEFAULT_URL);
-        let give_up = Instant::now() + FIRST_CONNECT;
+        let deadline = Instant::now() + START_TIMEOUT;
         let failures = LogThrottle::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
             let (sender, connected) = watch::channel(Instant::now());
             let options = options(host_data, sender, Arc::clone(&latest_attempt))?;
-            let error = match timeout(ATTEMPT, options.connect(url)).await {
+            let error = match timeout(START_ATTEMPT_TIMEOUT, options.connect(url)).await {
                 Ok(Ok(client)) => {
                     return Ok(Self {
                         client,
@@ -81,24 +80,26 @@ impl Nats {
                 }
                 Ok(Err(error)) if is_fatal(error.kind()) => Err(error)?,
                 Ok(Err(error)) => anyhow::Error::from(error),
-                Err(_) => anyhow::anyhow!("it does not answer"),
+                Err(_) => anyhow::anyhow!("no greeting from the server"),
             };
-            if Instant::now() >= give_up {
+            if Instant::now() >= deadline {
                 return Err(error);
             }
             if let Some(attempts) = failures.record(1) {
                 warn!(attempts, reason = %format!("{error:#}"), "cannot connect to NATS yet");
             }
-            sleep(LONGEST_PAUSE).await;
+            sleep(MAX_PAUSE).await;
         }
     }
 
-    /// Waits until the client is sure never to connect again. Usually for ever.
+    /// Waits until the client is certain never to reconnect: usually forever.
     pub(crate) async fn stuck(&self) {
         loop {
-            sleep(LOOK).await;
-            let began = *self.latest_attempt.lock();
-            if self.client.connection_state() == State::Disconnected && began.elapsed() > STUCK {
+            sleep(CHECK_INTERVAL).await;
+            let started = *self.latest_attempt.lock();
+            if self.client.connection_state() == State::Disconnected
+                && started.elapsed() > RECONNECT_TIMEOUT
+            {
                 return;
             }
         }
@@ -133,46 +134,45 @@ fn options(
             async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
         })
     };
-    let brakes = Arc::<LogThrottles>::default();
+    let throttles = Arc::<LogThrottles>::default();
     Ok(options
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
                 connected.send_replace(Instant::now());
             }
-            tell(event, &brakes);
+            log_event(event, &throttles);
             std::future::ready(())
         })
         .name(format!("kvredis {}", host_data.provider_key))
-        .ping_interval(PING)
-        .connection_timeout(TCP_CONNECT)
-        // It is asked at the beginning of every attempt.
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(TCP_TIMEOUT)
+        // The client calls it at the start of every attempt.
         .reconnect_delay_callback(move |attempts| {
             *latest_attempt.lock() = Instant::now();
             pause(attempts)
         }))
 }
 
-/// Has in the log what happens to the connection.
-fn tell(event: Event, brakes: &LogThrottles) {
+fn log_event(event: Event, throttles: &LogThrottles) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
         Event::LameDuckMode => info!("the NATS server is about to stop"),
         Event::SlowConsumer(_) => {
-            if let Some(messages) = brakes.slow.record(1) {
+            if let Some(messages) = throttles.slow.record(1) {
                 warn!(
                     messages,
-                    "NATS sends more than is taken: messages were dropped"
+                    "messages of NATS were dropped: they arrive faster than they are handled"
                 );
             }
         }
         Event::ServerError(error) => {
-            if let Some(errors) = brakes.server_errors.record(1) {
+            if let Some(errors) = throttles.server_errors.record(1) {
                 warn!(errors, reason = %error, "the NATS server reports an error");
             }
         }
         Event::ClientError(error) => {
-            if let Some(errors) = brakes.client_errors.record(1) {
+            if let Some(errors) = throttles.client_errors.record(1) {
                 warn!(errors, reason = %error, "the NATS client reports an error");
             }
         }
@@ -180,13 +180,13 @@ fn tell(event: Event, brakes: &LogThrottles) {
     }
 }
 
-/// None before the first attempt: a start waits for it. Then between half and all of what is
-/// allowed, so that the providers of a lattice do not come back in step.
+/// The pause before an attempt: none before the first, for which the start waits; then between half
+/// and all of the maximum, so that the providers of a lattice do not reconnect at the same time.
 fn pause(attempts: usize) -> Duration {
     if attempts <= 1 {
         Duration::ZERO
     } else {
-        LONGEST_PAUSE.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+        MAX_PAUSE.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
     }
 }
 

@@ -1,7 +1,7 @@
-//! SIGTERM and SIGINT: the first one asks the provider to stop, a second one ends the process.
+//! SIGTERM and SIGINT: the first one stops the provider gracefully, a second one ends the process.
 //!
-//! They are awaited as long as the provider runs, so that whoever loses patience while calls are
-//! still being answered need not reach for SIGKILL. What stopping means is for the provider.
+//! The signals are handled until the provider has stopped, so that an operator can end a slow
+//! shutdown without SIGKILL.
 
 use std::process::exit;
 use std::sync::Arc;
@@ -9,31 +9,28 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-
 use tokio_util::task::AbortOnDropHandle;
 
-/// What shells answer for a program that a signal has ended: this and the signal's number.
+/// Shells report this plus the signal's number for a process that was ended by a signal.
 const ENDED_BY_SIGNAL: i32 = 128;
 
-/// The signals, for as long as this is kept.
+/// Handles the signals until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Signals {
     first: Arc<Notify>,
-    _waiting: AbortOnDropHandle<()>,
+    _handler: AbortOnDropHandle<()>,
 }
 
 impl Signals {
-    /// Begins to wait for them.
-    ///
     /// # Errors
     ///
-    /// The system does not let us.
-    pub(crate) fn await_them() -> anyhow::Result<Self> {
+    /// The system refuses the registration.
+    pub(crate) fn subscribe() -> anyhow::Result<Self> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         let first = Arc::new(Notify::new());
-        let asked = Arc::clone(&first);
-        let waiting = tokio::spawn(async move {
+        let received = Arc::clone(&first);
+        let handler = tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
                     _ = terminate.recv() => SignalKind::terminate(),
@@ -41,17 +38,17 @@ impl Signals {
                 }
             };
             next().await;
-            asked.notify_one();
+            received.notify_one();
             let second = next().await;
             exit(ENDED_BY_SIGNAL + second.as_raw_value());
         });
         Ok(Self {
             first,
-            _waiting: AbortOnDropHandle::new(waiting),
+            _handler: AbortOnDropHandle::new(handler),
         })
     }
 
-    /// Waits for the first one.
+    /// Waits for the first signal.
     pub(crate) async fn first(&self) {
         self.first.notified().await;
     }

@@ -279,7 +279,7 @@ impl CallHandler {
         if let Some(messages) = self.malformed.record(1) {
             warn!(
                 messages,
-                reason, "messages that are no proper calls; the reason is the latest one's"
+                reason, "malformed calls ignored (most recent reason shown)"
             );
         }
     }

@@ -75,7 +75,7 @@ impl Server {
             }
         }
         if timeout(DRAIN_TIMEOUT, self.drain()).await.is_err() {
-            warn!(limit = ?DRAIN_TIMEOUT, "stopping with calls under way: they take too long");
+            warn!(limit = ?DRAIN_TIMEOUT, "stopping with calls in progress, which are cancelled");
             self.handler.cancel();
             // Without a connection to NATS the callers are gone as well.
             let _ = timeout(DRAIN_GRACE, self.wait_idle()).await;

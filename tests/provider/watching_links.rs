@@ -199,9 +199,7 @@ async fn a_restart_recovers_a_watching_link_missed_during_startup() {
     reply_with_links_twice(&env, &["known"]).await;
     // The provider has requested the links twice; its reply to a health check follows the second response.
     assert!(env.host.health().await.unwrap().healthy);
-    let missed = env
-        .provider
-        .stop_and_count_log(&["without kvredis hearing of it"]);
+    let missed = env.provider.stop_and_count_log(&["was lost: exiting"]);
     assert_eq!(missed.await, 0);
 
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -235,6 +233,6 @@ async fn a_restart_recovers_a_watching_link_put_during_a_nats_outage() {
 async fn assert_ends_for(env: &mut TestEnv, component: &str) {
     assert_eq!(env.provider.wait().await.code(), Some(1));
     env.provider
-        .wait_for_log(&[component, "without kvredis hearing of it"])
+        .wait_for_log(&[component, "was lost: exiting"])
         .await;
 }

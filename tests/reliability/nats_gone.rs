@@ -120,7 +120,7 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
     let took = begun.elapsed();
     assert_eq!(
         env.provider
-            .stop_and_count_log(&["does not end", "anew"])
+            .stop_and_count_log(&["does not complete", "restarts kvredis"])
             .await,
         1
     );
