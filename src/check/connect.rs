@@ -1,7 +1,5 @@
-//! The way to one server, step by step: the connection, TLS, the log-in; and for each step that
-//! fails, what to do.
-//!
-//! Which servers there are is for `topology`.
+//! The connection to one server, step by step (TCP, TLS, login), with advice for each step that
+//! fails. `topology` chooses the servers.
 
 use std::time::{Duration, Instant};
 
@@ -23,11 +21,10 @@ const NO_REDIS: &str = "see whether it is a Redis that answers there; if its por
 pub(crate) struct ProbedNode {
     /// How to get there.
     pub(crate) place: ServerSelector,
-    /// Where it is.
     pub(crate) site: ServerAddr,
     /// The connection.
     pub(crate) probe: Probe,
-    /// How long it took to connect.
+    /// The duration of connecting.
     pub(crate) took: Duration,
     /// The version of TLS, where it is used.
     pub(crate) tls: Option<String>,
@@ -79,7 +76,7 @@ impl ProbedNode {
         })
     }
 
-    /// What is said of the connection.
+    /// The finding about the connection.
     pub(crate) fn reachable(&self) -> Finding {
         let milliseconds = self.took.as_secs_f64() * 1_000.0;
         let text = format!(
@@ -91,7 +88,7 @@ impl ProbedNode {
             .detail("milliseconds", milliseconds)
     }
 
-    /// What is said of TLS.
+    /// The finding about TLS.
     pub(crate) fn tls(&self, settings: &Tls) -> Finding {
         let Some(version) = &self.tls else {
             let text = match &self.site {
@@ -145,9 +142,9 @@ impl FailedStep {
         findings
     }
 
-    /// What to do, in plain words.
+    /// Advice for the operator.
     pub(crate) fn advice(&self) -> &'static str {
-        // Redis has one code for much: then it takes its words to know what is wrong.
+        // Redis uses the code ERR for many errors, which only the message distinguishes.
         let says = |words: &str| self.why.message().contains(words);
         match (self.step, self.why.kind()) {
             (Step::Sentinels, ConnectErrorKind::UnknownMaster) => {

@@ -1,4 +1,4 @@
-//! How fast the servers answer.
+//! The latency of the servers.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::check::report::{Finding, Report, Status};
 use crate::redis::command::admin::AdminCommand;
 use crate::redis::command_error::CommandError;
 
-/// How often each server is asked.
+/// The number of samples for each server.
 const PINGS: usize = 20;
 
-/// Reports the median and the longest time of an answer, over all servers.
+/// Reports the median and the longest latency, over all servers.
 pub(crate) async fn check(nodes: &[ProbedNode], report: &mut Report) {
     let mut times: Vec<(Duration, &ProbedNode)> = Vec::new();
     for (node, answers) in nodes.iter().zip(join_all(nodes.iter().map(ping)).await) {

@@ -20,7 +20,7 @@ use crate::settings::link_settings::Settings;
 const OLDEST_REDIS: (u32, u32) = (6, 2);
 const OLDEST_VALKEY: (u32, u32) = (7, 2);
 
-/// What a server says.
+/// The properties that a server reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ServerInfo {
     /// Redis or Valkey.
@@ -71,7 +71,7 @@ async fn login(address: &Address, node: &ProbedNode) -> Finding {
             let text = format!("logged in as {user}");
             Finding::new("login", Status::Ok, text).detail("user", user)
         }
-        // A strict ACL may forbid the question; the log-in has succeeded all the same.
+        // A strict ACL may forbid the question; the login has succeeded all the same.
         Err(CommandError::ServerError(_)) => {
             let text = format!("logged in as {set} (`ACL WHOAMI` is not allowed)");
             Finding::new("login", Status::Ok, text).detail("user", set)
@@ -81,7 +81,7 @@ async fn login(address: &Address, node: &ProbedNode) -> Finding {
     }
 }
 
-/// Asks `INFO`; where that is forbidden, `HELLO`, which is allowed to everybody.
+/// Asks `INFO`; where that is forbidden, `HELLO`, which every user may execute.
 async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
     let mut texts = String::new();
     for section in ["server", "replication"] {
@@ -180,7 +180,7 @@ fn judge(facts: &ServerInfo, settings: &Settings, node: &ProbedNode) -> Finding 
         .detail("role", *role)
 }
 
-/// What keeps a link from working with such a server, and what to do.
+/// The reason why a link does not work with such a server, and advice.
 fn trouble(
     facts: &ServerInfo,
     settings: &Settings,
@@ -229,7 +229,7 @@ fn trouble(
 
 fn is_too_old(facts: &ServerInfo) -> bool {
     let mut numbers = facts.version.split('.').map(str::parse);
-    // A version that is no number is a build of somebody's own.
+    // A version that is not a number belongs to a custom build.
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         return false;
     };

@@ -20,7 +20,7 @@ use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::link_settings::Settings;
 use crate::watcher::watch;
 
-/// What a node says of its setting: the flags, or why it does not say.
+/// The flags of a node, or the reason why they are unknown.
 type Flags = Result<String, String>;
 
 /// Reports both; without `WATCH` only what is set.
@@ -58,7 +58,7 @@ pub(crate) async fn check(
     report.add(subscription(settings, target, &tellers).await);
 }
 
-/// Primaries tell of changes; a link listens to no replica.
+/// Primaries publish changes; a link does not listen to replicas.
 fn tells(node: &ProbedNode) -> bool {
     !matches!(
         node.place,
