@@ -1,11 +1,11 @@
-//! Provider archives (`.par.gz`): what a wasmCloud host starts a provider from. Inside: the program
-//! for each architecture, the WIT that it serves, and claims, signed, with the hashes of both and the
-//! JSON schema of its settings.
+//! Provider archives (`.par.gz`), from which a wasmCloud host starts a provider. An archive contains
+//! the executable for each target, the WIT world, and signed claims with the hashes of both and the
+//! JSON schema of the settings.
 //!
-//! The keys that sign an archive are kept as `wash build` keeps them, in `~/.wash/keys`: the
-//! account (issuer) in `<user>_account.nk` and the provider's identity in `<binary>_service.nk`.
-//! So an archive made here and one made by `wash build` are the same provider to a secrets
-//! backend. Missing keys are made; `WASH_ISSUER_KEY` and `WASH_SUBJECT_KEY` (seeds) come first.
+//! The signing keys are stored in `~/.wash/keys`, where `wash build` stores them: the account
+//! (issuer) in `<user>_account.nk` and the provider's identity in `<binary>_service.nk`. To a secrets
+//! backend, archives made here and by `wash build` are therefore the same provider. Missing keys are
+//! generated; the seeds in `WASH_ISSUER_KEY` and `WASH_SUBJECT_KEY` take precedence.
 
 use std::convert::Infallible;
 use std::env;
@@ -21,11 +21,11 @@ use provider_archive::ProviderArchive;
 use serde_json::Value;
 use wit_parser::Resolve;
 
-/// What to pack, and how to call it.
+/// The arguments of `lattice pack`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Pack {
-    /// The provider's program, for this machine or for the one named (`aarch64-linux=PATH`); give it
-    /// once for each
+pub struct PackArgs {
+    /// The provider's executable, for this machine or for a target (`aarch64-linux=PATH`); repeat the
+    /// option for further targets
     #[arg(long = "binary", value_name = "[ARCH-OS=]PATH", required = true)]
     pub binaries: Vec<Binary>,
     /// The archive to write
@@ -34,32 +34,31 @@ pub struct Pack {
     /// The provider's name
     #[arg(long)]
     pub name: String,
-    /// Who makes it
+    /// The provider's vendor
     #[arg(long)]
     pub vendor: String,
-    /// Its revision, a number that grows
+    /// The revision, a number that increases with each release
     #[arg(long, default_value_t = 0)]
     pub revision: i32,
-    /// Its version
+    /// The version
     #[arg(long)]
     pub version: Option<String>,
-    /// A JSON schema of its configuration
+    /// The JSON schema of the configuration
     #[arg(long)]
     pub schema: Option<PathBuf>,
-    /// The folder with the WIT that it serves
+    /// The folder with the WIT world
     #[arg(long)]
     pub wit: Option<PathBuf>,
-    /// The folder with the keys [default: ~/.wash/keys]
+    /// The folder with the signing keys [default: ~/.wash/keys]
     #[arg(long)]
     pub keys: Option<PathBuf>,
 }
 
-/// A program, and the machines that it is for.
+/// An executable and its target.
 #[derive(Clone, Debug)]
 pub struct Binary {
-    /// As archives name machines: `x86_64-linux`.
-    pub machine: String,
-    /// The program's file.
+    /// The target in the notation of archives, such as `x86_64-linux`.
+    pub target: String,
     pub path: PathBuf,
 }
 
@@ -67,25 +66,25 @@ impl FromStr for Binary {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let (machine, path) = match text.split_once('=') {
-            Some((machine, path)) => (machine.to_owned(), path),
-            None => (this_machine(), text),
+        let (target, path) = match text.split_once('=') {
+            Some((target, path)) => (target.to_owned(), path),
+            None => (host_target(), text),
         };
         Ok(Self {
-            machine,
+            target,
             path: path.into(),
         })
     }
 }
 
-/// Writes the archive and returns the provider's public key, by which secrets are granted to it.
-pub async fn pack(pack: &Pack) -> Result<String> {
-    let keys = pack.keys.clone().map_or_else(default_keys, Ok)?;
-    let first = pack.binaries.first().context("nothing to pack")?;
+/// Writes the archive and returns the provider's public key, to which a secrets backend grants secrets.
+pub async fn pack(args: &PackArgs) -> Result<String> {
+    let keys = args.keys.clone().map_or_else(default_keys, Ok)?;
+    let first = args.binaries.first().context("no --binary")?;
     let stem = first
         .path
         .file_stem()
-        .context("--binary names no file")?
+        .context("--binary is not the path of a file")?
         .to_string_lossy();
     let user = env::var("USER").unwrap_or_else(|_| "user".to_owned());
     let issuer = key(
@@ -100,43 +99,43 @@ pub async fn pack(pack: &Pack) -> Result<String> {
     )?;
 
     let mut archive = ProviderArchive::new(
-        &pack.name,
-        &pack.vendor,
-        Some(pack.revision),
-        pack.version.clone(),
+        &args.name,
+        &args.vendor,
+        Some(args.revision),
+        args.version.clone(),
     );
-    for binary in &pack.binaries {
+    for binary in &args.binaries {
         ensure!(
-            !archive.targets().contains(&binary.machine),
-            "two programs for {}",
-            binary.machine
+            !archive.targets().contains(&binary.target),
+            "duplicate --binary for {}",
+            binary.target
         );
         archive
-            .add_library(&binary.machine, &read(&binary.path)?)
+            .add_library(&binary.target, &read(&binary.path)?)
             .map_err(|error| anyhow!(error))?;
     }
-    if let Some(wit) = &pack.wit {
+    if let Some(wit) = &args.wit {
         archive
             .add_wit_world(&encode_wit(wit)?)
             .map_err(|error| anyhow!(error))?;
     }
-    if let Some(schema) = &pack.schema {
+    if let Some(schema) = &args.schema {
         archive
             .set_schema(read_schema(schema)?)
             .map_err(|error| anyhow!(error))?;
     }
-    if let Some(folder) = pack.out.parent() {
+    if let Some(folder) = args.out.parent() {
         fs::create_dir_all(folder)?;
     }
     archive
-        .write(&pack.out, &issuer, &subject, true)
+        .write(&args.out, &issuer, &subject, true)
         .await
         .map_err(|error| anyhow!(error))
-        .with_context(|| format!("cannot write {}", pack.out.display()))?;
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
     Ok(subject.public_key())
 }
 
-/// The public key of the provider in an archive.
+/// Returns the public key of the provider in an archive.
 pub async fn public_key(archive: &Path) -> Result<String> {
     let archive = ProviderArchive::try_load_file(archive)
         .await
@@ -146,13 +145,13 @@ pub async fn public_key(archive: &Path) -> Result<String> {
     Ok(claims.subject)
 }
 
-/// This machine, as archives name it: `x86_64-linux`.
-fn this_machine() -> String {
+/// The target of this machine.
+fn host_target() -> String {
     format!("{}-{}", env::consts::ARCH, env::consts::OS)
 }
 
 fn default_keys() -> Result<PathBuf> {
-    let home = env::home_dir().context("no home folder; use --keys")?;
+    let home = env::home_dir().context("no home folder: use --keys")?;
     Ok(home.join(".wash/keys"))
 }
 
@@ -162,32 +161,36 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn read_schema(path: &Path) -> Result<Value> {
     let schema: Value = serde_json::from_slice(&read(path)?)
-        .with_context(|| format!("{} is no JSON", path.display()))?;
-    ensure!(schema.is_object(), "{} is no schema", path.display());
+        .with_context(|| format!("{} is not valid JSON", path.display()))?;
+    ensure!(
+        schema.is_object(),
+        "{} is not a JSON schema",
+        path.display()
+    );
     Ok(schema)
 }
 
-/// The WIT package in a folder, in the binary form that archives hold.
+/// Encodes the WIT package in a folder in the binary form of archives.
 fn encode_wit(folder: &Path) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve
         .push_dir(folder)
-        .with_context(|| format!("no WIT in {}", folder.display()))?;
+        .with_context(|| format!("no valid WIT package in {}", folder.display()))?;
     wit_component::encode(&resolve, package)
         .with_context(|| format!("cannot encode the WIT in {}", folder.display()))
 }
 
-/// The key in the environment, else in `path`, else a new one that is stored there.
+/// Returns the key in the environment variable, or the one in `path`, which is generated if missing.
 fn key(variable: &str, path: &Path, kind: KeyPairType) -> Result<KeyPair> {
     if let Ok(seed) = env::var(variable) {
         return KeyPair::from_seed(seed.trim())
-            .map_err(|_| anyhow!("{variable} is no seed of a key"));
+            .map_err(|_| anyhow!("{variable} is not the seed of a key"));
     }
     if path.exists() {
         let seed =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         return KeyPair::from_seed(seed.trim())
-            .map_err(|_| anyhow!("{} is no seed of a key", path.display()));
+            .map_err(|_| anyhow!("{} does not contain the seed of a key", path.display()));
     }
     let key = KeyPair::new(kind);
     let seed = key.seed().map_err(|error| anyhow!(error))?;

@@ -1,5 +1,5 @@
-//! What an operator does to a lattice by hand: start and stop providers and components, put
-//! configuration, put and delete links.
+//! Operator actions on a lattice: starting and stopping providers and components, storing
+//! configuration, putting and deleting links.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -11,26 +11,25 @@ use wasmcloud_control_interface::{Client, CtlResponse, HostInventory, Link};
 use crate::secrets;
 use crate::wait;
 
-/// How many instances of a component a host may run.
-const INSTANCES: u32 = 50;
+/// The maximum number of instances of a component.
+const MAX_INSTANCES: u32 = 50;
 
-/// A client of one host's and its lattice's control interface.
+/// A client of the control interface of one host and its lattice.
 pub struct Control {
     client: Client,
     nats: async_nats::Client,
     host: String,
 }
 
-/// A link to put. Its interfaces, with their package, are `wasi:keyvalue/store,atomics`.
+/// The definition of a link.
 #[derive(Clone, Debug)]
 pub struct LinkSpec<'a> {
-    /// The component or provider that calls.
+    /// The id of the calling component or provider.
     pub source: &'a str,
-    /// The component or provider that is called.
+    /// The id of the called component or provider.
     pub target: &'a str,
-    /// The link name.
     pub name: &'a str,
-    /// Namespace, package and interfaces.
+    /// Namespace, package and interfaces, such as `wasi:keyvalue/store,atomics`.
     pub interfaces: &'a str,
     /// Named configurations for the source.
     pub source_config: &'a [&'a str],
@@ -43,42 +42,53 @@ impl Control {
         Self { client, nats, host }
     }
 
-    /// The id of the host that starts and stops things.
+    /// The id of the host on which providers and components are started.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Starts a provider from its archive and waits until it answers health requests.
+    /// Starts a provider from its archive and waits until it is healthy.
     pub async fn start_provider(&self, id: &str, archive: &Path, config: &[&str]) -> Result<()> {
-        let answer = self
+        let response = self
             .client
-            .start_provider(&self.host, &file_url(archive)?, id, None, owned(config))
+            .start_provider(
+                &self.host,
+                &file_url(archive)?,
+                id,
+                None,
+                to_owned_names(config),
+            )
             .await;
-        accepted("start provider", answer)?;
-        wait::until_true(&format!("provider {id}"), wait::SOON, async || {
-            self.is_healthy(id).await
-        })
+        into_data("start provider", response)?;
+        wait::until_true(
+            &format!("provider {id} to start"),
+            wait::TIMEOUT,
+            async || self.is_healthy(id).await,
+        )
         .await
     }
 
-    /// Whether a provider answers that it is healthy; an error where it does not answer.
+    /// Requests the health of a provider. Fails if the provider does not reply.
     pub async fn is_healthy(&self, provider: &str) -> Result<bool> {
         let subject = format!("wasmbus.rpc.{}.{provider}.health", self.client.lattice());
-        let answer = self.nats.request(subject, Vec::new().into()).await?;
-        let health: serde_json::Value = serde_json::from_slice(&answer.payload)?;
+        let response = self.nats.request(subject, Vec::new().into()).await?;
+        let health: serde_json::Value = serde_json::from_slice(&response.payload)?;
         Ok(health["healthy"] == true)
     }
 
     /// Stops a provider and waits until the host no longer lists it.
     pub async fn stop_provider(&self, id: &str) -> Result<()> {
-        accepted(
+        into_data(
             "stop provider",
             self.client.stop_provider(&self.host, id).await,
         )?;
-        wait::until_true(&format!("the end of {id}"), wait::SOON, async || {
+        wait::until_true(&format!("{id} to stop"), wait::TIMEOUT, async || {
             let inventory = self.inventory().await?;
-            Ok(inventory.providers().iter().all(|known| known.id() != id))
+            Ok(inventory
+                .providers()
+                .iter()
+                .all(|running| running.id() != id))
         })
         .await
     }
@@ -86,46 +96,61 @@ impl Control {
     /// Starts a component from its file and waits until the host lists it.
     pub async fn start_component(&self, id: &str, file: &Path) -> Result<()> {
         let file = file_url(file)?;
-        let answer = self
+        let response = self
             .client
-            .scale_component(&self.host, &file, id, INSTANCES, None, Vec::new(), false)
+            .scale_component(
+                &self.host,
+                &file,
+                id,
+                MAX_INSTANCES,
+                None,
+                Vec::new(),
+                false,
+            )
             .await;
-        accepted("start component", answer)?;
-        wait::until_true(&format!("component {id}"), wait::SOON, async || {
-            let inventory = self.inventory().await?;
-            Ok(inventory.components().iter().any(|known| known.id() == id))
-        })
+        into_data("start component", response)?;
+        wait::until_true(
+            &format!("component {id} to start"),
+            wait::TIMEOUT,
+            async || {
+                let inventory = self.inventory().await?;
+                Ok(inventory
+                    .components()
+                    .iter()
+                    .any(|running| running.id() == id))
+            },
+        )
         .await
     }
 
-    /// Puts a named configuration.
+    /// Stores a named configuration.
     pub async fn put_config(&self, name: &str, values: &[(&str, &str)]) -> Result<()> {
         let values: HashMap<String, String> = values
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        accepted("put config", self.client.put_config(name, values).await)?;
+        into_data("put config", self.client.put_config(name, values).await)?;
         Ok(())
     }
 
-    /// What is stored under a configuration name, as text.
+    /// Returns a named configuration as JSON.
     pub async fn config(&self, name: &str) -> Result<String> {
-        let answer = self.client.get_config(name).await;
-        let values = accepted("get config", answer)?.context("no such configuration")?;
+        let response = self.client.get_config(name).await;
+        let values = into_data("get config", response)?.context("no such configuration")?;
         Ok(serde_json::to_string(&values)?)
     }
 
     /// Stores a reference to a secret of the backend and returns its name for a link's
-    /// configuration. The provider sees the secret as `seen_as`.
-    pub async fn put_secret_reference(&self, seen_as: &str, key: &str) -> Result<String> {
+    /// configuration. The provider receives the secret under the name `secret_name`.
+    pub async fn put_secret_reference(&self, secret_name: &str, key: &str) -> Result<String> {
         let name = format!("SECRET_{key}");
-        let reference = secrets::reference(seen_as, key)?;
-        let answer = self.client.put_config(&name, reference).await;
-        accepted("put secret reference", answer)?;
+        let reference = secrets::reference(secret_name, key)?;
+        let response = self.client.put_config(&name, reference).await;
+        into_data("put secret reference", response)?;
         Ok(name)
     }
 
-    /// Puts a link. The provider hears of it a moment later.
+    /// Puts a link. The host notifies the provider asynchronously.
     pub async fn put_link(&self, link: &LinkSpec<'_>) -> Result<()> {
         let (namespace, rest) = link
             .interfaces
@@ -141,47 +166,50 @@ impl Control {
             .wit_namespace(namespace)
             .wit_package(package)
             .interfaces(interfaces.split(',').map(str::to_owned).collect())
-            .source_config(owned(link.source_config))
-            .target_config(owned(link.target_config))
+            .source_config(to_owned_names(link.source_config))
+            .target_config(to_owned_names(link.target_config))
             .build()
             .map_err(|error| anyhow!(error))?;
-        accepted("put link", self.client.put_link(link).await)?;
+        into_data("put link", self.client.put_link(link).await)?;
         Ok(())
     }
 
     /// Deletes a link of a component to `wasi:keyvalue`.
     pub async fn delete_keyvalue_link(&self, source: &str, name: &str) -> Result<()> {
-        let answer = self
+        let response = self
             .client
             .delete_link(source, name, "wasi", "keyvalue")
             .await;
-        accepted("delete link", answer)?;
+        into_data("delete link", response)?;
         Ok(())
     }
 
     async fn inventory(&self) -> Result<HostInventory> {
-        let answer = self.client.get_host_inventory(&self.host).await;
-        accepted("host inventory", answer)?.context("the host told no inventory")
+        let response = self.client.get_host_inventory(&self.host).await;
+        into_data("host inventory", response)?.context("the host returned no inventory")
     }
 }
 
-/// The ids of the lattice's hosts.
+/// Returns the ids of the lattice's hosts.
 pub(crate) async fn hosts(client: &Client) -> Result<Vec<String>> {
-    let answers = client.get_hosts().await.map_err(|error| anyhow!(error))?;
-    Ok(answers
+    let responses = client.get_hosts().await.map_err(|error| anyhow!(error))?;
+    Ok(responses
         .into_iter()
         .filter_map(CtlResponse::into_data)
         .map(|host| host.id().to_owned())
         .collect())
 }
 
-fn accepted<T, E: Display>(what: &str, answer: Result<CtlResponse<T>, E>) -> Result<Option<T>> {
-    let answer = answer.map_err(|error| anyhow!("{what}: {error}"))?;
-    ensure!(answer.succeeded(), "{what}: {}", answer.message());
-    Ok(answer.into_data())
+fn into_data<T, E: Display>(
+    action: &str,
+    response: Result<CtlResponse<T>, E>,
+) -> Result<Option<T>> {
+    let response = response.map_err(|error| anyhow!("{action}: {error}"))?;
+    ensure!(response.succeeded(), "{action}: {}", response.message());
+    Ok(response.into_data())
 }
 
-fn owned(names: &[&str]) -> Vec<String> {
+fn to_owned_names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 

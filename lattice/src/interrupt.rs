@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: what was started is stopped first, then the program ends.
+//! Ctrl-C and other signals: running processes are stopped before the program ends.
 
 use std::io;
 use std::process;
@@ -6,8 +6,8 @@ use std::process;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for Ctrl-C, SIGTERM or SIGHUP, and names it.
-pub async fn signalled() -> io::Result<&'static str> {
+/// Waits for Ctrl-C, SIGTERM or SIGHUP, and returns its name.
+pub async fn wait_for_signal() -> io::Result<&'static str> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -18,19 +18,19 @@ pub async fn signalled() -> io::Result<&'static str> {
     })
 }
 
-/// Runs `work`. On a signal it is dropped, which stops what it had started, and the program ends:
-/// a test harness that went on to the next test would not look interrupted.
-pub async fn guard<T>(work: impl Future<Output = T>) -> T {
-    // The block ends the borrow of `work`: it is dropped before the program ends.
+/// Runs `work`. On a signal, `work` is dropped, which stops the processes that it has started, and the
+/// program exits: otherwise the test harness would continue with the next test.
+pub async fn exit_on_signal<T>(work: impl Future<Output = T>) -> T {
+    // The block drops `work` before the program exits.
     let name = {
         let work = std::pin::pin!(work);
         select! {
             result = work => return result,
-            name = signalled() => name,
+            name = wait_for_signal() => name,
         }
     };
     match name {
-        Ok(name) => eprintln!("stopped by {name}"),
+        Ok(name) => eprintln!("interrupted by {name}"),
         Err(error) => eprintln!("cannot listen for signals: {error}"),
     }
     process::exit(130)

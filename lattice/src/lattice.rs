@@ -1,4 +1,4 @@
-//! [`Lattice`]: everything started, in order, and taken down in the other order.
+//! [`Lattice`]: starts all processes in order and stops them in reverse order.
 
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -20,26 +20,24 @@ use crate::redis::Redis;
 use crate::secrets::Secrets;
 use crate::wait;
 
-/// With this variable set, the temporary folder with the logs stays.
-const KEEP: &str = "LATTICE_KEEP";
+/// The environment variable that retains the temporary folder with the logs.
+const KEEP_FOLDER: &str = "LATTICE_KEEP";
 
-/// How many lines of each log are shown when something failed.
-const TAIL: usize = 25;
+/// The number of lines of each log that are shown after a failure.
+const LOG_TAIL_LINES: usize = 25;
 
-/// What to start besides NATS, Redis and a host.
+/// The processes to start in addition to NATS, Redis and a host.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The program `lattice`, which runs the host, wadm and the secrets backend.
+    /// The path of the program `lattice`, which runs the host, wadm and the secrets backend.
     pub program: PathBuf,
-    /// Whether to start wadm.
     pub wadm: bool,
-    /// Whether to start the secrets backend.
     pub secrets: bool,
 }
 
 /// A running lattice.
 pub struct Lattice {
-    // Dropped in this order: a host stops while NATS is still there.
+    // Fields are dropped in this order: a host needs NATS to stop.
     host: Process,
     wadm: Option<Process>,
     secrets: Option<Secrets>,
@@ -52,28 +50,29 @@ pub struct Lattice {
 }
 
 impl Lattice {
-    /// Starts a lattice with a name of its own.
+    /// Starts a lattice with a unique name.
     pub async fn start(options: &Options, progress: &Progress) -> Result<Self> {
         let mut folder = tempfile::Builder::new().prefix("lattice-").tempdir()?;
-        folder.disable_cleanup(env::var_os(KEEP).is_some());
+        folder.disable_cleanup(env::var_os(KEEP_FOLDER).is_some());
         let name = unique_name();
         let (nats, client) = Nats::start(folder.path()).await?;
-        progress.say(format_args!("NATS with JetStream at {}", nats.url()));
+        progress.print(format_args!("NATS with JetStream at {}", nats.url()));
         let redis = Redis::start(folder.path()).await?;
-        progress.say(format_args!("Redis at {}", redis.url()));
+        progress.print(format_args!("Redis at {}", redis.url()));
 
-        let part = |subcommand: &str| part(options, subcommand, &nats, &name, folder.path());
+        let serve =
+            |subcommand: &str| serve_command(options, subcommand, &nats, &name, folder.path());
         let secrets = options
             .secrets
-            .then(|| Secrets::start(part("secrets"), client.clone(), folder.path()))
+            .then(|| Secrets::start(serve("secrets"), client.clone(), folder.path()))
             .transpose()?;
         let wadm = options
             .wadm
-            .then(|| Process::start("wadm", part("wadm"), folder.path()))
+            .then(|| Process::start("wadm", serve("wadm"), folder.path()))
             .transpose()?;
-        let mut host = Process::start("host", part("host"), folder.path())?;
+        let mut host = Process::start("host", serve("host"), folder.path())?;
         let control = connect(&mut host, &client, &name).await?;
-        progress.say(format_args!("wasmCloud host {}", control.host()));
+        progress.print(format_args!("wasmCloud host {}", control.host()));
         Ok(Self {
             host,
             wadm,
@@ -87,37 +86,34 @@ impl Lattice {
         })
     }
 
-    /// The lattice's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The folder with the logs, removed at the end.
+    /// The temporary folder with the logs.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its Redis.
     #[must_use]
     pub fn redis(&self) -> &Redis {
         &self.redis
     }
 
-    /// Its NATS server.
     #[must_use]
     pub fn nats(&self) -> &Nats {
         &self.nats
     }
 
-    /// What an operator does by hand.
+    /// The client for operator actions.
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Its secrets backend, if it was asked for.
+    /// The secrets backend; an error if the options did not include it.
     pub fn secrets(&self) -> Result<&Secrets> {
         self.secrets
             .as_ref()
@@ -128,15 +124,15 @@ impl Lattice {
     pub async fn deploy(&self, manifest: &Manifest, progress: &Progress) -> Result<()> {
         ensure!(self.wadm.is_some(), "this lattice has no wadm");
         let client = wadm_client::Client::from_nats_client(&self.name, None, self.client.clone());
-        // wadm answers when its streams are made; a put is an error until then.
-        wait::until("wadm", wait::SOON, async || {
+        // Putting a manifest fails until wadm has created its streams.
+        wait::until("wadm", wait::TIMEOUT, async || {
             Ok(Some(client.list_manifests().await?))
         })
         .await?;
         manifest::deploy(&client, manifest, progress).await
     }
 
-    /// All processes, for those who want to look at them or their logs.
+    /// All processes of the lattice.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         [
             Some(self.nats.process()),
@@ -149,16 +145,20 @@ impl Lattice {
         .flatten()
     }
 
-    /// What the host and its providers have logged.
+    /// The log of the host and its providers.
     #[must_use]
     pub fn host_log(&self) -> String {
         self.host.log_tail(usize::MAX)
     }
 
-    /// Prints the end of every log, for a test that failed.
+    /// Prints the end of every log.
     pub fn show_logs(&self) {
         for process in self.processes() {
-            eprintln!("--- {}:\n{}", process.name(), process.log_tail(TAIL));
+            eprintln!(
+                "--- {}:\n{}",
+                process.name(),
+                process.log_tail(LOG_TAIL_LINES)
+            );
         }
     }
 }
@@ -168,34 +168,40 @@ impl Drop for Lattice {
         if thread::panicking() {
             self.show_logs();
         }
-        if env::var_os(KEEP).is_some() {
-            eprintln!("{KEEP}: the logs are in {}", self.folder().display());
+        if env::var_os(KEEP_FOLDER).is_some() {
+            eprintln!("{KEEP_FOLDER}: the logs are in {}", self.folder().display());
         }
     }
 }
 
-/// The command line of a part that this package runs itself.
-fn part(options: &Options, name: &str, nats: &Nats, lattice: &str, folder: &Path) -> Command {
+/// The command that runs a subcommand of [`crate::serve`].
+fn serve_command(
+    options: &Options,
+    subcommand: &str,
+    nats: &Nats,
+    lattice: &str,
+    folder: &Path,
+) -> Command {
     let mut command = Command::new(&options.program);
     command
-        .args([name, "--nats", &nats.url(), "--lattice", lattice])
+        .args([subcommand, "--nats", &nats.url(), "--lattice", lattice])
         // The host unpacks providers into the temporary folder.
         .env("TMPDIR", folder);
     command
 }
 
-/// Waits until the host is there.
+/// Waits until the host responds.
 async fn connect(
     process: &mut Process,
     nats: &async_nats::Client,
     lattice: &str,
 ) -> Result<Control> {
-    // A question to all hosts takes the whole auction time.
+    // A request to all hosts always takes the whole auction timeout.
     let client = ClientBuilder::new(nats.clone())
         .lattice(lattice)
         .auction_timeout(Duration::from_millis(200))
         .build();
-    let host = wait::until("the wasmCloud host", wait::SOON, async || {
+    let host = wait::until("the wasmCloud host", wait::TIMEOUT, async || {
         process.check_running()?;
         Ok(control::hosts(&client).await?.pop())
     })
@@ -203,7 +209,7 @@ async fn connect(
     Ok(Control::new(client, nats.clone(), host))
 }
 
-/// Several lattices of one process, and of several, must not meet by name.
+/// The name distinguishes lattices of the same process and of others.
 fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! A real wasmCloud lattice on one machine, for the demo of kvredis and for its end-to-end test.
+//! A real wasmCloud lattice on one machine, for the demo and the end-to-end tests of kvredis.
 //!
-//! [`Lattice`] starts NATS, Redis, wasmCloud hosts, wadm and a secrets backend on free ports, in a
-//! temporary folder, and takes all of it down when it is dropped. Each of them is a process of its
-//! own: NATS and Redis are the installed programs, the others are this package's binary `lattice`
-//! with another subcommand ([`serve`]). So each has its own log, and nothing outlives the lattice.
+//! [`Lattice`] starts NATS, Redis, a wasmCloud host, wadm and a secrets backend on free ports and in a
+//! temporary folder, and stops them when it is dropped. Each of them is a separate process with its
+//! own log: NATS and Redis are the installed programs, the others are subcommands of this package's
+//! program `lattice` ([`serve`]).
 
 pub mod archive;
 pub mod control;

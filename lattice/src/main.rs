@@ -1,5 +1,5 @@
-//! The program `lattice`: packs provider archives, shows the demo, and runs the parts of a lattice
-//! that [`lattice::Lattice`] starts as processes.
+//! The program `lattice`: packs provider archives, runs the demo, and runs the processes that
+//! [`lattice::Lattice`] starts.
 
 mod demo;
 
@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lattice::archive::{self, Pack};
-use lattice::serve::{self, Place};
+use lattice::archive::{self, PackArgs};
+use lattice::serve::{self, ServeArgs};
 
 /// A real wasmCloud lattice on one machine
 #[derive(Parser)]
@@ -20,19 +20,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a provider archive
-    Pack(Pack),
-    /// Deploy a manifest in a new lattice, call it, and keep it running until Ctrl-C
+    /// Create a provider archive
+    Pack(PackArgs),
+    /// Deploy a manifest in a new lattice, call its component, and run until Ctrl-C
     Demo(demo::Demo),
     /// Run a wasmCloud host
     #[command(hide = true)]
-    Host(Place),
+    Host(ServeArgs),
     /// Run wadm
     #[command(hide = true)]
-    Wadm(Place),
+    Wadm(ServeArgs),
     /// Run the secrets backend
     #[command(hide = true)]
-    Secrets(Place),
+    Secrets(ServeArgs),
 }
 
 #[tokio::main]
@@ -48,14 +48,14 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Pack(pack) => {
-            let key = archive::pack(&pack).await?;
-            println!("{} ({key})", pack.out.display());
+        Command::Pack(args) => {
+            let key = archive::pack(&args).await?;
+            println!("wrote {} (public key {key})", args.out.display());
             Ok(())
         }
         Command::Demo(demo) => demo.run().await,
-        Command::Host(place) => serve::host(&place).await,
-        Command::Wadm(place) => serve::wadm(&place).await,
-        Command::Secrets(place) => serve::secrets_backend(&place).await,
+        Command::Host(args) => serve::host(&args).await,
+        Command::Wadm(args) => serve::wadm(&args).await,
+        Command::Secrets(args) => serve::secrets_backend(&args).await,
     }
 }

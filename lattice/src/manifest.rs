@@ -1,4 +1,4 @@
-//! wadm manifests: read, given the addresses of this lattice, deployed.
+//! Loading wadm manifests with the addresses of this lattice, and deploying them.
 
 use std::fs;
 use std::path::Path;
@@ -12,18 +12,20 @@ use wadm_types::api::{Status, StatusType};
 use crate::progress::Progress;
 use crate::wait;
 
-/// A debug build of the host takes a while to compile a component.
-const DEPLOY: Duration = Duration::from_secs(180);
+/// Longer than other timeouts, because a debug build of the host compiles components slowly.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Reads a manifest as `wash app deploy` does: `file://./…` is relative to the manifest's folder.
-/// Then replaces each value that is one of `replacements`; all of them must be there.
+/// Replaces the values in `replacements`, each of which must occur.
 pub fn load(path: &Path, replacements: &[(&str, &str)]) -> Result<Manifest> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut value: Value =
-        serde_yaml::from_str(&text).with_context(|| format!("{} is no YAML", path.display()))?;
+    let mut value: Value = serde_yaml::from_str(&text)
+        .with_context(|| format!("{} is not valid YAML", path.display()))?;
     let folder = path.canonicalize()?;
-    let folder = folder.parent().context("the manifest is in no folder")?;
+    let folder = folder
+        .parent()
+        .context("the manifest has no parent folder")?;
     let mut found = vec![false; replacements.len()];
     rewrite(&mut value, &mut |text| {
         if let Some(index) = replacements.iter().position(|(old, _)| old == text) {
@@ -35,35 +37,39 @@ pub fn load(path: &Path, replacements: &[(&str, &str)]) -> Result<Manifest> {
     for ((old, _), found) in replacements.iter().zip(found) {
         ensure!(found, "{} has no value {old:?}", path.display());
     }
-    serde_yaml::from_value(value).with_context(|| format!("{} is no manifest", path.display()))
+    serde_yaml::from_value(value).with_context(|| format!("{} is not a manifest", path.display()))
 }
 
-/// Deploys a manifest and waits until wadm says that all of it is deployed, telling the way there.
+/// Deploys a manifest and waits until wadm reports that it is deployed, printing each status on the way.
 pub async fn deploy(
     client: &wadm_client::Client,
     manifest: &Manifest,
     progress: &Progress,
 ) -> Result<()> {
     let (name, version) = client.put_and_deploy_manifest(manifest).await?;
-    progress.say(format_args!("wadm deploys {name} {version}"));
-    let mut told = String::new();
-    wait::until_true(&format!("{name} to be deployed"), DEPLOY, async || {
-        let status = client.get_manifest_status(&name).await?;
-        // wadm puts the application before every name.
-        let line = describe(&status).replace(&format!("{}-", name.replace('-', "_")), "");
-        if line != told {
-            progress.say(format_args!("  {line}"));
-            told = line;
-        }
-        match status.info.status_type {
-            StatusType::Deployed => Ok(true),
-            _ => bail!(told.clone()),
-        }
-    })
+    progress.print(format_args!("wadm is deploying {name} {version}"));
+    let mut last_line = String::new();
+    wait::until_true(
+        &format!("{name} to be deployed"),
+        DEPLOY_TIMEOUT,
+        async || {
+            let status = client.get_manifest_status(&name).await?;
+            // wadm prefixes every name with that of the application.
+            let line = describe(&status).replace(&format!("{}-", name.replace('-', "_")), "");
+            if line != last_line {
+                progress.print(format_args!("  {line}"));
+                last_line = line;
+            }
+            match status.info.status_type {
+                StatusType::Deployed => Ok(true),
+                _ => bail!(last_line.clone()),
+            }
+        },
+    )
     .await
 }
 
-/// One line: the status, how many parts are there, and what is still awaited.
+/// Describes a status in one line, with the scalers that are not deployed yet.
 fn describe(status: &Status) -> String {
     let pending: Vec<&str> = status
         .scalers
@@ -73,7 +79,7 @@ fn describe(status: &Status) -> String {
         .collect();
     let ready = status.scalers.len() - pending.len();
     let mut line = format!(
-        "{:?}: {ready} of {} parts",
+        "{:?}: {ready} of {} scalers",
         status.info.status_type,
         status.scalers.len()
     );
@@ -84,7 +90,7 @@ fn describe(status: &Status) -> String {
     line
 }
 
-/// Calls `change` with every text of a YAML value.
+/// Calls `change` with every string in a YAML value.
 fn rewrite(value: &mut Value, change: &mut impl FnMut(&mut String) -> Result<()>) -> Result<()> {
     match value {
         Value::String(text) => change(text),
@@ -108,7 +114,7 @@ fn resolve_file(text: &mut String, folder: &Path) -> Result<()> {
     let path = folder.join(relative);
     let path = path
         .canonicalize()
-        .with_context(|| format!("{} is missing: `make demo` builds it", path.display()))?;
+        .with_context(|| format!("{} is missing: run `make build`", path.display()))?;
     *text = format!("file://{}", path.display());
     Ok(())
 }

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, ensure};
 use crate::process::Process;
 use crate::wait;
 
-/// The oldest server that wadm 0.21 works with ("consumer filter subject is not a valid subset"
-/// before).
-const OLDEST: (u32, u32) = (2, 10);
+/// With older servers, wadm 0.21 fails with "consumer filter subject is not a valid subset".
+const MIN_VERSION: (u32, u32) = (2, 10);
 
 /// A running NATS server.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts the server and waits until it answers.
+    /// Starts the server and connects to it.
     pub async fn start(folder: &Path) -> Result<(Self, async_nats::Client)> {
         check_version()?;
         let port = free_port()?;
@@ -35,7 +34,7 @@ impl Nats {
             process: Process::start("nats", command, folder)?,
             port,
         };
-        let client = wait::until("the NATS server", wait::SOON, async || {
+        let client = wait::until("the NATS server", wait::TIMEOUT, async || {
             nats.process.check_running()?;
             Ok(Some(async_nats::connect(nats.url()).await?))
         })
@@ -43,34 +42,30 @@ impl Nats {
         Ok((nats, client))
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The port that it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 }
 
-/// A TCP port that nothing listens on.
+/// Returns a TCP port that is not in use.
 pub fn free_port() -> Result<u16> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// The server that `scripts/install-tools` has installed where the system's is too old, else the
-/// system's.
+/// Prefers the server that `scripts/install-tools` installs if the system's is too old.
 fn program() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
     if installed.exists() {
@@ -84,21 +79,25 @@ fn check_version() -> Result<()> {
     let output = Command::new(program())
         .arg("--version")
         .output()
-        .context("cannot run nats-server: `make tools` installs it")?;
+        .context("cannot run nats-server: run `make tools` to install it")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let version = parse_version(&text)
-        .with_context(|| format!("nats-server told its version as {:?}", text.trim()))?;
+    let version = parse_version(&text).with_context(|| {
+        format!(
+            "unexpected output of nats-server --version: {:?}",
+            text.trim()
+        )
+    })?;
     ensure!(
-        version >= OLDEST,
-        "wadm needs nats-server {}.{} or newer and found {}: `make tools` installs it",
-        OLDEST.0,
-        OLDEST.1,
+        version >= MIN_VERSION,
+        "wadm needs nats-server {}.{} or newer, found {}: run `make tools`",
+        MIN_VERSION.0,
+        MIN_VERSION.1,
         text.trim()
     );
     Ok(())
 }
 
-/// Reads `nats-server: v2.10.4`.
+/// Parses output such as `nats-server: v2.10.4`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim().rsplit_once('v')?.1.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

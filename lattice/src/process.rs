@@ -1,4 +1,4 @@
-//! A child process of a lattice: its own process group, its own log file, and never left behind.
+//! A child process of a lattice, with its own process group and log file. It never outlives its owner.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// How long a process may take to end by itself before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// The time between SIGTERM and SIGKILL.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running process, stopped when dropped, together with all that it has started.
+/// A running process. Dropping it stops the process and its children.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -25,9 +25,9 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its output in `<folder>/<name>.log`.
     ///
-    /// It gets its own process group, so that Ctrl-C in a terminal reaches the owner only, which
-    /// then stops things in order, and so that its children can be killed with it. Its standard
-    /// input is a pipe: `lattice` subcommands end when it closes, however their owner ended.
+    /// The process has its own process group. Ctrl-C in a terminal therefore reaches only the owner,
+    /// which stops processes in order, and the children can be killed with the process. Standard input
+    /// is a pipe: the subcommands of `lattice` exit when it closes, even if their owner was killed.
     pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file =
@@ -46,25 +46,23 @@ impl Process {
         })
     }
 
-    /// The name that the log file is called by.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The file that its output goes to.
+    /// The file with the output.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The last lines of its output.
+    /// The last lines of the output.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -73,27 +71,27 @@ impl Process {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// An error with the end of the log when the process has ended already.
+    /// Fails with the end of the log if the process has exited.
     pub fn check_running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            anyhow::bail!("{} ended with {status}:\n{}", self.name, self.log_tail(20));
+            anyhow::bail!("{} exited with {status}:\n{}", self.name, self.log_tail(20));
         }
         Ok(())
     }
 
-    /// Asks the process to end, kills what is left of it and its children, and waits for that.
+    /// Terminates the process, then kills its process group, and waits until the process has exited.
     fn stop(&mut self) -> io::Result<ExitStatus> {
         drop(self.child.stdin.take());
         let pid = Pid::from_child(&self.child);
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         if self.child.try_wait()?.is_none() {
             kill_process(pid, Signal::TERM)?;
         }
         while self.child.try_wait()?.is_none() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
-        // Also when it has ended: a host that ended leaves its providers in its group. An error
-        // only says that there is nobody left.
+        // Even if the process has exited: its children, such as a host's providers, are in its group. An
+        // error only means that the group is empty.
         let _ = kill_process_group(pid, Signal::KILL);
         self.child.wait()
     }

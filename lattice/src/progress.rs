@@ -1,17 +1,16 @@
-//! Progress lines with the time since the start, for people who wait and for reading test output
-//! afterwards.
+//! Progress lines with the time since the start.
 
 use std::fmt::Display;
 use std::time::Instant;
 
-/// Prints what happens, with the seconds since it was made.
+/// Prints lines with the seconds since it was created.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     start: Instant,
 }
 
 impl Progress {
-    /// Starts the clock.
+    /// Starts measuring the time.
     #[must_use]
     pub fn start() -> Self {
         Self {
@@ -20,7 +19,7 @@ impl Progress {
     }
 
     /// Prints one line.
-    pub fn say(&self, line: impl Display) {
+    pub fn print(&self, line: impl Display) {
         println!("[{:6.1} s] {line}", self.start.elapsed().as_secs_f32());
     }
 }

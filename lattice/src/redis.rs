@@ -1,4 +1,4 @@
-//! A Redis server on a free port, and questions to it through `redis-cli`.
+//! A Redis server on a free port, and commands to it through `redis-cli`.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts the server, which keeps nothing on disk, and waits until it answers.
+    /// Starts the server without persistence and waits until it responds.
     pub async fn start(folder: &Path) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new("redis-server");
@@ -30,7 +30,7 @@ impl Redis {
             process: Process::start("redis", command, folder)?,
             port,
         };
-        wait::until_true("the Redis server", wait::SOON, async || {
+        wait::until_true("the Redis server", wait::TIMEOUT, async || {
             redis.process.check_running()?;
             Ok(redis.cli(&["PING"])? == "PONG")
         })
@@ -38,46 +38,46 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The address for a link, database 0.
+    /// The `URL` for a link, with database 0.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The address for a link, with a database number.
+    /// The `URL` for a link, with a database number.
     #[must_use]
     pub fn url_of_database(&self, database: u8) -> String {
         format!("{}/{database}", self.url())
     }
 
-    /// The words of a `redis-cli` call on this server, as one would type them.
+    /// The shell command for a Redis command to this server.
     #[must_use]
-    pub fn cli_words(&self, words: &[&str]) -> String {
-        format!("redis-cli -p {} {}", self.port, words.join(" "))
+    pub fn cli_command(&self, command: &[&str]) -> String {
+        format!("redis-cli -p {} {}", self.port, command.join(" "))
     }
 
-    /// The answer of `redis-cli` to a command.
-    pub fn cli(&self, words: &[&str]) -> Result<String> {
+    /// Runs a command with `redis-cli` and returns the reply.
+    pub fn cli(&self, command: &[&str]) -> Result<String> {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
-            .args(words)
+            .args(command)
             .output()
-            .context("cannot run redis-cli: `make tools` installs it")?;
+            .context("cannot run redis-cli: run `make tools` to install it")?;
         ensure!(
             output.status.success(),
             "{}: {}",
-            self.cli_words(words),
+            self.cli_command(command),
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// The value of a key in a database; empty where there is none.
+    /// Returns the value of a key in a database, or an empty string if the key does not exist.
     pub fn get(&self, database: u8, key: &str) -> Result<String> {
         self.cli(&["-n", &database.to_string(), "GET", key])
     }
 
-    /// The connections that are open, as `CLIENT LIST` tells them, without the one that asks.
+    /// Returns the lines of `CLIENT LIST`, without the line of the connection that requests them.
     pub fn clients(&self) -> Result<Vec<String>> {
         Ok(self
             .cli(&["CLIENT", "LIST"])?
@@ -87,7 +87,6 @@ impl Redis {
             .collect())
     }
 
-    /// Its process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process

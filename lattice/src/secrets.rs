@@ -1,4 +1,4 @@
-//! The secrets backend `nats-kv` of a lattice: puts secrets into it and grants them to providers.
+//! The secrets backend `nats-kv` of a lattice: stores secrets and grants them to providers.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,13 +11,12 @@ use secrets_nats_kv::{Api, PutSecretRequest, client};
 use crate::process::Process;
 use crate::wait;
 
-/// The NATS subjects of all secrets backends begin with this; the host is told so.
+/// The prefix of the NATS subjects of all secrets backends, which the host is configured with.
 pub const TOPIC: &str = "wasmcloud.secrets";
-/// The backend's name.
 pub const NAME: &str = "nats-kv";
-/// The environment variable with the seed that seals secrets on their way to the backend.
+/// The environment variable with the seed of the key that encrypts secrets in transit.
 pub const TRANSIT_KEY: &str = "TRANSIT_XKEY_SEED";
-/// The environment variable with the seed that seals secrets in the backend's store.
+/// The environment variable with the seed of the key that encrypts secrets at rest.
 pub const ENCRYPTION_KEY: &str = "ENCRYPTION_XKEY_SEED";
 
 const BUCKET: &str = "WASMCLOUD_SECRETS";
@@ -44,9 +43,9 @@ impl Secrets {
         })
     }
 
-    /// Puts a secret and lets the owner of `public_key`, a provider or component, read it.
+    /// Stores a secret and grants it to the provider or component with `public_key`.
     pub async fn grant(&self, key: &str, value: &str, public_key: &str) -> Result<()> {
-        wait::until("the secrets backend", wait::SOON, async || {
+        wait::until("the secrets backend", wait::TIMEOUT, async || {
             let secret = PutSecretRequest {
                 key: key.to_owned(),
                 string_secret: Some(value.to_owned()),
@@ -60,15 +59,14 @@ impl Secrets {
         .await
     }
 
-    /// Its process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 }
 
-/// The reference to a secret, stored as a named configuration whose name begins with `SECRET_`:
-/// the provider sees the secret `key` of the backend under `name`.
+/// The reference that gives a provider the backend's secret `key` as `name`. It is stored as a named
+/// configuration whose name begins with `SECRET_`.
 pub fn reference(name: &str, key: &str) -> Result<HashMap<String, String>> {
     wasmcloud_secrets_types::SecretConfig::new(
         name.to_owned(),
@@ -81,7 +79,7 @@ pub fn reference(name: &str, key: &str) -> Result<HashMap<String, String>> {
     .try_into()
 }
 
-/// The backend itself, as its own process runs it.
+/// The backend, as [`crate::serve::secrets_backend`] runs it.
 pub(crate) fn api(transit: XKey, encryption: XKey, client: async_nats::Client) -> Api {
     Api::new(
         transit,

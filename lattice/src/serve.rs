@@ -1,7 +1,7 @@
-//! The parts of a lattice that are libraries, each run as a process: a wasmCloud host, wadm, and
-//! the secrets backend. These are the bodies of the `lattice` subcommands of the same names.
+//! The hidden subcommands of `lattice`, each of which runs a library as a process: a wasmCloud host,
+//! wadm, and the secrets backend.
 //!
-//! Each ends on SIGTERM, and when its standard input closes: so it never outlives its owner.
+//! Each exits on SIGTERM and when its standard input closes, so that it never outlives its owner.
 
 use std::env;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use wasmcloud_host::wasmbus::{Host, HostConfig};
 use crate::interrupt;
 use crate::secrets;
 
-/// As in `wash up` and the `wasmcloud` program.
+/// The default of `wash up` and of the program `wasmcloud`.
 const PROVIDER_SHUTDOWN_DELAY: Duration = Duration::from_millis(300);
 
-/// wadm looks at a host again with each heartbeat, and now and then needs that to see a provider
-/// that has started: with the 30 s of a real host, a demo would seem to hang.
+/// wadm sometimes learns only from a heartbeat that a provider has started. With the default of 30 s
+/// the demo would seem to hang.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// What every part needs to know.
+/// The arguments of the subcommands.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Place {
+pub struct ServeArgs {
     /// The NATS server
     #[arg(long)]
     pub nats: String,
@@ -38,13 +38,13 @@ pub struct Place {
 }
 
 /// Runs a wasmCloud host that loads components and providers from files.
-pub async fn host(place: &Place) -> Result<()> {
-    log();
-    let nats = Url::parse(&place.nats)?;
+pub async fn host(args: &ServeArgs) -> Result<()> {
+    init_logging();
+    let nats = Url::parse(&args.nats)?;
     let (host, shutdown) = Host::new(HostConfig {
         ctl_nats_url: nats.clone(),
         rpc_nats_url: nats,
-        lattice: place.lattice.as_str().into(),
+        lattice: args.lattice.as_str().into(),
         allow_file_load: true,
         heartbeat_interval: Some(HEARTBEAT),
         provider_shutdown_delay: Some(PROVIDER_SHUTDOWN_DELAY),
@@ -54,46 +54,46 @@ pub async fn host(place: &Place) -> Result<()> {
     .await
     .context("cannot start the host")?;
     select! {
-        () = told_to_end() => {}
+        () = shutdown_requested() => {}
         stopped = host.stopped() => { stopped?; }
     }
     shutdown.await.context("the host did not stop cleanly")
 }
 
 /// Runs wadm.
-pub async fn wadm(place: &Place) -> Result<()> {
-    log();
+pub async fn wadm(args: &ServeArgs) -> Result<()> {
+    init_logging();
     let mut tasks = wadm::start_wadm(WadmConfig {
-        nats_server: place.nats.clone(),
+        nats_server: args.nats.clone(),
         stream_persistence: StreamPersistence::Memory,
         ..WadmConfig::default()
     })
     .await
     .context("cannot start wadm")?;
     select! {
-        () = told_to_end() => Ok(()),
-        ended = tasks.join_next() => match ended {
+        () = shutdown_requested() => Ok(()),
+        result = tasks.join_next() => match result {
             Some(result) => result?,
-            None => bail!("wadm ended"),
+            None => bail!("wadm has no tasks"),
         },
     }
 }
 
-/// Runs the secrets backend `nats-kv`. Its keys come through the environment.
-pub async fn secrets_backend(place: &Place) -> Result<()> {
-    log();
+/// Runs the secrets backend `nats-kv` with the keys from the environment.
+pub async fn secrets_backend(args: &ServeArgs) -> Result<()> {
+    init_logging();
     let transit = key_from_environment(secrets::TRANSIT_KEY)?;
     let encryption = key_from_environment(secrets::ENCRYPTION_KEY)?;
-    let client = async_nats::connect(&place.nats).await?;
+    let client = async_nats::connect(&args.nats).await?;
     let api = secrets::api(transit, encryption, client);
     select! {
-        () = told_to_end() => Ok(()),
+        () = shutdown_requested() => Ok(()),
         result = api.run() => result,
     }
 }
 
-/// Logs to standard output, which is the part's log file, as much as `RUST_LOG` says.
-fn log() {
+/// Logs to standard output, which is the log file, at the level in `RUST_LOG`.
+fn init_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -102,18 +102,18 @@ fn log() {
 }
 
 /// Waits for SIGTERM, or for the owner to close standard input.
-async fn told_to_end() {
+async fn shutdown_requested() {
     let closed = async {
         let mut ignored = [0; 64];
         while matches!(stdin().read(&mut ignored).await, Ok(1..)) {}
     };
     select! {
         () = closed => {}
-        _ = interrupt::signalled() => {}
+        _ = interrupt::wait_for_signal() => {}
     }
 }
 
 fn key_from_environment(name: &str) -> Result<XKey> {
     let seed = env::var(name).with_context(|| format!("{name} is not set"))?;
-    XKey::from_seed(&seed).map_err(|_| anyhow!("{name} is no seed of an xkey"))
+    XKey::from_seed(&seed).map_err(|_| anyhow!("{name} is not the seed of an xkey"))
 }

@@ -1,41 +1,44 @@
-//! Waiting for a condition, with a deadline. Nothing in this package sleeps for luck.
+//! Waiting for a condition with a timeout.
 
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep};
 
-/// How long to wait for things that take a moment: a server that starts, a link that arrives.
-pub const SOON: Duration = Duration::from_secs(30);
+/// The timeout for conditions that are usually met within seconds, such as the start of a server.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-const PAUSE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Asks `probe` until it answers `Some`. An error of the probe means "not yet", and is part of the
-/// error when the time is over.
+/// Calls `probe` until it returns a value. Its errors count as "not yet"; the last one is part of the
+/// error after a timeout.
 pub async fn until<T>(
-    what: &str,
-    limit: Duration,
+    condition: &str,
+    timeout: Duration,
     mut probe: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + timeout;
     loop {
         let reason = match probe().await {
-            Ok(Some(answer)) => return Ok(answer),
+            Ok(Some(value)) => return Ok(value),
             Ok(None) => anyhow!("not yet"),
             Err(error) => error,
         };
         if Instant::now() >= deadline {
-            return Err(reason.context(format!("waited {} s for {what}", limit.as_secs())));
+            return Err(reason.context(format!("waited {} s for {condition}", timeout.as_secs())));
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// [`until`] for a condition that is only true or false.
+/// [`until`] for a condition without a value.
 pub async fn until_true(
-    what: &str,
-    limit: Duration,
+    condition: &str,
+    timeout: Duration,
     mut probe: impl AsyncFnMut() -> Result<bool>,
 ) -> Result<()> {
-    until(what, limit, async || Ok(probe().await?.then_some(()))).await
+    until(condition, timeout, async || {
+        Ok(probe().await?.then_some(()))
+    })
+    .await
 }

@@ -1,5 +1,5 @@
-//! wasmCloud's HTTP server provider as a program: on crates.io it is only a library. The demo and
-//! the lattice test pack it as `build/http-server.par.gz`.
+//! wasmCloud's HTTP server provider as an executable; on crates.io it is only a library. The demo and
+//! the tests use it packed as `build/http-server.par.gz`.
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

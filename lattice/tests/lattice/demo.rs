@@ -1,14 +1,14 @@
-//! The demo, with assertions: the manifest of `make demo` deployed by wadm.
+//! The manifest of `make demo`, deployed by wadm.
 
 use anyhow::{Result, ensure};
 use lattice::nats::free_port;
 use lattice::{Progress, http, manifest};
 
-use crate::setup::{in_lattice, root};
+use crate::setup::{Extra, in_lattice, root};
 
 #[tokio::test]
-async fn the_manifest_deploys_and_the_counter_counts() -> Result<()> {
-    in_lattice(true, false, async |lattice| {
+async fn demo_manifest_deploys_and_counts() -> Result<()> {
+    in_lattice(Extra::Wadm, async |lattice| {
         let address = format!("127.0.0.1:{}", free_port()?);
         let manifest = manifest::load(
             &root().join("local.wadm.yaml"),
@@ -23,8 +23,8 @@ async fn the_manifest_deploys_and_the_counter_counts() -> Result<()> {
         let first = http::get_when_ready(&url).await?;
         ensure!(first == "1", "{first}");
         for count in ["2", "3"] {
-            let answer = http::get(&url).await?;
-            ensure!(answer.body == count, "{answer:?}");
+            let response = http::get(&url).await?;
+            ensure!(response.body == count, "{response:?}");
         }
         let named = http::get(&format!("{url}&bucket=shop")).await?;
         ensure!(named.body == "1", "{named:?}");

@@ -1,7 +1,7 @@
-//! kvredis in a real lattice: a wasmCloud host starts it from its archive, and components call it.
+//! End-to-end tests: a wasmCloud host starts kvredis from its archive, and components call it.
 //!
-//! `make test` builds what these tests need: the archives in `build/` (or the one that
-//! `KVREDIS_ARCHIVE` names), and nats-server 2.10 or newer on the `PATH`.
+//! The tests need the archives in `build/`, which `make build` builds (`KVREDIS_ARCHIVE` selects another
+//! one), and nats-server 2.10 or newer on the `PATH`.
 
 mod demo;
 mod interfaces;

@@ -1,4 +1,4 @@
-//! The manifests in the repository, and how they are read.
+//! The manifests in the repository, and the loading of manifests.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use lattice::manifest;
 use crate::setup::root;
 
 #[test]
-fn the_manifests_are_the_same_but_for_images_and_addresses() -> Result<()> {
+fn manifests_differ_only_in_images_and_addresses() -> Result<()> {
     let lines = |name: &str| -> Result<Vec<String>> {
         Ok(fs::read_to_string(root().join(name))?
             .lines()
@@ -18,7 +18,7 @@ fn the_manifests_are_the_same_but_for_images_and_addresses() -> Result<()> {
     };
     let local = lines("local.wadm.yaml")?;
     assert_eq!(lines("wadm.yaml")?, local);
-    // In containers, servers have names and listen for other machines.
+    // Containers reach servers by name, and servers listen on all interfaces.
     let for_containers = |line: &String| {
         line.replace("redis://127.0.0.1:6379", "redis://redis:6379")
             .replace("address: 127.0.0.1:8000", "address: 0.0.0.0:8000")
@@ -29,13 +29,13 @@ fn the_manifests_are_the_same_but_for_images_and_addresses() -> Result<()> {
 }
 
 #[tokio::test]
-async fn there_is_a_manifest_for_each_kind_of_redis() -> Result<()> {
+async fn example_manifests_are_valid_for_every_redis_topology() -> Result<()> {
     let mut names = Vec::new();
     let mut config_names = Vec::new();
     for file in fs::read_dir(root().join("examples/wadm"))? {
         let path = file?.path();
         let manifest = manifest::load(&path, &[])
-            .with_context(|| format!("{} is not what wadm takes", path.display()))?;
+            .with_context(|| format!("{} is not a valid manifest", path.display()))?;
         let errors = wadm_types::validation::validate_manifest(&manifest).await?;
         ensure!(errors.is_empty(), "{}: {errors:?}", path.display());
         let json = serde_json::to_value(&manifest)?;
@@ -45,7 +45,7 @@ async fn there_is_a_manifest_for_each_kind_of_redis() -> Result<()> {
     names.sort();
     let expected = ["cluster", "rotating", "sentinel", "single", "tls", "unix"];
     assert_eq!(names, expected.map(|kind| format!("orders-{kind}")));
-    // Configurations are known by name in a lattice: two of one name would be one.
+    // Names identify configurations in a lattice: equal names would be the same configuration.
     let count = config_names.len();
     config_names.sort();
     config_names.dedup();
@@ -55,8 +55,8 @@ async fn there_is_a_manifest_for_each_kind_of_redis() -> Result<()> {
 
 fn collect_config_names(value: &serde_json::Value, names: &mut Vec<String>) {
     if let Some(configs) = value.get("config").and_then(|config| config.as_array()) {
-        let of = |config: &serde_json::Value| Some(config.get("name")?.as_str()?.to_owned());
-        names.extend(configs.iter().filter_map(of));
+        let name_of = |config: &serde_json::Value| Some(config.get("name")?.as_str()?.to_owned());
+        names.extend(configs.iter().filter_map(name_of));
     }
     let inner: Vec<&serde_json::Value> = match value {
         serde_json::Value::Object(fields) => fields.values().collect(),
@@ -69,7 +69,7 @@ fn collect_config_names(value: &serde_json::Value, names: &mut Vec<String>) {
 }
 
 #[test]
-fn a_relative_file_is_found_next_to_the_manifest() -> Result<()> {
+fn relative_file_urls_are_resolved_next_to_the_manifest() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("a.wasm"), "")?;
     let path = folder.path().join("m.yaml");
@@ -87,11 +87,13 @@ fn a_relative_file_is_found_next_to_the_manifest() -> Result<()> {
 }
 
 #[test]
-fn a_missing_file_and_a_missing_value_are_errors() -> Result<()> {
+fn missing_files_and_missing_values_are_errors() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("m.yaml");
     fs::write(&path, MANIFEST)?;
-    let error = manifest::load(&path, &[]).err().context("no file")?;
+    let error = manifest::load(&path, &[])
+        .err()
+        .context("a missing file is accepted")?;
     ensure!(
         format!("{error:#}").contains("a.wasm is missing"),
         "{error:#}"
@@ -99,7 +101,7 @@ fn a_missing_file_and_a_missing_value_are_errors() -> Result<()> {
 
     fs::write(folder.path().join("a.wasm"), "")?;
     let error = manifest::load(&path, &[("absent", "x")]).err();
-    let error = error.context("no such value")?;
+    let error = error.context("a missing value is accepted")?;
     ensure!(
         format!("{error:#}").contains(r#"no value "absent""#),
         "{error:#}"

@@ -1,4 +1,4 @@
-//! What is in a provider archive: the one that is tested, and one that `lattice pack` makes here.
+//! The contents of provider archives: of the archive under test, and of those that `lattice pack` creates.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use wit_component::DecodedWasm;
 use crate::setup::{archive, root};
 
 #[tokio::test]
-async fn the_archive_tells_what_kvredis_serves_and_reads() -> Result<()> {
+async fn archive_contains_the_wit_world_and_the_settings_schema() -> Result<()> {
     let archive = load(&archive()).await?;
     let world = world(&archive)?;
     for interface in ["store", "atomics", "batch"] {
@@ -23,7 +23,7 @@ async fn the_archive_tells_what_kvredis_serves_and_reads() -> Result<()> {
     let import = "import wrpc:keyvalue/watcher@0.2.0-draft";
     ensure!(world.contains(import), "no {import} in {world}");
 
-    let schema = archive.schema().context("no schema of the settings")?;
+    let schema = archive.schema().context("no settings schema")?;
     ensure!(schema["type"] == "object", "{schema}");
     for setting in ["URL", "PREFIX", "BUCKET_LAYOUT"] {
         ensure!(
@@ -35,51 +35,51 @@ async fn the_archive_tells_what_kvredis_serves_and_reads() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_archive_holds_the_programs_of_several_machines() -> Result<()> {
+async fn archive_contains_the_executables_of_several_targets() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let here = folder.path();
+    let folder = folder.path();
     let schema = json!({"type": "object", "properties": {"URL": {"type": "string"}}});
-    fs::write(here.join("provider"), "a program for this machine")?;
-    fs::write(here.join("other"), "a program for another machine")?;
-    fs::write(here.join("schema.json"), schema.to_string())?;
+    fs::write(folder.join("provider"), "an executable for this machine")?;
+    fs::write(folder.join("other"), "an executable for another machine")?;
+    fs::write(folder.join("schema.json"), schema.to_string())?;
 
-    let made = pack(
-        here,
+    let output = pack(
+        folder,
         &[
             "--binary=provider",
             "--binary=riscv64-linux=other",
             "--schema=schema.json",
         ],
     )?;
-    ensure!(made.status.success(), "{made:?}");
-    let first = load(&here.join("made.par.gz")).await?;
-    let this_machine = format!("{}-linux", std::env::consts::ARCH);
-    for (machine, program) in [
-        (this_machine.as_str(), "a program for this machine"),
-        ("riscv64-linux", "a program for another machine"),
+    ensure!(output.status.success(), "{output:?}");
+    let first = load(&folder.join("provider.par.gz")).await?;
+    let host_target = format!("{}-linux", std::env::consts::ARCH);
+    for (target, executable) in [
+        (host_target.as_str(), "an executable for this machine"),
+        ("riscv64-linux", "an executable for another machine"),
     ] {
-        let packed = first.target_bytes(machine).context("no such machine")?;
-        ensure!(packed == program.as_bytes(), "{machine}: {packed:?}");
+        let packed = first.target_bytes(target).context("no such target")?;
+        ensure!(packed == executable.as_bytes(), "{target}: {packed:?}");
     }
     ensure!(first.targets().len() == 2, "{:?}", first.targets());
     ensure!(first.schema() == Some(schema), "{:?}", first.schema());
     ensure!(world(&first)?.contains("world provider"));
 
-    // Secrets are granted to a provider by its key: a new release is the same provider.
-    let key = public_key(&here.join("made.par.gz")).await?;
-    let made = pack(here, &["--binary=provider"])?;
-    ensure!(made.status.success(), "{made:?}");
-    ensure!(public_key(&here.join("made.par.gz")).await? == key);
+    // Secrets are granted to the public key, so it must not change between releases.
+    let key = public_key(&folder.join("provider.par.gz")).await?;
+    let output = pack(folder, &["--binary=provider"])?;
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(public_key(&folder.join("provider.par.gz")).await? == key);
     Ok(())
 }
 
 #[test]
-fn what_cannot_be_packed_is_said() -> Result<()> {
+fn invalid_pack_arguments_are_reported() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let here = folder.path();
-    fs::write(here.join("provider"), "a program")?;
-    fs::write(here.join("text"), "no JSON")?;
-    fs::write(here.join("list"), "[]")?;
+    let folder = folder.path();
+    fs::write(folder.join("provider"), "an executable")?;
+    fs::write(folder.join("text"), "not JSON")?;
+    fs::write(folder.join("list"), "[]")?;
     for (arguments, expected) in [
         (&["--binary=none"][..], "cannot read none"),
         (
@@ -87,23 +87,32 @@ fn what_cannot_be_packed_is_said() -> Result<()> {
                 "--binary=riscv64-linux=provider",
                 "--binary=riscv64-linux=text",
             ],
-            "two programs for riscv64-linux",
+            "duplicate --binary for riscv64-linux",
         ),
-        (&["--binary=provider", "--schema=text"], "text is no JSON"),
-        (&["--binary=provider", "--schema=list"], "list is no schema"),
-        (&["--binary=provider", "--wit=none"], "no WIT in none"),
+        (
+            &["--binary=provider", "--schema=text"],
+            "text is not valid JSON",
+        ),
+        (
+            &["--binary=provider", "--schema=list"],
+            "list is not a JSON schema",
+        ),
+        (
+            &["--binary=provider", "--wit=none"],
+            "no valid WIT package in none",
+        ),
     ] {
-        let made = pack(here, arguments)?;
-        let error = String::from_utf8_lossy(&made.stderr);
-        ensure!(!made.status.success(), "{arguments:?} was packed");
+        let output = pack(folder, arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{arguments:?} was packed");
         ensure!(error.contains(expected), "{arguments:?}: {error}");
-        ensure!(!here.join("made.par.gz").exists(), "{arguments:?}");
+        ensure!(!folder.join("provider.par.gz").exists(), "{arguments:?}");
     }
     Ok(())
 }
 
-/// Runs `lattice pack` in a folder, with keys of its own, and with kvredis's WIT unless the arguments
-/// name another.
+/// Runs `lattice pack` in a folder with its own keys, and with kvredis's WIT unless the arguments name
+/// another.
 fn pack(folder: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lattice"));
     command
@@ -111,7 +120,7 @@ fn pack(folder: &Path, arguments: &[&str]) -> Result<Output> {
         .env_remove("WASH_ISSUER_KEY")
         .env_remove("WASH_SUBJECT_KEY")
         .args(["pack", "--name=provider", "--vendor=tests", "--keys=keys"])
-        .arg("--out=made.par.gz")
+        .arg("--out=provider.par.gz")
         .args(arguments);
     if !arguments
         .iter()
@@ -122,7 +131,7 @@ fn pack(folder: &Path, arguments: &[&str]) -> Result<Output> {
     Ok(command.output()?)
 }
 
-/// An archive, whose signature and hashes have been checked.
+/// Loads an archive and verifies its signature and hashes.
 async fn load(path: &Path) -> Result<ProviderArchive> {
     ProviderArchive::try_load_file(path)
         .await
@@ -130,11 +139,11 @@ async fn load(path: &Path) -> Result<ProviderArchive> {
         .with_context(|| path.display().to_string())
 }
 
-/// The world in an archive, as text.
+/// Returns the WIT world in an archive as text.
 fn world(archive: &ProviderArchive) -> Result<String> {
     let encoded = archive.wit_world().context("no WIT")?;
     let DecodedWasm::WitPackage(resolve, package) = wit_component::decode(encoded)? else {
-        return Err(anyhow!("the WIT is a component"));
+        return Err(anyhow!("the WIT world is a component"));
     };
     let mut printer = wit_component::WitPrinter::default();
     printer.print(&resolve, package, &[])?;

@@ -1,15 +1,15 @@
-//! A link whose `URL` is a secret of a real secrets backend.
+//! Links with a `URL` from a real secrets backend.
 
 use anyhow::{Result, ensure};
 use lattice::{archive, wait};
 
-use crate::setup::{self, Counter, PROVIDER, in_lattice, start_providers};
+use crate::setup::{self, Counter, Extra, PROVIDER, in_lattice, start_providers};
 
 const PASSWORD: &str = "open-sesame-7";
 
 #[tokio::test]
-async fn a_link_takes_its_url_from_the_secrets_backend() -> Result<()> {
-    in_lattice(false, true, async |lattice| {
+async fn link_url_is_read_from_the_secrets_backend() -> Result<()> {
+    in_lattice(Extra::SecretsBackend, async |lattice| {
         let (control, redis) = (lattice.control(), lattice.redis());
         let password = format!(">{PASSWORD}");
         redis.cli(&[
@@ -30,8 +30,8 @@ async fn a_link_takes_its_url_from_the_secrets_backend() -> Result<()> {
         counter
             .link(control, "default", &["shop", &reference])
             .await?;
-        counter.is_ready("default").await?;
-        counter.counts("key=k", 1).await?;
+        counter.wait_until_ready("default").await?;
+        counter.expect_count("key=k", 1).await?;
         ensure!(redis.get(8, "k")? == "1");
         let clients = redis.clients()?.join("\n");
         ensure!(clients.contains("user=shop"), "{clients}");
@@ -40,45 +40,49 @@ async fn a_link_takes_its_url_from_the_secrets_backend() -> Result<()> {
             let stored = control.config(name).await?;
             ensure!(!stored.contains(PASSWORD), "{name}: {stored}");
         }
-        ensure!(!lattice.host_log().contains(PASSWORD), "it is in the log");
+        ensure!(
+            !lattice.host_log().contains(PASSWORD),
+            "the password is in the log"
+        );
         Ok(())
     })
     .await
 }
 
-/// The host leaves such a link out each time it starts the provider, which must not end for it again
-/// and again: the other links would be down every five seconds.
+/// The host omits the link with the denied secret each time that it starts the provider. Restarting for
+/// that link again and again would interrupt the other links every five seconds.
 #[tokio::test]
-async fn a_secret_that_is_not_granted_gives_no_link_and_harms_no_other() -> Result<()> {
-    in_lattice(false, true, async |lattice| {
+async fn denied_secret_does_not_affect_other_links() -> Result<()> {
+    in_lattice(Extra::SecretsBackend, async |lattice| {
         let (control, redis) = (lattice.control(), lattice.redis());
-        // Granted to somebody else.
-        let stranger = nkeys::KeyPair::new_service().public_key();
+        // Granted to another provider.
+        let other_provider = nkeys::KeyPair::new_service().public_key();
         let url = redis.url();
         lattice
             .secrets()?
-            .grant("shop_url", &url, &stranger)
+            .grant("shop_url", &url, &other_provider)
             .await?;
 
         start_providers(lattice).await?;
         let counter = Counter::start(control, "counter").await?;
         let reference = control.put_secret_reference("URL", "shop_url").await?;
         counter.link(control, "default", &[&reference]).await?;
-        counter.fails("default").await?;
+        counter.wait_for_failure("default").await?;
 
         let other = Counter::start(control, "other").await?;
-        other
-            .link_to(control, "default", &format!("{url}/9"))
-            .await?;
-        wait::until("the calls to be answered why", wait::SOON, async || {
-            let answer = counter.fails("default").await?;
-            ensure!(answer.body.contains("does not pass it on"), "{answer:?}");
+        other.link_database(lattice, "default", 9).await?;
+        wait::until("calls to fail with the reason", wait::TIMEOUT, async || {
+            let response = counter.wait_for_failure("default").await?;
+            ensure!(
+                response.body.contains("does not pass it on"),
+                "{response:?}"
+            );
             Ok(Some(()))
         })
         .await?;
-        other.is_ready("default").await?;
-        other.counts("key=k", 1).await?;
-        // In order, so that it leaves no note for its next start.
+        other.wait_until_ready("default").await?;
+        other.expect_count("key=k", 1).await?;
+        // A regular stop removes the restart history, which is stored for the next start.
         control.stop_provider(PROVIDER).await
     })
     .await

@@ -1,35 +1,42 @@
-//! What the tests share: a lattice for each, one after another, and components that count.
+//! Test setup: a lattice for each test, and counter components linked to the provider.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lattice::http::{self, Answer};
+use lattice::http::{self, Response};
 use lattice::nats::free_port;
 use lattice::{Control, Lattice, LinkSpec, Options, Progress, interrupt, wait};
 use tokio::sync::Mutex;
 
-/// The provider's id in tests without wadm.
+/// The provider's id in tests that start it without wadm.
 pub const PROVIDER: &str = "kvredis";
 const HTTP_SERVER: &str = "httpserver";
 
-/// Hosts, wadm and compilers of components are heavy, and an interrupted test must be able to stop
-/// what it started before the program ends: so one lattice at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// Only one lattice runs at a time: hosts, wadm and the compilation of components need much CPU time,
+/// and an interrupted test must stop its processes before the program exits.
+static LATTICE_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// Runs a test in a new lattice. When it fails, the ends of all logs are printed.
+/// The process that a lattice has in addition to NATS, Redis and a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    None,
+    Wadm,
+    SecretsBackend,
+}
+
+/// Runs a test in a new lattice. After a failure, the ends of all logs are printed.
 pub async fn in_lattice(
-    wadm: bool,
-    secrets: bool,
+    extra: Extra,
     test: impl AsyncFnOnce(&Lattice) -> Result<()>,
 ) -> Result<()> {
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let _guard = LATTICE_LOCK.lock().await;
     let options = Options {
         program: env!("CARGO_BIN_EXE_lattice").into(),
-        wadm,
-        secrets,
+        wadm: extra == Extra::Wadm,
+        secrets: extra == Extra::SecretsBackend,
     };
-    interrupt::guard(async {
+    interrupt::exit_on_signal(async {
         let lattice = Lattice::start(&options, &Progress::start()).await?;
         let result = test(&lattice).await;
         if result.is_err() {
@@ -40,12 +47,12 @@ pub async fn in_lattice(
     .await
 }
 
-/// The repository.
+/// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The archive that is tested.
+/// The archive under test.
 pub fn archive() -> PathBuf {
     env::var_os("KVREDIS_ARCHIVE")
         .map_or_else(|| root().join("build/kvredis.par.gz"), PathBuf::from)
@@ -66,7 +73,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Starts the component under an id of its own, with an HTTP address of its own.
+    /// Starts the component with its own id and HTTP address.
     pub async fn start(control: &Control, id: &str) -> Result<Self> {
         let component = root().join("examples/counter/counter.wasm");
         control.start_component(id, &component).await?;
@@ -82,7 +89,7 @@ impl Counter {
             .put_link(&LinkSpec {
                 source: HTTP_SERVER,
                 target: id,
-                // A source has one link of a name for a package.
+                // Links from one source to the same package need different names.
                 name: id,
                 interfaces: "wasi:http/incoming-handler",
                 source_config: &[&config],
@@ -92,7 +99,15 @@ impl Counter {
         Ok(counter)
     }
 
-    /// Links it to the provider by a link name, with named configurations and secrets.
+    /// Starts the component with a link to a database, and waits until it is ready.
+    pub async fn start_linked(lattice: &Lattice, id: &str, database: u8) -> Result<Self> {
+        let counter = Self::start(lattice.control(), id).await?;
+        counter.link_database(lattice, "default", database).await?;
+        counter.wait_until_ready("default").await?;
+        Ok(counter)
+    }
+
+    /// Links the component to the provider with named configurations and secrets.
     pub async fn link(&self, control: &Control, name: &str, config: &[&str]) -> Result<()> {
         control
             .put_link(&LinkSpec {
@@ -106,82 +121,83 @@ impl Counter {
             .await
     }
 
-    /// Links it with a new configuration that holds a `URL`.
-    pub async fn link_to(&self, control: &Control, name: &str, url: &str) -> Result<()> {
-        // The host takes a link for unchanged when its configurations have the same names.
-        let database = url.rsplit('/').next().unwrap_or_default();
+    /// Links the component to a database of the lattice's Redis.
+    pub async fn link_database(&self, lattice: &Lattice, name: &str, database: u8) -> Result<()> {
+        let control = lattice.control();
+        let url = lattice.redis().url_of_database(database);
+        // The host ignores a link that is put again with the same configuration names.
         let config = format!("{}-{name}-{database}", self.id);
-        control.put_config(&config, &[("URL", url)]).await?;
+        control.put_config(&config, &[("URL", &url)]).await?;
         self.link(control, name, &[&config]).await
     }
 
-    /// Deletes the link.
+    /// Deletes a link.
     pub async fn unlink(&self, control: &Control, name: &str) -> Result<()> {
         control.delete_keyvalue_link(&self.id, name).await
     }
 
-    /// The name that its connection has in Redis.
-    pub fn connection(&self, link: &str) -> String {
+    /// The client name of the link's connection, as in `CLIENT LIST`.
+    pub fn connection_name(&self, link: &str) -> String {
         format!("name=kvredis:{}:{link}", self.id)
     }
 
-    /// One call, to a route with a query.
-    pub async fn call(&self, route: &str) -> Result<Answer> {
+    /// Sends a `GET` request to a route with a query.
+    pub async fn get(&self, route: &str) -> Result<Response> {
         http::get(&format!("http://{}{route}", self.address)).await
     }
 
-    /// One call with `PUT` and a body.
-    pub async fn put(&self, route: &str, body: Vec<u8>) -> Result<Answer> {
+    /// Sends a `PUT` request with a body.
+    pub async fn put(&self, route: &str, body: Vec<u8>) -> Result<Response> {
         http::put(&format!("http://{}{route}", self.address), body).await
     }
 
-    /// One call that answers this text.
-    pub async fn answers(&self, route: &str, expected: &str) -> Result<()> {
-        let answer = self.call(route).await?;
-        let body = String::from_utf8_lossy(&answer.bytes);
+    /// Expects this body from a route.
+    pub async fn expect(&self, route: &str, expected: &str) -> Result<()> {
+        let response = self.get(route).await?;
+        let body = String::from_utf8_lossy(&response.bytes);
         ensure!(
-            answer.status == 200 && body == expected,
+            response.status == 200 && body == expected,
             "{route}: expected {expected:?}, got {} {body:?}",
-            answer.status
+            response.status
         );
         Ok(())
     }
 
-    /// Counts once more and expects this number.
-    pub async fn counts(&self, query: &str, expected: u64) -> Result<()> {
-        let answer = self.call(&format!("/?{query}")).await?;
+    /// Increments the counter and expects this count.
+    pub async fn expect_count(&self, query: &str, expected: u64) -> Result<()> {
+        let response = self.get(&format!("/?{query}")).await?;
         ensure!(
-            answer.status == 200 && answer.body == expected.to_string(),
-            "{} ?{query}: expected {expected}, got {answer:?}",
+            response.status == 200 && response.body == expected.to_string(),
+            "{} ?{query}: expected {expected}, got {response:?}",
             self.id
         );
         Ok(())
     }
 
-    /// Waits until the link and the HTTP address work. It counts nothing.
-    pub async fn is_ready(&self, link: &str) -> Result<()> {
-        self.exists_answers("false", "nothing", link).await
+    /// Waits until the link and the HTTP address work, without incrementing a counter.
+    pub async fn wait_until_ready(&self, link: &str) -> Result<()> {
+        self.wait_for_exists("false", "nothing", link).await
     }
 
-    /// Waits until `/exists` answers so for a key.
-    pub async fn exists_answers(&self, expected: &str, key: &str, link: &str) -> Result<()> {
+    /// Waits until `/exists` returns `expected` for a key.
+    pub async fn wait_for_exists(&self, expected: &str, key: &str, link: &str) -> Result<()> {
         let route = format!("/exists?key={key}&link={link}");
-        let what = format!("{} {route} to answer {expected}", self.id);
-        wait::until(&what, wait::SOON, async || {
-            let answer = self.call(&route).await?;
-            ensure!(answer.body == expected, "{answer:?}");
+        let what = format!("{} {route} to return {expected}", self.id);
+        wait::until(&what, wait::TIMEOUT, async || {
+            let response = self.get(&route).await?;
+            ensure!(response.body == expected, "{response:?}");
             Ok(Some(()))
         })
         .await
     }
 
-    /// Waits until a call fails.
-    pub async fn fails(&self, link: &str) -> Result<Answer> {
+    /// Waits until a call fails, and returns the response.
+    pub async fn wait_for_failure(&self, link: &str) -> Result<Response> {
         let route = format!("/get?key=nothing&link={link}");
-        wait::until("calls to fail", wait::SOON, async || {
-            let answer = self.call(&route).await?;
-            ensure!(answer.status >= 500, "{answer:?}");
-            Ok(Some(answer))
+        wait::until("calls to fail", wait::TIMEOUT, async || {
+            let response = self.get(&route).await?;
+            ensure!(response.status >= 500, "{response:?}");
+            Ok(Some(response))
         })
         .await
         .context(self.id.clone())

@@ -1,15 +1,15 @@
-//! Watching: a component in a host is called when redis-cli changes a key.
+//! Watching: a component receives the key changes that redis-cli makes.
 
 use anyhow::{Result, ensure};
 use lattice::{LinkSpec, wait};
 
-use crate::setup::{PROVIDER, archive, in_lattice, root};
+use crate::setup::{Extra, PROVIDER, archive, in_lattice, root};
 
 const WATCHER: &str = "watcher";
 
 #[tokio::test]
-async fn a_component_is_called_when_a_key_changes() -> Result<()> {
-    in_lattice(false, false, async |lattice| {
+async fn component_is_called_when_a_key_changes() -> Result<()> {
+    in_lattice(Extra::None, async |lattice| {
         let (control, redis) = (lattice.control(), lattice.redis());
         control.start_provider(PROVIDER, &archive(), &[]).await?;
         let component = root().join("examples/watcher/watcher.wasm");
@@ -43,21 +43,23 @@ async fn a_component_is_called_when_a_key_changes() -> Result<()> {
             })
             .await?;
 
-        // The links are put a moment later: until then a change is heard by nobody.
-        wait::until_true("a set key to be mirrored", wait::SOON, async || {
+        // The host puts the links asynchronously; changes before that are not delivered.
+        wait::until_true("a set key to be mirrored", wait::TIMEOUT, async || {
             redis.cli(&["SET", "orders:1", "paid"])?;
             Ok(redis.get(0, "mirror:orders:1")? == "paid")
         })
         .await?;
         redis.cli(&["SET", "orders:2", "open"])?;
         redis.cli(&["SET", "other:2", "open"])?;
-        wait::until_true("the next one, too", wait::SOON, async || {
-            Ok(redis.get(0, "mirror:orders:2")? == "open")
-        })
+        wait::until_true(
+            "the next set key to be mirrored",
+            wait::TIMEOUT,
+            async || Ok(redis.get(0, "mirror:orders:2")? == "open"),
+        )
         .await?;
         ensure!(redis.cli(&["EXISTS", "mirror:other:2"])? == "0");
         redis.cli(&["DEL", "orders:1"])?;
-        wait::until_true("the deletion to be mirrored", wait::SOON, async || {
+        wait::until_true("the deletion to be mirrored", wait::TIMEOUT, async || {
             Ok(redis.cli(&["EXISTS", "mirror:orders:1"])? == "0")
         })
         .await?;
