@@ -9,6 +9,9 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::{fmt, io};
 
+/// How the message of a write ends that may have taken effect; any other error means that nothing did.
+const AMBIGUOUS: &str = "; it may or may not have been carried out";
+
 /// The error of a call, as the `error` variant of `wrpc:keyvalue/store` carries it.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -91,6 +94,19 @@ impl Error {
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error of a write that was sent and had no reply. It reaches components with its message,
+    /// also where it is that of a variant without one.
+    #[must_use]
+    pub fn ambiguous(mut self) -> Self {
+        if !self.message.ends_with(AMBIGUOUS) {
+            self.message = Cow::Owned(format!("{}{AMBIGUOUS}", self.message));
+        }
+        if matches!(self.kind, ErrorKind::NoSuchStore | ErrorKind::AccessDenied) {
+            self.kind = ErrorKind::Other;
+        }
         self
     }
 

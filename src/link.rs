@@ -20,7 +20,7 @@ use crate::cache::entries::{CachedValue, EntryPolicy, ReadOutcome};
 use crate::cache::read_through::{Cache, Lookup};
 use crate::error::Error;
 use crate::link::keyspace::{Bucket, Keyspace};
-use crate::redis::command::{Command, RetryPolicy, spec};
+use crate::redis::command::{Command, MAX_WORDS, RetryPolicy, spec};
 use crate::redis::connect_error::Outage;
 use crate::redis::connection::Connection;
 use crate::redis::limiter::Limiter;
@@ -153,6 +153,14 @@ impl Link {
         command: &Command<'_>,
         deadline: Instant,
     ) -> Result<Value, Error> {
+        if command.words() > MAX_WORDS {
+            return Err(Error::other(format!(
+                "too many keys in one call: {} would have {} words, and Redis accepts at most \
+                 {MAX_WORDS} in a command",
+                command.spec().name,
+                command.words(),
+            )));
+        }
         let reply = self.send(command, deadline).await?;
         Ok(reply.value)
     }

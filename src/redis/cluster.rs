@@ -108,7 +108,15 @@ impl Cluster {
                     })
                     .collect();
                 let replies = stream::iter(replies).buffered(MAX_PARTS_IN_FLIGHT);
-                let replies: Vec<(Reply, _)> = replies.try_collect().await?;
+                let replies: Result<Vec<(Reply, _)>, Error> = replies.try_collect().await;
+                // The other parts may have been carried out.
+                let replies = replies.map_err(|error| {
+                    if command.is_write() {
+                        error.ambiguous()
+                    } else {
+                        error
+                    }
+                })?;
                 let values = replies.into_iter().map(|(reply, _)| reply.value).collect();
                 scatter::merge(command, &parts, values).map(Reply::from)
             }
@@ -126,7 +134,8 @@ impl Cluster {
         loop {
             let map = self
                 .map(retry_loop.admission(), retry_loop.policy.deadline)
-                .await?;
+                .await
+                .map_err(|error| retry_loop.qualify(error))?;
             let Redirect { node, asking } = match redirect.take() {
                 Some(redirect) => redirect,
                 None => {
@@ -137,10 +146,10 @@ impl Cluster {
                         if retry_loop.pause().await {
                             continue;
                         }
-                        return Err(Error::other(format!(
+                        return Err(retry_loop.qualify(Error::other(format!(
                             "{}: no node serves the slot of the key",
                             self.address
-                        )));
+                        ))));
                     };
                     Redirect {
                         node,
@@ -153,7 +162,9 @@ impl Cluster {
             }
             // While its node is away, the slot may be assigned to another one.
             let session = tokio::select! {
-                session = node.wait_for_session(retry_loop.admission(), retry_loop.policy) => session?,
+                session = node.wait_for_session(retry_loop.admission(), retry_loop.policy) => {
+                    session.map_err(|error| retry_loop.qualify(error))?
+                }
                 () = self.topology.changed_since(&map) => continue,
             };
             match retry_loop.try_once(&node, &session, asking).await {
@@ -164,10 +175,11 @@ impl Cluster {
                 // be assigned to another node, which this one cannot name.
                 AttemptOutcome::Retry => self.topology.refresh(),
                 AttemptOutcome::Redirect(error) => {
-                    redirect = Some(self.follow(&error)?);
+                    let followed = self.follow(&error);
+                    redirect = Some(followed.map_err(|error| retry_loop.qualify(error))?);
                     redirects += 1;
                     if redirects > MAX_REDIRECTS && !retry_loop.pause().await {
-                        return Err(Error::from(&error));
+                        return Err(retry_loop.qualify(Error::from(&error)));
                     }
                 }
             }

@@ -23,6 +23,9 @@ use crate::redis::command::scripts::ScriptForm;
 use crate::redis::command::spec::{Access, CommandSpec};
 use crate::redis::listing::{Fingerprint, Position, RunId};
 
+/// The most words in one command: Redis 6.2 closes the connection when a command has more.
+pub(crate) const MAX_WORDS: usize = 1024 * 1024;
+
 /// A key as it is stored in Redis.
 pub(crate) type RedisKey<'a> = Cow<'a, str>;
 
@@ -182,6 +185,10 @@ impl<'a> Command<'a> {
         self.spec().access == Access::Read
     }
 
+    pub(crate) fn is_write(&self) -> bool {
+        self.spec().access == Access::Write
+    }
+
     /// Whether executing it twice has the effect of executing it once.
     pub(crate) fn is_idempotent(&self) -> bool {
         self.spec().idempotent
@@ -207,6 +214,16 @@ impl<'a> Command<'a> {
         one.into_iter()
             .chain(many.map(|key| key.as_bytes()))
             .chain(pairs.map(|(key, _)| key.as_bytes()))
+    }
+
+    /// The number of words of the longest command that is sent for it.
+    pub(crate) fn words(&self) -> usize {
+        match self {
+            Self::Del { keys } | Self::MGet { keys } => 1 + keys.len(),
+            Self::MSet { pairs } => 1 + 2 * pairs.len(),
+            // No other command comes near the limit.
+            _ => 0,
+        }
     }
 
     /// The number of commands in a transaction of more than one.

@@ -105,7 +105,8 @@ impl Connection {
                 }
                 _ => primary,
             };
-            let session = node.wait_for_session(admission, policy).await?;
+            let session = node.wait_for_session(admission, policy).await;
+            let session = session.map_err(|error| retry_loop.qualify(error))?;
             match retry_loop.try_once(node, &session, false).await {
                 AttemptOutcome::Done(result) => return retry_loop.finish(result),
                 AttemptOutcome::Retry => {}

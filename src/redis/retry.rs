@@ -32,6 +32,8 @@ pub(crate) struct RetryLoop<'a> {
     pause: Duration,
     /// The transient error of the last attempt.
     last_transient: Option<ServerError>,
+    /// Whether an attempt ended without a reply after a write had been sent.
+    maybe_carried_out: bool,
     cache_tag: Option<CacheTag>,
     scanned: Option<Scanned>,
 }
@@ -98,6 +100,7 @@ impl<'a> RetryLoop<'a> {
             retries: 0,
             pause: FIRST_PAUSE,
             last_transient: None,
+            maybe_carried_out: false,
             cache_tag: None,
             scanned: None,
         }
@@ -109,11 +112,14 @@ impl<'a> RetryLoop<'a> {
     ///
     /// That of the result.
     pub(crate) fn finish(self, result: Result<Value, Error>) -> Result<Reply, Error> {
-        result.map(|value| Reply {
-            value,
-            cache_tag: self.cache_tag,
-            scanned: self.scanned,
-        })
+        match result {
+            Ok(value) => Ok(Reply {
+                value,
+                cache_tag: self.cache_tag,
+                scanned: self.scanned,
+            }),
+            Err(error) => Err(self.qualify(error)),
+        }
     }
 
     pub(crate) fn admission(&self) -> Admission<'a> {
@@ -164,14 +170,16 @@ impl<'a> RetryLoop<'a> {
                 AttemptOutcome::Done(Ok(value))
             }
             Ok(SessionReply::ServerError(error)) => self.on_server_error(session, error).await,
-            Ok(SessionReply::Disconnected)
-                if self.command.is_idempotent() && self.retries < self.policy.retries =>
-            {
-                self.retries += 1;
-                AttemptOutcome::Retry
+            Ok(SessionReply::Disconnected) => {
+                self.maybe_carried_out |= self.command.is_write();
+                if self.command.is_idempotent() && self.retries < self.policy.retries {
+                    self.retries += 1;
+                    return AttemptOutcome::Retry;
+                }
+                AttemptOutcome::Done(Err(lost(node)))
             }
-            Ok(SessionReply::Disconnected) => AttemptOutcome::Done(Err(self.lost(node))),
             Err(_) => {
+                self.maybe_carried_out |= self.command.is_write();
                 session.request_health_check();
                 AttemptOutcome::Done(Err(match &self.last_transient {
                     // It tells more than the expired time limit does.
@@ -254,31 +262,29 @@ impl<'a> RetryLoop<'a> {
         true
     }
 
-    /// The part of an error that says whether the command may have been carried out.
-    fn ambiguity_note(&self) -> &'static str {
-        if self.command.is_idempotent() {
-            ""
+    /// Adds to an error of the loop whether an earlier attempt may have been carried out.
+    pub(crate) fn qualify(&self, error: Error) -> Error {
+        if self.maybe_carried_out {
+            error.ambiguous()
         } else {
-            "; it may or may not have been carried out"
+            error
         }
-    }
-
-    fn lost(&self, node: &Node) -> Error {
-        let text = format!(
-            "the connection to {} was lost before the reply arrived{}",
-            node.address,
-            self.ambiguity_note()
-        );
-        Error::new(ErrorKind::ConnectionLost, text)
     }
 
     fn timed_out(&self, node: &Node) -> Error {
         let text = format!(
-            "no reply from {} within {} ms{}",
+            "no reply from {} within {} ms",
             node.address,
             self.policy.response_timeout.as_millis(),
-            self.ambiguity_note()
         );
         Error::new(ErrorKind::Timeout, text)
     }
+}
+
+fn lost(node: &Node) -> Error {
+    let text = format!(
+        "the connection to {} was lost before the reply arrived",
+        node.address
+    );
+    Error::new(ErrorKind::ConnectionLost, text)
 }

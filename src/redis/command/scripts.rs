@@ -8,13 +8,22 @@ use redis::Script;
 /// cannot express. With `ARGV[2]`, a key that does not expire yet gets that time to live in milliseconds.
 ///
 /// - Lua's numbers are exact up to 2^53 only: a larger sum is read back as text.
-/// - The addition is undone by `INCRBY` itself: an ACL that allows `INCRBY` and not another command
-///   would leave the sum behind. Redis does not accept `-0`.
-/// - The addition is also undone where the ACL forbids a later command: a refused call must not have
-///   counted.
+/// - A refused call changes nothing, and leaves no key behind: the commands that follow the addition are
+///   tried before it. `PEXPIRE` with an invalid time is refused by the ACL or for its argument.
+/// - A negative sum is undone by `INCRBY` itself, because the ACL may allow no other command. The key
+///   existed then. Redis does not accept `-0`.
 const INCREMENT: &str = r"
-local left = ARGV[2] and redis.pcall('PTTL', KEYS[1]) or 0
-if type(left) == 'table' then return left end
+local ttl = ARGV[2] and redis.pcall('PTTL', KEYS[1]) or 0
+if type(ttl) == 'table' then return ttl end
+if ttl < 0 then
+  local trial = redis.pcall('PEXPIRE', KEYS[1], 'x')
+  if not string.find(trial.err, 'not an integer', 1, true) then return trial end
+end
+local limit = 9007199254740992
+if tonumber(ARGV[1]) >= limit then
+  local trial = redis.pcall('GET', KEYS[1])
+  if type(trial) == 'table' then return trial end
+end
 local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
 if type(sum) == 'table' then return sum end
 local function undo(reply)
@@ -22,15 +31,12 @@ local function undo(reply)
   return reply
 end
 if sum < 0 then return undo(false) end
-if left < 0 then
-  local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
-  if type(expires) == 'table' then return undo(expires) end
-end
-if sum >= 9007199254740992 then
+if sum >= limit then
   local text = redis.pcall('GET', KEYS[1])
   if type(text) == 'table' then return undo(text) end
-  return text
+  sum = text
 end
+if ttl < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return sum
 ";
 
