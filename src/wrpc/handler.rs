@@ -223,11 +223,13 @@ impl CallHandler {
             Ok(link) => link,
             Err(error) => return failed(context, error),
         };
+        let is_write = call.is_write();
         let response = pin!(dispatch(&link, call, context.deadline));
         let result = tokio::select! {
             result = response => result,
             () = self.cancel.cancelled() => {
-                return failed(context, Error::other("the provider is stopping"));
+                let stopping = Error::other("the provider is stopping");
+                return failed(context, if is_write { stopping.ambiguous() } else { stopping });
             }
         };
         if let Err(error) = &result {
