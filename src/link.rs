@@ -198,6 +198,7 @@ impl Link {
             deadline,
             response_timeout: self.settings.response_timeout,
             retries: self.settings.retries,
+            max_wait: self.settings.max_wait,
         }
     }
 
@@ -221,7 +222,7 @@ impl Link {
             Lookup::Miss(fill) => fill,
             Lookup::Bypass => return self.get(key, deadline).await,
             Lookup::Pending(read) => {
-                let _waiting = self.limiter.enqueue()?;
+                // It waits for another call, which is counted where it waits for Redis.
                 match timeout_at(deadline, read.outcome()).await {
                     Ok(ReadOutcome::Completed(result)) => return result,
                     Ok(ReadOutcome::Abandoned) | Err(_) => return self.get(key, deadline).await,

@@ -133,7 +133,7 @@ impl Cluster {
         let mut redirects = 0;
         loop {
             let map = self
-                .map(retry_loop.admission(), retry_loop.policy.deadline)
+                .map(retry_loop.admission(), retry_loop.policy.wait_deadline())
                 .await
                 .map_err(|error| retry_loop.qualify(error))?;
             let Redirect { node, asking } = match redirect.take() {

@@ -146,6 +146,17 @@ pub(crate) struct RetryPolicy {
     pub(crate) response_timeout: Duration,
     /// How often an idempotent command is sent again after a lost connection.
     pub(crate) retries: u32,
+    /// Longest wait for a connection or a free slot, if it is shorter than the call's time.
+    pub(crate) max_wait: Option<Duration>,
+}
+
+impl RetryPolicy {
+    /// When a wait for a connection or a free slot that begins now must end.
+    pub(crate) fn wait_deadline(&self) -> Instant {
+        self.max_wait.map_or(self.deadline, |limit| {
+            self.deadline.min(Instant::now() + limit)
+        })
+    }
 }
 
 /// What is sent for a command.

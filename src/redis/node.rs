@@ -89,6 +89,7 @@ impl Node {
         } else {
             policy.deadline
         };
+        let deadline = deadline.min(policy.wait_deadline());
         let settled = state.wait_for(|state| state.session().is_some() || state.is_refused());
         match timeout_at(deadline, settled).await {
             Ok(Ok(state)) => {

@@ -139,7 +139,7 @@ impl<'a> RetryLoop<'a> {
         session: &Session,
         asking: bool,
     ) -> AttemptOutcome {
-        let permit = match self.admission.acquire(self.policy.deadline).await {
+        let permit = match self.admission.acquire(self.policy.wait_deadline()).await {
             Ok(permit) => permit,
             Err(error) => return AttemptOutcome::Done(Err(error)),
         };

@@ -28,7 +28,7 @@ pub(crate) enum Secrecy {
 }
 
 /// Defaults that describe the absence of a value.
-const NO_VALUE: [&str; 4] = ["", "none", "any", "system roots"];
+const NO_VALUE: [&str; 5] = ["", "none", "any", "system roots", "the call's time"];
 
 impl<T> SettingDefinition<T> {
     /// The default, if it is a value that can be set.

@@ -262,6 +262,19 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
             settings.max_waiting = saturating_usize(calls)
         }),
     ),
+    SettingDefinition {
+        example: "250",
+        ..SettingDefinition::new(
+            "MAX_WAIT_MS",
+            "the call's time",
+            "longest wait of a call for a connection or a free slot; a short one makes calls fail \
+             fast while Redis is away",
+            ValueParser::Milliseconds {
+                max: MAX_TIMEOUT_MS,
+                set: |settings, wait| settings.max_wait = Some(wait),
+            },
+        )
+    },
     SettingDefinition::new(
         "MAX_VALUE_BYTES",
         "67108864",

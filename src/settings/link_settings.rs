@@ -75,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) max_in_flight: usize,
     /// `MAX_WAITING`, in calls.
     pub(crate) max_waiting: usize,
+    /// `MAX_WAIT_MS`; `None` waits as long as the call may take.
+    pub(crate) max_wait: Option<Duration>,
     /// `MAX_VALUE_BYTES`.
     pub(crate) max_value_bytes: usize,
     /// `HEALTH`.
@@ -116,6 +118,7 @@ impl Default for Settings {
             scan_count: 1_000,
             max_in_flight: 1_024,
             max_waiting: 4_096,
+            max_wait: None,
             max_value_bytes: MAX_VALUE_BYTES,
             health: HealthPolicy::Links,
             cache_max_entries: 0,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use test_support::host::Link;
+use test_support::proxy::Proxy;
 use test_support::redis::Redis;
-use test_support::test_env::TestEnv;
+use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq, test_timeout};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -290,4 +291,28 @@ async fn links_that_share_a_connection_share_the_cache() {
         a.get("", "k").await == Ok(Some(b"w".to_vec()))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_read_of_another_call_is_not_queued() {
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let url = proxy.url();
+    let config = [&[("URL", &*url), ("MAX_WAITING", "0")], CACHED].concat();
+    let client = env.link(COMPONENT, "unqueued", &config).await;
+    eventually("the link is connected", async || {
+        client.set("", "k", b"v").await.is_ok()
+    })
+    .await;
+    proxy.hold_replies();
+    let reads = (0..5).map(|_| client.get("", "k"));
+    let reads = tokio::spawn(futures_util::future::join_all(reads.collect::<Vec<_>>()));
+    eventually("the read is held", async || proxy.has_held_replies()).await;
+    proxy.release();
+    for value in reads.await.unwrap() {
+        assert_eq!(value, Ok(Some(b"v".to_vec())));
+    }
 }

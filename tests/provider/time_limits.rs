@@ -284,3 +284,62 @@ async fn a_sent_increment_is_never_retried() {
         assert!(count <= round, "counted twice: {count} after {round} calls");
     }
 }
+
+#[tokio::test]
+async fn max_wait_ms_makes_calls_fail_fast_while_redis_is_away() {
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let down = Redis::stopped();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("redis://{}", silent.local_addr().unwrap());
+    for (name, url) in [("down", &*down.url()), ("silent", &*silent)] {
+        let config = [
+            ("URL", url),
+            ("MAX_WAIT_MS", "200"),
+            ("BACKEND_CONNECTION_TIMEOUT_MS", "30000"),
+        ];
+        let client = env.link(COMPONENT, name, &config).await;
+        let client = client.timeout(Duration::from_secs(60));
+        let begun = Instant::now();
+        let error = other_error(client.get("", "k").await);
+        // The call alone would wait for nearly a minute.
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{name}: {:?}: {error}",
+            begun.elapsed()
+        );
+        assert!(error.contains(url), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn max_wait_ms_limits_the_wait_for_a_free_slot() {
+    let env = TestEnv::builder()
+        .rpc_timeout_ms(Some(60_000))
+        .start()
+        .await;
+    let proxy = Proxy::start(env.redis.port()).await;
+    let config = [
+        ("URL", &*proxy.url()),
+        ("MAX_IN_FLIGHT", "1"),
+        ("MAX_WAIT_MS", "200"),
+        ("BACKEND_RESPONSE_TIMEOUT_MS", "60000"),
+    ];
+    let client = env.link(COMPONENT, "narrow", &config).await;
+    let client = client.timeout(Duration::from_secs(60));
+    client.set("", "k", b"v").await.unwrap();
+    proxy.hold_replies();
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("", "k").await }
+    });
+    eventually("the first call is held", async || proxy.has_held_replies()).await;
+    let begun = Instant::now();
+    let error = other_error(client.get("", "k").await);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+    assert!(error.contains("slot"), "{error}");
+    proxy.release();
+    assert_eq!(first.await.unwrap(), Ok(Some(b"v".to_vec())));
+}

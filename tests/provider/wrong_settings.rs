@@ -56,6 +56,7 @@ const WRONG_VALUES: &[WrongValue] = &[
     ("MAX_IN_FLIGHT", "none", NUMBER),
     ("MAX_IN_FLIGHT", "0", NUMBER),
     ("MAX_WAITING", "-1", NUMBER),
+    ("MAX_WAIT_MS", "0", NUMBER),
     ("MAX_VALUE_BYTES", "64MB", NUMBER),
 ];
 

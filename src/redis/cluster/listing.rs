@@ -57,12 +57,16 @@ impl Cluster {
         let mut position = Position::decode(request.cursor);
         let mut scan = match position {
             Position::Slot { slot, unmoved, .. } => NodeScan {
-                map: self.map(Admission::Whole(limiter), policy.deadline).await?,
+                map: self
+                    .map(Admission::Whole(limiter), policy.wait_deadline())
+                    .await?,
                 slot,
                 unmoved,
             },
             Position::Start | Position::Server { .. } => NodeScan {
-                map: self.map(Admission::Whole(limiter), policy.deadline).await?,
+                map: self
+                    .map(Admission::Whole(limiter), policy.wait_deadline())
+                    .await?,
                 slot: 0,
                 unmoved: true,
             },
@@ -117,7 +121,9 @@ impl Cluster {
     ) -> Result<(), Error> {
         let mut disagreements = 0;
         loop {
-            scan.map = self.map(Admission::Whole(limiter), policy.deadline).await?;
+            scan.map = self
+                .map(Admission::Whole(limiter), policy.wait_deadline())
+                .await?;
             if let Some(node) = scan.map.node_of(scan.slot, false)
                 && let Some(endpoint) = scan.map.endpoint_of(&node)
             {
