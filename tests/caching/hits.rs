@@ -308,11 +308,15 @@ async fn a_call_that_waits_for_the_read_of_another_call_is_not_queued() {
     })
     .await;
     proxy.hold_replies();
-    let reads = (0..5).map(|_| client.get("", "k"));
-    let reads = tokio::spawn(futures_util::future::join_all(reads.collect::<Vec<_>>()));
+    let reads: Vec<_> = (0..5)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.get("", "k").await })
+        })
+        .collect();
     eventually("the read is held", async || proxy.has_held_replies()).await;
     proxy.release();
-    for value in reads.await.unwrap() {
-        assert_eq!(value, Ok(Some(b"v".to_vec())));
+    for value in join_all(reads).await {
+        assert_eq!(value.unwrap(), Ok(Some(b"v".to_vec())));
     }
 }

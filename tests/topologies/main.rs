@@ -6,6 +6,7 @@
 mod all_functions;
 mod cluster;
 mod credentials;
+mod large_cursors;
 mod listing;
 mod load;
 mod sentinel;
