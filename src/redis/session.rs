@@ -39,6 +39,7 @@ pub(crate) struct Session {
     state: Arc<StateCell>,
     opened_at: Instant,
     run_id: OnceCell<RunId>,
+    transactions_tried: OnceCell<()>,
     tracking: Tracking,
     _heartbeat: Option<AbortOnDropHandle<()>>,
     _driver: AbortOnDropHandle<()>,
@@ -119,6 +120,7 @@ impl Session {
             state,
             opened_at: Instant::now(),
             run_id: OnceCell::new(),
+            transactions_tried: OnceCell::new(),
             tracking,
             _heartbeat: None,
             _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
@@ -141,7 +143,13 @@ impl Session {
     /// Sends a command and waits for the reply. With `asking`, prefixes `ASKING` for a slot that the
     /// node is importing.
     pub(crate) async fn send(&self, command: &Command<'_>, asking: bool) -> SessionReply {
-        let reply = match command.pack() {
+        let packed = command.pack();
+        if matches!(packed, Packed::Transaction(_))
+            && let Err(refused) = Box::pin(self.try_transactions()).await
+        {
+            return refused;
+        }
+        let reply = match packed {
             Packed::One(command) if !asking => self.send_one(&command).await,
             Packed::One(command) => {
                 let mut commands = Pipeline::with_capacity(2);
@@ -176,6 +184,38 @@ impl Session {
                 _ => SessionReply::Disconnected,
             },
         }
+    }
+
+    /// Tries a transaction without commands before the first one. If the ACL forbids `MULTI`, Redis
+    /// executes the commands of a transaction one by one; if it forbids `EXEC`, the connection stays
+    /// within the transaction, and every later command is queued.
+    ///
+    /// # Errors
+    ///
+    /// The reply of a server that does not execute transactions.
+    async fn try_transactions(&self) -> Result<(), SessionReply> {
+        let tried = self.transactions_tried.get_or_try_init(|| async {
+            match Box::pin(self.send(&AdminCommand::Exec.into(), false)).await {
+                // EXEC without MULTI.
+                SessionReply::ServerError(error)
+                    if error
+                        .details()
+                        .is_some_and(|text| text.contains("without MULTI")) => {}
+                SessionReply::Value(_) => {}
+                refused => return Err(refused),
+            }
+            let mut empty = Pipeline::with_capacity(2);
+            empty.cmd("MULTI").cmd("EXEC");
+            let mut connection = self.connection.clone();
+            match connection.send_packed_commands(&empty, 0, 2).await {
+                Ok(replies) => match replies.into_iter().next() {
+                    Some(Value::ServerError(error)) => Err(SessionReply::ServerError(error)),
+                    _ => Ok(()),
+                },
+                Err(_) => Err(SessionReply::Disconnected),
+            }
+        });
+        tried.await.copied()
     }
 
     /// The identity of the server process, which does not change until the process ends.

@@ -8,6 +8,8 @@ use crate::redis::command::Command;
 #[derive(Clone, Copy)]
 pub(crate) enum AdminCommand<'a> {
     Ping,
+    /// Alone it is refused, by the ACL or because there is no transaction.
+    Exec,
     Auth {
         user: Option<&'a str>,
         password: &'a str,
@@ -53,6 +55,7 @@ impl AdminCommand<'_> {
         let mut command = Cmd::new();
         match self {
             Self::Ping => command.arg("PING"),
+            Self::Exec => command.arg("EXEC"),
             Self::Auth { user, password } => command.arg("AUTH").arg(user).arg(password),
             Self::Select { database } => command.arg("SELECT").arg(database),
             Self::ReadOnly => command.arg("READONLY"),
