@@ -44,7 +44,7 @@ pub(crate) struct Connected {
 
 /// The outcome of opening a session in RESP3.
 enum Resp3 {
-    Opened(Session),
+    Opened(Box<Session>),
     /// The server may still speak RESP2.
     Unsupported(String),
 }
@@ -67,7 +67,7 @@ impl Connector {
         let mut session = match &self.cache {
             None => self.open(addr).await?,
             Some(cache) => match self.open_resp3(addr, cache).await? {
-                Resp3::Opened(session) => session,
+                Resp3::Opened(session) => *session,
                 Resp3::Unsupported(reason) => {
                     let mut session = self.open(addr).await?;
                     session.set_tracking_unsupported(reason);
@@ -97,7 +97,7 @@ impl Connector {
             let stream = dial(addr, self.options.tls()).await?;
             let tracker = ClientTracker::new(Arc::clone(cache), in_cluster);
             let error = match Session::open_tracked(stream, &login, tracker).await {
-                Ok(session) => return Ok(Resp3::Opened(session)),
+                Ok(session) => return Ok(Resp3::Opened(Box::new(session))),
                 Err(error) => error,
             };
             // Any connection may break once; a server that closes it again does not know HELLO.
