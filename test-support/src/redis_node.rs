@@ -95,9 +95,9 @@ impl RedisNode {
         self.process = Some(Process::start("redis-server", command, Vec::new()));
         eventually_some("redis-server replies to PING", async || {
             let mut connection = self.connect().await.ok()?;
-            let answer: redis::RedisResult<redis::Value> =
+            let result: redis::RedisResult<redis::Value> =
                 redis::cmd("PING").query_async(&mut connection).await;
-            match answer {
+            match result {
                 Ok(_) => Some(()),
                 // The server is up and requires authentication.
                 Err(error) => matches!(error.code(), Some("NOAUTH")).then_some(()),

@@ -41,10 +41,10 @@ async fn a_reply_that_arrives_with_its_invalidation_is_not_cached() {
                 proxy.has_held_replies() && env.redis.calls("get").await > before
             })
             .await;
-            let answer = proxy.held_bytes();
+            let result = proxy.held_bytes();
             let _: redis::Value = env.redis.command(change).await;
             eventually("the invalidation follows the reply", async || {
-                proxy.held_bytes() > answer
+                proxy.held_bytes() > result
             })
             .await;
             proxy.release();

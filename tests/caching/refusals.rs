@@ -149,8 +149,8 @@ async fn busy_errors_do_not_disable_the_cache() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     eventually("Redis is busy", async || {
-        let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
-        answer.is_err_and(|error| error.code() == Some("BUSY"))
+        let result: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
+        result.is_err_and(|error| error.code() == Some("BUSY"))
     })
     .await;
     let mut env = TestEnv::builder().redis(redis).config(CACHED).start().await;

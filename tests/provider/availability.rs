@@ -235,7 +235,7 @@ async fn health_checks_get_replies_while_redis_is_unresponsive() {
         .await;
     env.client.set("", "k", b"v").await.unwrap();
     env.redis.pause();
-    let begun = Instant::now();
+    let started = Instant::now();
     let client = env.client.clone();
     let call = tokio::spawn(async move { client.get("", "k").await });
     for _ in 0..50 {
@@ -243,9 +243,9 @@ async fn health_checks_get_replies_while_redis_is_unresponsive() {
     }
     // 50 replies within 100 ms each.
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(5),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
     env.redis.resume();
     // The result depends on the response timeout.
@@ -261,8 +261,8 @@ async fn many_calls_on_a_broken_link_log_few_lines() {
         .await;
     let client = env.client.timeout(test_timeout());
     for _ in 0..3 {
-        for answer in join_all((0..700).map(|_| client.get("", "k"))).await {
-            other_error(answer);
+        for result in join_all((0..700).map(|_| client.get("", "k"))).await {
+            other_error(result);
         }
     }
     let lines = env.provider.stop_and_count_log(&[]).await;

@@ -67,11 +67,11 @@ async fn authentication_errors_are_returned_at_once_with_redis_message() {
             .config(&[("URL", &url)])
             .secrets(secrets);
         let client = env.add_link(&link).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let error = other_error(client.get("", "k").await);
         assert!(error.contains(code), "{name}: {error}");
         assert!(!error.contains("hunter2"), "{error}");
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert!(
             took < Duration::from_secs(10),
             "{name} failed only after {took:?}"
@@ -110,13 +110,13 @@ async fn an_unknown_database_is_returned_with_redis_message() {
     let client = env
         .link(COMPONENT, "far", &[("URL", &env.redis.url_of(99))])
         .await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = other_error(client.get("", "k").await);
     assert!(error.to_lowercase().contains("db index"), "{error}");
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
+        started.elapsed() < Duration::from_secs(10),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
@@ -167,13 +167,13 @@ async fn partially_denied_functions_are_access_denied() {
     for link in [lasting.secrets(&credentials), passing.secrets(&credentials)] {
         let client = env.add_link(&link).await;
         client.set("own", "k", b"1").await.unwrap();
-        let answers = [
+        let results = [
             client.set_many("foreign", &[("k", b"v")]).await,
             client.set_many("own", &[("k", b"1"), ("l", b"2")]).await,
             client.increment("own", "k", 1).await.map(drop),
         ];
         let denied = Err(Error::AccessDenied);
-        assert_eq!(answers, [denied.clone(), Ok(()), denied], "{}", link.name());
+        assert_eq!(results, [denied.clone(), Ok(()), denied], "{}", link.name());
     }
 }
 
@@ -204,7 +204,7 @@ async fn a_username_without_a_password_does_not_fall_back_to_the_default_user() 
     match client.get("", "k").await {
         Ok(_) => assert_eq!(env.redis.kvredis_clients().await[0]["user"], "guest"),
         Err(Error::Other(text)) => assert!(text.contains("PASSWORD"), "{text}"),
-        answer => panic!("{answer:?}"),
+        result => panic!("{result:?}"),
     }
 }
 
@@ -222,7 +222,7 @@ async fn oom_errors_are_returned_with_redis_message() {
     let passing = env
         .link(COMPONENT, "passing", &[("TTL_MS", "500000")])
         .await;
-    let begun = Instant::now();
+    let started = Instant::now();
     for error in [
         other_error(passing.set("", "k", b"v").await),
         other_error(passing.set_many("", &[("k", b"v")]).await),
@@ -233,9 +233,9 @@ async fn oom_errors_are_returned_with_redis_message() {
         assert!(error.contains("OOM"), "{error}");
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
+        started.elapsed() < Duration::from_secs(10),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
     assert_eq!(
         env.client.get("", "k").await,

@@ -207,9 +207,9 @@ async fn abandoned_memory_reservations_do_not_starve_others() {
                 .unwrap();
         }
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     env.client.set("after", "k", bytes(1_000)).await.unwrap();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(
         took < Duration::from_secs(1),
         "a complete call had to wait: {took:?}"

@@ -140,8 +140,8 @@ async fn calls_above_max_waiting_are_rejected_at_once() {
         is_too_many(calls.next().await.unwrap().unwrap());
     }
     proxy.release();
-    while let Some(answer) = calls.next().await {
-        assert_eq!(answer.unwrap(), Ok(Some(b"v".to_vec())));
+    while let Some(result) = calls.next().await {
+        assert_eq!(result.unwrap(), Ok(Some(b"v".to_vec())));
     }
 }
 
@@ -160,8 +160,8 @@ async fn calls_above_max_waiting_are_rejected_while_disconnected() {
         is_too_many(calls.next().await.unwrap().unwrap());
     }
     env.redis.restart().await;
-    while let Some(answer) = calls.next().await {
-        assert_eq!(answer.unwrap(), Ok(None), "a waiting call failed");
+    while let Some(result) = calls.next().await {
+        assert_eq!(result.unwrap(), Ok(None), "a waiting call failed");
     }
 }
 
@@ -172,8 +172,8 @@ async fn three_thousand_concurrent_calls_are_within_the_defaults() {
         .start()
         .await;
     let client = env.client.timeout(Duration::from_secs(60));
-    for answer in join_all((0..3_000).map(|_| client.increment("", "n", 1))).await {
-        answer.unwrap();
+    for result in join_all((0..3_000).map(|_| client.increment("", "n", 1))).await {
+        result.unwrap();
     }
     assert_eq!(env.redis.command::<u64>(&["GET", "n"]).await, 3_000);
 }
@@ -227,7 +227,7 @@ async fn max_bytes_in_flight_blocks_calls_over_the_limit() {
     assert!(
         values
             .into_iter()
-            .all(|answer| answer == Ok(Some(value.clone())))
+            .all(|result| result == Ok(Some(value.clone())))
     );
 }
 
@@ -241,7 +241,7 @@ async fn a_call_above_max_bytes_in_flight_completes_or_fails() {
     match env.client.set("", "k", &value).await {
         Ok(()) => {}
         Err(Error::Other(text)) => assert!(text.contains("MAX_BYTES_IN_FLIGHT"), "{text}"),
-        answer => panic!("{answer:?}"),
+        result => panic!("{result:?}"),
     }
     env.client.set("", "small", b"v").await.unwrap();
 }
@@ -258,7 +258,7 @@ fn together(
         .collect()
 }
 
-fn is_too_many(answer: Result<Option<Vec<u8>>, Error>) {
-    let error = other_error(answer);
+fn is_too_many(result: Result<Option<Vec<u8>>, Error>) {
+    let error = other_error(result);
     assert!(error.contains("too many calls waiting"), "{error}");
 }

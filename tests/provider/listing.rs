@@ -198,7 +198,7 @@ async fn an_invalid_cursor_returns_a_page_or_a_clear_error() {
                     "cursor {cursor}: {text}"
                 );
             }
-            answer => panic!("cursor {cursor}: {answer:?}"),
+            result => panic!("cursor {cursor}: {result:?}"),
         }
     }
     let invented: Result<_, _> = env.client.list_keys("none", Some(u64::MAX)).await;

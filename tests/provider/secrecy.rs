@@ -9,7 +9,7 @@ use test_support::wait::eventually;
 use wasmcloud_provider_sdk::core::logging::Level;
 
 /// Parts of passwords, in every form in which they might appear.
-const TELLTALE: [&str; 4] = ["hunter2", "sw0rdfish", "s%40lt", "s@lt"];
+const SECRET_PARTS: [&str; 4] = ["hunter2", "sw0rdfish", "s%40lt", "s@lt"];
 
 #[tokio::test]
 async fn passwords_appear_in_no_log_and_no_error() {
@@ -143,7 +143,7 @@ async fn errors(client: &Client) -> Vec<String> {
 }
 
 fn assert_no_secret(text: &str) {
-    for part in TELLTALE {
+    for part in SECRET_PARTS {
         assert!(!text.contains(part), "{part} is in: {text}");
     }
 }

@@ -267,8 +267,8 @@ async fn reply_that_early_is_linked(env: &TestEnv) -> JoinHandle<()> {
     let nats = env.host.nats().clone();
     tokio::spawn(async move {
         while let Some(question) = questions.next().await {
-            let answer = links.to_string().into();
-            nats.publish(question.reply.unwrap(), answer).await.unwrap();
+            let result = links.to_string().into();
+            nats.publish(question.reply.unwrap(), result).await.unwrap();
         }
     })
 }

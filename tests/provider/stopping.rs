@@ -16,11 +16,11 @@ async fn a_shutdown_message_ends_the_process() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     // A host kills the process after 300 ms; a busy machine gets more time here.
-    let answer = env
+    let result = env
         .host
         .shutdown_as(env.host.host_id(), Duration::from_secs(1))
         .await;
-    assert!(answer.is_some(), "no reply to the host in time");
+    assert!(result.is_some(), "no reply to the host in time");
     assert_eq!(env.provider.wait().await.code(), Some(0));
     env.wait_for_no_connections().await;
     assert_eq!(
@@ -66,7 +66,7 @@ async fn calls_in_flight_complete_before_the_host_gets_its_reply() {
     let call = held_call(&env, &proxy).await;
     let shutdown = env.host.shutdown();
     let release = async {
-        // New calls are not accepted any more, which shows that the shutdown has begun.
+        // New calls are not accepted any more, which shows that the shutdown has started.
         eventually("new calls are not accepted", async || {
             let client = env.client.timeout(Duration::from_millis(500));
             client.probe().await == Err(Error::Call(CallFailure::NoResponders))
@@ -76,8 +76,8 @@ async fn calls_in_flight_complete_before_the_host_gets_its_reply() {
         proxy.release();
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     };
-    let (answer, ()) = tokio::join!(shutdown, release);
-    assert!(answer.is_some());
+    let (result, ()) = tokio::join!(shutdown, release);
+    assert!(result.is_some());
     assert_eq!(env.provider.wait().await.code(), Some(0));
 }
 
@@ -171,10 +171,10 @@ async fn hanging_calls_do_not_delay_the_shutdown() {
             .is_some()
     );
     assert_eq!(env.provider.wait().await.code(), Some(0));
-    let answer = call.await.unwrap();
+    let result = call.await.unwrap();
     assert!(
-        !matches!(answer, Err(Error::Call(_))),
-        "the hanging call did not fail with an error: {answer:?}"
+        !matches!(result, Err(Error::Call(_))),
+        "the hanging call did not fail with an error: {result:?}"
     );
 }
 

@@ -97,18 +97,18 @@ async fn backend_response_timeout_limits_replies() {
         .timeout(Duration::from_secs(120));
     client.set("", "k", b"v").await.unwrap();
     proxy.hold_replies();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = other_error(client.increment("", "n", 1).await);
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
+        started.elapsed() < Duration::from_secs(10),
         "{:?}: {error}",
-        begun.elapsed()
+        started.elapsed()
     );
     let error = other_error(client.get("", "k").await);
     assert!(
-        begun.elapsed() < Duration::from_secs(20),
+        started.elapsed() < Duration::from_secs(20),
         "{:?}: {error}",
-        begun.elapsed()
+        started.elapsed()
     );
     proxy.release();
     eventually("the link recovers", async || {
@@ -175,17 +175,17 @@ async fn connection_attempts_are_spaced_by_backoff() {
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "400"),
     ];
     let client = env.link(COMPONENT, "calm", &config).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     // Calls do not shorten the delays.
     let patient_client = client.timeout(Duration::from_secs(3));
     join_all((0..50).map(|_| patient_client.get("", "k"))).await;
     let attempts = proxy.connect_times().len();
     assert!(attempts >= 3, "only {attempts} attempts");
-    let most = 15 + begun.elapsed().as_millis() / 100;
+    let most = 15 + started.elapsed().as_millis() / 100;
     assert!(
         (attempts as u128) < most,
         "{attempts} attempts in {:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 

@@ -46,9 +46,9 @@ async fn expect_calls(env: &TestEnv, component: &Component, expected: &[(&str, &
         })
         .collect();
     eventually_eq("the component receives the calls", expected, async || {
-        let mut told = component.call_summaries();
-        told.retain(|(_, key, _)| key != "end");
-        told
+        let mut received = component.call_summaries();
+        received.retain(|(_, key, _)| key != "end");
+        received
     })
     .await;
     component.clear_calls();
@@ -184,7 +184,7 @@ async fn watch_patterns_match_keys_with_any_character() {
         SET@n[12], SET@q?, SET@back\\slash, SET@ünï, SET@me@home, SET@end";
     let patterns = patterns.replace("zeile", "two\nlines");
     let (env, component) = watching(&[("WATCH", &patterns)]).await;
-    let told_keys = [
+    let watched_keys = [
         "a:b",
         "user:1:name",
         "user:a:b:name",
@@ -209,9 +209,9 @@ async fn watch_patterns_match_keys_with_any_character() {
         "backslash",
         "A:B",
     ];
-    for key in other_keys.iter().chain(&told_keys) {
+    for key in other_keys.iter().chain(&watched_keys) {
         run(&env.redis, &[&["SET", key, key]]).await;
-        if told_keys.contains(key) {
+        if watched_keys.contains(key) {
             expect_calls(&env, &component, &[("on-set", key, key)]).await;
         }
     }
@@ -287,9 +287,9 @@ async fn calls_carry_the_bucket_of_the_link() {
                 .await;
         }
         let () = env.redis.command_in(database, &["SET", &key, "v"]).await;
-        let told = component.wait_for_call("k:1").await;
+        let received = component.wait_for_call("k:1").await;
         assert_eq!(
-            (told.bucket.as_str(), told.value.as_deref()),
+            (received.bucket.as_str(), received.value.as_deref()),
             ("0", Some(&b"v"[..]))
         );
         let _: u64 = env.redis.command_in(database, &["DEL", &key]).await;
@@ -297,9 +297,9 @@ async fn calls_carry_the_bucket_of_the_link() {
             component.call_count() >= 2
         })
         .await;
-        let told = component.wait_for_call("k:1").await;
+        let received = component.wait_for_call("k:1").await;
         assert_eq!(
-            (told.bucket.as_str(), told.function.as_str()),
+            (received.bucket.as_str(), received.function.as_str()),
             ("0", "on-delete")
         );
         assert_eq!(
@@ -319,8 +319,8 @@ async fn values_may_be_arbitrary_bytes_of_any_size() {
         let value: Vec<u8> = (0..size).map(|byte: u32| byte as u8).collect();
         let set = Cmd::new().arg("SET").arg(&key).arg(&value).take();
         let () = env.redis.query(&set).await;
-        let told = component.wait_for_call(&key).await;
-        assert!(told.value.unwrap() == value, "{size} bytes");
+        let received = component.wait_for_call(&key).await;
+        assert!(received.value.unwrap() == value, "{size} bytes");
     }
     component.clear_calls();
     // A key that is not UTF-8 cannot be named in a call; later changes still arrive.
@@ -342,12 +342,12 @@ async fn writes_of_one_component_are_notified_to_another() {
         component.call_count() == 3
     })
     .await;
-    let mut told = component.call_summaries();
-    told.sort();
-    let gone_or_set = |told: &(String, String, String)| told.1 == "k";
+    let mut received = component.call_summaries();
+    received.sort();
+    let gone_or_set = |received: &(String, String, String)| received.1 == "k";
     assert!(
-        told.iter().filter(|t| gone_or_set(t)).count() == 2,
-        "{told:?}"
+        received.iter().filter(|t| gone_or_set(t)).count() == 2,
+        "{received:?}"
     );
     assert_eq!(component.wait_for_call("n").await.value.unwrap(), b"7");
 }

@@ -34,11 +34,13 @@ async fn changes_of_a_key_are_delivered_in_order() {
     changes.cmd("SET").arg("a").arg("last").ignore();
     env.redis.run_pipeline(&changes).await;
     eventually("all deliverable changes have arrived", async || {
-        let told = component.call_summaries();
+        let received = component.call_summaries();
         let last = ("on-set".to_owned(), "a".to_owned(), "last".to_owned());
-        let deletions = told.iter().filter(|(function, ..)| function == "on-delete");
-        let counts = told.iter().filter(|(_, key, _)| key.starts_with("n:"));
-        told.contains(&last) && deletions.count() == 600 && counts.count() == 600
+        let deletions = received
+            .iter()
+            .filter(|(function, ..)| function == "on-delete");
+        let counts = received.iter().filter(|(_, key, _)| key.starts_with("n:"));
+        received.contains(&last) && deletions.count() == 600 && counts.count() == 600
     })
     .await;
     let mut latest: BTreeMap<String, u64> = BTreeMap::new();
@@ -53,7 +55,7 @@ async fn changes_of_a_key_are_delivered_in_order() {
     let of_a: Vec<_> = component
         .calls()
         .into_iter()
-        .filter(|told| told.key == "a")
+        .filter(|received| received.key == "a")
         .collect();
     assert_eq!(of_a.last().unwrap().function, "on-set");
 }
@@ -77,7 +79,11 @@ async fn a_burst_of_ten_thousand_changes_is_delivered_completely() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     eprintln!("10,000 changes of 10,000 keys: {:?}", started.elapsed());
-    let keys: BTreeSet<_> = component.calls().into_iter().map(|told| told.key).collect();
+    let keys: BTreeSet<_> = component
+        .calls()
+        .into_iter()
+        .map(|received| received.key)
+        .collect();
     assert_eq!((keys.len(), component.call_count()), (10_000, 10_000));
 }
 
@@ -171,7 +177,7 @@ async fn changes_wait_for_an_absent_component() {
         component
             .calls()
             .iter()
-            .all(|told| told.value.as_deref() == Some(b"late"))
+            .all(|received| received.value.as_deref() == Some(b"late"))
     );
     let late = component.wait_for_call("k7").await;
     assert_eq!(late.function, "on-set");
@@ -194,7 +200,11 @@ async fn changes_wait_for_the_nats_connection() {
         .await;
     env.nats.restart().await;
     eventually("the component has received all changes", async || {
-        let keys: BTreeSet<_> = component.calls().into_iter().map(|told| told.key).collect();
+        let keys: BTreeSet<_> = component
+            .calls()
+            .into_iter()
+            .map(|received| received.key)
+            .collect();
         keys.len() == 21
     })
     .await;
@@ -228,9 +238,9 @@ async fn the_delivery_queue_is_bounded_and_drops_the_oldest() {
         component.call_count() >= 1_000
     })
     .await;
-    let told = component.call_summaries();
+    let received = component.call_summaries();
     let dropped = CHANGES - KEPT;
-    let older = told
+    let older = received
         .iter()
         .filter(|(_, key, _)| key.parse::<usize>().unwrap() < dropped);
     // Changes in delivery do not count as waiting: one per lane.
@@ -308,9 +318,10 @@ async fn assert_resumes(
 ) {
     eventually("watching resumes", async || {
         set(&env.redis, "k", value).await;
-        let told = component.calls();
-        told.iter()
-            .any(|told| told.value.as_deref() == Some(value.as_bytes()))
+        let received = component.calls();
+        received
+            .iter()
+            .any(|received| received.value.as_deref() == Some(value.as_bytes()))
     })
     .await;
     let after = since.elapsed();

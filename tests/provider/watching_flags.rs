@@ -130,8 +130,8 @@ async fn a_denied_subscription_is_logged() {
 
 /// The notification flags that are set.
 async fn flags(redis: &Redis) -> String {
-    let answer: Vec<Value> = redis
+    let result: Vec<Value> = redis
         .command(&["CONFIG", "GET", "notify-keyspace-events"])
         .await;
-    redis::from_redis_value(answer[1].clone()).unwrap()
+    redis::from_redis_value(result[1].clone()).unwrap()
 }

@@ -31,9 +31,9 @@ async fn watching_links_are_independent() {
     let links: Vec<_> = one
         .calls()
         .iter()
-        .map(|told| {
-            let link = told.headers.get("link-name").unwrap().to_string();
-            (told.key.clone(), link)
+        .map(|received| {
+            let link = received.headers.get("link-name").unwrap().to_string();
+            (received.key.clone(), link)
         })
         .collect();
     assert!(
@@ -83,7 +83,7 @@ async fn an_updated_link_watches_with_its_new_settings() {
             .any(|(_, _, value)| value == "3")
     })
     .await;
-    assert!(component.calls().iter().all(|told| told.key != "a"));
+    assert!(component.calls().iter().all(|received| received.key != "a"));
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn provider_configuration_applies_to_watching_links() {
     env.host.update_config(&[("WATCH", "SET@b")]).await;
     eventually("the new configuration is in effect", async || {
         run(&env.redis, &[&["SET", "b", "2"]]).await;
-        component.calls().iter().any(|told| told.key == "b")
+        component.calls().iter().any(|received| received.key == "b")
     })
     .await;
 }
@@ -155,8 +155,8 @@ async fn trace_contexts_are_propagated_to_the_component() {
     let component = env.component(WATCHER).await;
     env.watch(WATCHER, "default", &[("WATCH", "SET@k")]).await;
     run(&env.redis, &[&["SET", "k", "v"]]).await;
-    let told = component.wait_for_call("k").await;
-    let parent = told
+    let received = component.wait_for_call("k").await;
+    let parent = received
         .headers
         .get("traceparent")
         .expect("a trace context")
@@ -167,7 +167,7 @@ async fn trace_contexts_are_propagated_to_the_component() {
         parts[1].len() == 32 && parts[1] != "0".repeat(32),
         "{parent}"
     );
-    assert!(told.at.elapsed() < Duration::from_secs(60));
+    assert!(received.at.elapsed() < Duration::from_secs(60));
 }
 
 /// Replies as a host with links from the provider to these components. Ends after the second request.
@@ -179,14 +179,14 @@ async fn reply_with_links_twice(env: &TestEnv, components: &[&str]) {
         })
     };
     let links: Vec<_> = components.iter().map(link).collect();
-    let answer = json!({ "success": true, "message": "", "response": links }).to_string();
+    let result = json!({ "success": true, "message": "", "response": links }).to_string();
     let nats = env.host.nats();
     let subject = format!("wasmbus.ctl.v1.{}.link.get", env.host.lattice());
     let questions = nats.subscribe(subject).await.unwrap();
     let mut questions = questions.take(2);
     while let Some(question) = questions.next().await {
         let reply = question.reply.unwrap();
-        nats.publish(reply, answer.clone().into()).await.unwrap();
+        nats.publish(reply, result.clone().into()).await.unwrap();
     }
 }
 

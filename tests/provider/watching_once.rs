@@ -114,12 +114,18 @@ async fn watch_once_delivers_from_one_process_with_failover() {
     assert!(after < Duration::from_secs(10), "{after:?}");
     second.wait_for_log(&["this process delivers"]).await;
     // No change is delivered twice, and none of the lease's key, although the patterns match it.
-    let told = component.call_summaries();
+    let received = component.call_summaries();
     assert_eq!(
-        told.iter().filter(|(_, _, value)| value != "over").count(),
+        received
+            .iter()
+            .filter(|(_, _, value)| value != "over")
+            .count(),
         20
     );
-    assert!(told.iter().all(|(_, key, _)| key == "k"), "{told:?}");
+    assert!(
+        received.iter().all(|(_, key, _)| key == "k"),
+        "{received:?}"
+    );
 }
 
 #[tokio::test]

@@ -21,13 +21,13 @@ async fn a_response_is_a_handshake_the_result_and_an_empty_message() {
     ] {
         let value = bytes(length);
         env.client.set("", "k", &value).await.unwrap();
-        let answer = env
+        let result = env
             .client
             .exchange("store", "get", bucket_and_key("", "k"))
             .await
             .unwrap();
-        assert!(answer.handshake.is_empty(), "the handshake has a payload");
-        let (end, pieces) = answer.frames.split_last().unwrap();
+        assert!(result.handshake.is_empty(), "the handshake has a payload");
+        let (end, pieces) = result.frames.split_last().unwrap();
         assert!(end.is_empty());
         assert!(
             pieces

@@ -1,8 +1,9 @@
-//! Contract §3: Redis killed with SIGKILL and started again under load gives errors at most, never
-//! a wrong answer, a lost write or a double count.
+//! Redis killed with SIGKILL and restarted under load causes errors at most, never a wrong result, a
+//! lost write or a double count.
 //!
-//! Every caller has keys of its own and knows from the answers to its calls what they may hold
-//! (`ledger`); all add to a few counters as well. Order between callers is for `histories`.
+//! Every caller has its own keys, and derives from the results of its calls what they may hold
+//! (`ledger`); all callers also increment a few shared counters. `histories` checks the order between
+//! callers.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,14 +22,14 @@ use crate::progress::{Progress, may_have_counted};
 use crate::scale::{Row, pick, record};
 
 const CALLERS: usize = 64;
-const SHARED: usize = 4;
-/// Calls that succeed between one kill and the next, in the short form and the long one.
+const SHARED_COUNTERS: usize = 4;
+/// Successful calls between two kills, in the short form and the long one.
 const CALLS_BETWEEN: (usize, usize) = (1_000, 5_000);
-/// Of the host; what kvredis lets a call wait is 200 ms less.
+/// The host's timeout; kvredis lets a call wait 200 ms less.
 const RPC_TIMEOUT_MS: u64 = 1_500;
 
 #[tokio::test]
-async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
+async fn killing_redis_under_load_loses_no_write_and_no_increment() {
     let kills = pick(3, 20);
     let calls_between = pick(CALLS_BETWEEN.0, CALLS_BETWEEN.1);
     let mut env = TestEnv::builder()
@@ -46,7 +47,7 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
         progress.more_succeed(calls_between).await;
         env.redis.stop();
         if kill % 2 == 1 {
-            // Too long for the calls that wait.
+            // Exceeds the timeout of waiting calls.
             progress.more_fail(CALLERS).await;
         }
         env.redis.restart().await;
@@ -65,7 +66,7 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
     for caller in &mut callers {
         lost.extend(caller.compare_with(&env.redis).await);
     }
-    for index in 0..SHARED {
+    for index in 0..SHARED_COUNTERS {
         lost.extend(check_shared(index, &callers, &env.redis).await.err());
     }
     let wrong: Vec<&String> = callers.iter().flat_map(|caller| &caller.wrong).collect();
@@ -89,16 +90,16 @@ async fn redis_killed_under_load_loses_nothing_and_counts_nothing_twice() {
             longest.as_millis(),
         ),
     });
-    assert!(wrong.is_empty(), "wrong answers: {wrong:#?}");
+    assert!(wrong.is_empty(), "wrong results: {wrong:#?}");
     assert!(lost.is_empty(), "after all: {lost:#?}");
-    assert_eq!(progress.unanswered(), 0, "calls without an answer");
-    assert!(progress.failed() > 0, "the kills were noticed");
-    // The contract's second is for a machine that does nothing else.
+    assert_eq!(progress.unanswered(), 0, "calls without a response");
+    assert!(progress.failed() > 0, "no call failed despite the kills");
+    // The promised second holds on an idle machine.
     let limit = Duration::from_secs(pick(10, 1));
     assert!(longest < limit, "calls succeeded only after {longest:?}");
 }
 
-/// How long it takes from now until a call succeeds that begins from now on.
+/// The time until a call that starts from now on succeeds.
 async fn recovery(client: &Client) -> Duration {
     let up = Instant::now();
     eventually("a call succeeds", async || {
@@ -108,7 +109,7 @@ async fn recovery(client: &Client) -> Duration {
     up.elapsed()
 }
 
-/// One of many who call at once, with keys of its own.
+/// One of many concurrent callers, with its own keys.
 struct Caller {
     number: usize,
     client: Client,
@@ -116,20 +117,20 @@ struct Caller {
     rng: Rng,
     registers: [Possible<Option<String>>; 2],
     counter: Possible<u64>,
-    shared: [Share; SHARED],
+    shared: [Share; SHARED_COUNTERS],
     written: u64,
-    /// Increments that may have been carried out.
+    /// Increments that may have been executed.
     unknown: usize,
-    /// Answers that contradict earlier ones.
+    /// Results that contradict earlier ones.
     wrong: Vec<String>,
 }
 
-/// What a caller has added to a shared counter.
+/// The increments of a caller on a shared counter.
 #[derive(Default)]
 struct Share {
-    /// The sums that it was answered, and what it added for each.
+    /// The sums returned, and the delta of each.
     sums: Vec<(u64, u64)>,
-    /// What it may have added besides.
+    /// Increments that may also have been executed.
     unknown: u64,
 }
 
@@ -166,25 +167,25 @@ impl Caller {
 
     async fn set(&mut self, register: usize) {
         self.written += 1;
-        // Of all lengths up to a page, so that half of one would show.
+        // Of all lengths up to a page, so that a partial value shows.
         let filler = ".".repeat(self.rng.usize(0..4096));
         let value = format!("{}/{}/{filler}", self.number, self.written);
         let key = self.register_key(register);
-        let answer = self.client.set("", &key, &value).await;
-        self.wrote(&answer, &[register], &Some(value));
+        let result = self.client.set("", &key, &value).await;
+        self.wrote(&result, &[register], &Some(value));
     }
 
     async fn delete_both(&mut self) {
         let keys = [self.register_key(0), self.register_key(1)];
-        let answer = self.client.delete_many("", &[&keys[0], &keys[1]]).await;
-        self.wrote(&answer, &[0, 1], &None);
+        let result = self.client.delete_many("", &[&keys[0], &keys[1]]).await;
+        self.wrote(&result, &[0, 1], &None);
     }
 
-    fn wrote(&mut self, answer: &Result<(), Error>, registers: &[usize], content: &Option<String>) {
-        self.progress.note(answer);
+    fn wrote(&mut self, result: &Result<(), Error>, registers: &[usize], content: &Option<String>) {
+        self.progress.record(result);
         for register in registers {
             let possible = &mut self.registers[*register];
-            match answer {
+            match result {
                 Ok(()) => possible.surely(|_| content.clone()),
                 Err(_) => possible.perhaps(|_| content.clone()),
             }
@@ -193,9 +194,9 @@ impl Caller {
 
     async fn get(&mut self, register: usize) {
         let key = self.register_key(register);
-        let answer = self.client.get("", &key).await;
-        self.progress.note(&answer);
-        if let Ok(value) = answer {
+        let result = self.client.get("", &key).await;
+        self.progress.record(&result);
+        if let Ok(value) = result {
             let check = self.registers[register].read(value.map(text));
             self.judge("get", &key, check);
         }
@@ -203,9 +204,9 @@ impl Caller {
 
     async fn read_counter(&mut self) {
         let key = self.counter_key();
-        let answer = self.client.get("", &key).await;
-        self.progress.note(&answer);
-        if let Ok(value) = answer {
+        let result = self.client.get("", &key).await;
+        self.progress.record(&result);
+        if let Ok(value) = result {
             let check = self.counter.read(number(value));
             self.judge("get", &key, check);
         }
@@ -214,9 +215,9 @@ impl Caller {
     async fn increment(&mut self) {
         let key = self.counter_key();
         let delta = self.rng.u64(1..100);
-        let answer = self.client.increment("", &key, delta).await;
-        self.progress.note(&answer);
-        match answer {
+        let result = self.client.increment("", &key, delta).await;
+        self.progress.record(&result);
+        match result {
             Ok(sum) => {
                 self.counter.surely(|before| before + delta);
                 let check = self.counter.read(sum);
@@ -226,17 +227,17 @@ impl Caller {
                 self.unknown += 1;
                 self.counter.perhaps(|before| before + delta);
             }
-            // It was not carried out: the next sum shows whether that is so.
+            // If it was not executed, the next sum shows it.
             Err(_) => {}
         }
     }
 
     async fn increment_shared(&mut self) {
-        let index = self.rng.usize(0..SHARED);
+        let index = self.rng.usize(0..SHARED_COUNTERS);
         let delta = self.rng.u64(1..100);
-        let answer = self.client.increment("", &shared_key(index), delta).await;
-        self.progress.note(&answer);
-        match answer {
+        let result = self.client.increment("", &shared_key(index), delta).await;
+        self.progress.record(&result);
+        match result {
             Ok(sum) => {
                 let sums = &mut self.shared[index].sums;
                 let before = sums.last().map_or(0, |(before, _)| *before);
@@ -254,8 +255,7 @@ impl Caller {
         }
     }
 
-    /// What Redis holds at the end, asked past kvredis: each key that holds something else than it
-    /// should.
+    /// The keys whose value in Redis, read directly, differs from the expected one.
     async fn compare_with(&mut self, redis: &Redis) -> Vec<String> {
         let keys = [
             self.register_key(0),
@@ -291,7 +291,7 @@ impl Caller {
     }
 }
 
-/// All that was acknowledged is in the shared counter, each once, and no more than may be.
+/// Every acknowledged increment is in the shared counter once, and the sum is within its bounds.
 async fn check_shared(index: usize, callers: &[Caller], redis: &Redis) -> Result<(), String> {
     let key = shared_key(index);
     let shares = || callers.iter().map(|caller| &caller.shared[index]);
@@ -314,14 +314,14 @@ fn shared_key(index: usize) -> String {
 }
 
 fn text(value: Vec<u8>) -> String {
-    String::from_utf8(value).expect("what was set was text")
+    String::from_utf8(value).expect("values are text")
 }
 
 fn number(value: Option<Vec<u8>>) -> u64 {
     value.map_or(0, |digits| text(digits).parse().expect("a number"))
 }
 
-/// Values may be long.
+/// Shortens long values.
 fn shown(what: &str, contradiction: impl Debug) -> String {
     let text = format!("{what}: {contradiction:?}").replace("....", "");
     text.chars().take(500).collect()

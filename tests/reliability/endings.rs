@@ -1,5 +1,5 @@
-//! Shutdown by the host, by SIGTERM and by SIGINT in the middle of calls: each of them is
-//! answered. A second signal ends the process at once, and so does a first one without NATS.
+//! Shutdown by the host, by SIGTERM and by SIGINT with calls in flight: every call completes. A second
+//! signal ends the process at once, and so does a first one without NATS.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use crate::scale::{Row, pick, record};
 
-/// Longer than anything here takes, so that no call ends because its time is up.
+/// Longer than anything here takes, so that no call reaches its timeout.
 const LONG_MS: u64 = 60_000;
-const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
-/// The 5 s that calls under way are given, and what a busy machine may add.
+const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
+/// The 5 s for calls in flight, with an allowance for busy machines.
 const DRAINED: Duration = Duration::from_secs(12);
-/// What "at once" may be on a busy machine: less than the 5 s that calls would be given.
+/// "At once" on a busy machine: less than the 5 s for calls in flight.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ enum Ending {
     Signal(Signal),
 }
 
-/// What the callers of one ending counted.
+/// The totals over the callers of a shutdown.
 #[derive(Default)]
 struct Tally {
     answered: u64,
@@ -36,17 +36,17 @@ struct Tally {
 }
 
 #[tokio::test]
-async fn the_host_ends_it() {
+async fn a_shutdown_by_the_host_completes_calls_in_flight() {
     ends("shutdown by the host", Ending::Host).await;
 }
 
 #[tokio::test]
-async fn sigterm_ends_it() {
+async fn sigterm_completes_calls_in_flight() {
     ends("SIGTERM", Ending::Signal(Signal::TERM)).await;
 }
 
 #[tokio::test]
-async fn sigint_ends_it() {
+async fn sigint_completes_calls_in_flight() {
     ends("SIGINT", Ending::Signal(Signal::INT)).await;
 }
 
@@ -68,7 +68,7 @@ async fn ends(fault: &str, ending: Ending) {
         ),
         promised: "no new calls are accepted, calls in flight complete, exit code 0",
         counted: format!(
-            "{} calls completed, {} of them held until after the shutdown began; 0 lost, 0 applied twice; exit code 0 within {:.1?}",
+            "{} calls completed, {} of them held until after the shutdown started; 0 lost, 0 applied twice; exit code 0 within {:.1?}",
             sum.answered + sum.held as u64,
             sum.held,
             sum.ended_after
@@ -76,8 +76,8 @@ async fn ends(fault: &str, ending: Ending) {
     });
 }
 
-/// Ends a provider with calls under way over two links: one is busy, Redis's answers to the other
-/// are held back until the provider takes no more calls.
+/// Ends a provider with calls in flight on two links: one is busy; the replies to the other are held
+/// back until the provider accepts no more calls.
 async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
@@ -91,7 +91,7 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
         count(&env).await > 4 * callers as u64
     })
     .await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let host = match ending {
         Ending::Host => Some(&env.host),
         Ending::Signal(signal) => {
@@ -106,17 +106,17 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
         }
     };
     let middle = async {
-        takes_no_calls(&env.client).await;
+        wait_until_calls_are_rejected(&env.client).await;
         assert!(held.iter().all(|call| !call.is_finished()));
         proxy.release();
     };
     let (answered, ()) = tokio::join!(shutdown, middle);
-    assert!(answered, "the host is answered");
+    assert!(answered, "no reply to the host");
     for call in &mut { held } {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
     assert_eq!(env.provider.wait().await.code(), Some(0), "{ending:?}");
-    let ended_after = begun.elapsed();
+    let ended_after = started.elapsed();
     assert!(ended_after < DRAINED, "it took {ended_after:?}");
     let mut answered = 0;
     for caller in busy {
@@ -124,7 +124,11 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
         assert_eq!(end, Error::Call(CallFailure::NoResponders), "{ending:?}");
         answered += served;
     }
-    assert_eq!(count(&env).await, answered, "each answer is one increment");
+    assert_eq!(
+        count(&env).await,
+        answered,
+        "successful increments differ from the stored sum"
+    );
     env.wait_for_no_connections().await;
     Tally {
         answered,
@@ -134,7 +138,7 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_process_at_once() {
     let pairs = [
         (Signal::TERM, Signal::TERM, 143),
         (Signal::INT, Signal::INT, 130),
@@ -150,12 +154,12 @@ async fn a_second_signal_ends_it_at_once() {
         let slow = slow_link(&env, &proxy).await;
         let held = hold(&slow, &proxy, 8).await;
         env.provider.signal(first);
-        takes_no_calls(&env.client).await;
-        assert_eq!(env.provider.try_wait(), None, "calls are under way");
-        let begun = Instant::now();
+        wait_until_calls_are_rejected(&env.client).await;
+        assert_eq!(env.provider.try_wait(), None, "calls are in flight");
+        let started = Instant::now();
         env.provider.signal(second);
         assert_eq!(env.provider.wait().await.code(), Some(code));
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert!(took < AT_ONCE, "it took {took:?}");
         slowest = slowest.max(took);
         for call in held {
@@ -175,17 +179,17 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_it_without_nats() {
+async fn a_signal_ends_the_process_without_nats() {
     let mut env = TestEnv::start().await;
     env.client.set("", "k", b"v").await.unwrap();
     env.nats.stop();
     env.provider
         .wait_for_log(&["lost the connection to NATS"])
         .await;
-    let begun = Instant::now();
+    let started = Instant::now();
     env.provider.signal(Signal::TERM);
     assert_eq!(env.provider.wait().await.code(), Some(0));
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < DRAINED, "it took {took:?}");
     env.wait_for_no_connections().await;
     record(&Row {
@@ -196,10 +200,10 @@ async fn a_signal_ends_it_without_nats() {
     });
 }
 
-/// From then on the client has counted more calls than the server, which must not make the one end
-/// the subscription before the other.
+/// After the restart, the client has delivered more messages than the server has sent since, which
+/// must not end the subscription early.
 #[tokio::test]
-async fn a_signal_ends_it_after_nats_has_restarted() {
+async fn a_signal_ends_the_process_after_nats_restarted() {
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
         .start()
@@ -208,7 +212,7 @@ async fn a_signal_ends_it_after_nats_has_restarted() {
         env.client.increment("", "before", 1).await.unwrap();
     }
     env.nats.restart().await;
-    eventually("it is back", async || {
+    eventually("the provider serves again", async || {
         let client = env.client.timeout(Duration::from_millis(200));
         client.get("", "before").await.is_ok()
     })
@@ -220,7 +224,7 @@ async fn a_signal_ends_it_after_nats_has_restarted() {
     let busy: Vec<_> = (0..callers).map(|_| increment_on(&env.client)).collect();
     eventually("calls are made", async || count(&env).await > 4 * callers).await;
     env.provider.signal(Signal::TERM);
-    takes_no_calls(&env.client).await;
+    wait_until_calls_are_rejected(&env.client).await;
     proxy.release();
     for call in held {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
@@ -231,16 +235,20 @@ async fn a_signal_ends_it_after_nats_has_restarted() {
     }
 }
 
-/// A link whose Redis is behind the proxy.
+/// A link to Redis through the proxy.
 async fn slow_link(env: &TestEnv, proxy: &Proxy) -> Client {
     let client = env
-        .link(COMPONENT, "slow", &[("URL", &proxy.url()), PATIENT])
+        .link(
+            COMPONENT,
+            "slow",
+            &[("URL", &proxy.url()), LONG_RESPONSE_TIMEOUT],
+        )
         .await;
     client.set("", "k", b"v").await.unwrap();
     client.timeout(Duration::from_millis(LONG_MS))
 }
 
-/// Calls that Redis has answered and the proxy keeps to itself.
+/// Calls whose replies from Redis are held back by the proxy.
 async fn hold(
     client: &Client,
     proxy: &Proxy,
@@ -260,15 +268,15 @@ async fn hold(
     held
 }
 
-async fn takes_no_calls(client: &Client) {
-    eventually("it takes no calls", async || {
+async fn wait_until_calls_are_rejected(client: &Client) {
+    eventually("new calls are not accepted", async || {
         let client = client.timeout(Duration::from_millis(500));
         client.probe().await == Err(Error::Call(CallFailure::NoResponders))
     })
     .await;
 }
 
-/// Increments until nobody takes calls; answers how often it was done and how it ended.
+/// Increments until calls are not accepted; returns the number of increments and the final error.
 fn increment_on(client: &Client) -> JoinHandle<(u64, Error)> {
     let client = client.timeout(test_timeout());
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
-//! What a process uses, as the kernel tells it.
+//! Resource usage of a process, as reported by the kernel.
 //!
-//! Memory is given back to the system late: mimalloc keeps pages for a while, and returns them on
-//! later allocations. So what must be flat is compared when it has [`settled`].
+//! Memory is returned to the system late: mimalloc retains pages for a while, and releases them on later
+//! allocations. Flat memory is therefore compared when it has [`settled`].
 
 use std::fs;
 use std::time::Duration;
@@ -9,70 +9,76 @@ use std::time::Duration;
 use test_support::test_env::TestEnv;
 use tokio::time::{Instant, sleep};
 
-/// A value whose buffers the allocator takes from the system and returns to it.
+/// A value whose buffers the allocator maps and unmaps separately.
 const LARGE: usize = 3 << 20;
-/// How often memory is looked at while it settles.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The interval between measurements while memory settles.
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the provider holds.
+/// The resources that the provider holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Holdings {
+pub struct ResourceUsage {
     /// Resident memory in KiB.
     pub resident: u64,
-    /// Files and sockets.
+    /// Open file descriptors.
     pub files: usize,
-    /// Connections that Redis has from it.
+    /// Open connections to Redis.
     pub connections: usize,
 }
 
-/// The most memory that the provider has had since its start or the last [`forget_peak`], in KiB.
+/// The peak resident memory since the start or the last [`reset_peak`], in KiB.
 pub fn peak(env: &TestEnv) -> u64 {
     kibibytes(env, "VmHWM:")
 }
 
-/// The memory that the provider has now, in KiB.
+/// The current resident memory, in KiB.
 pub fn resident(env: &TestEnv) -> u64 {
     kibibytes(env, "VmRSS:")
 }
 
-/// Lets the peak begin anew at what there is.
-pub fn forget_peak(env: &TestEnv) {
-    fs::write(format!("/proc/{}/clear_refs", env.provider.id()), "5").expect("one's own child");
+/// Resets the peak to the current resident memory.
+pub fn reset_peak(env: &TestEnv) {
+    fs::write(format!("/proc/{}/clear_refs", env.provider.id()), "5")
+        .expect("a child's file is writable");
 }
 
-/// What the provider holds when it is left alone: the least memory seen until it is no more than
-/// `enough`, or for `test_timeout`.
+/// The usage of an idle provider: the least memory seen until it is at most `enough`, or for the
+/// time `limit`.
 ///
-/// After large values, `stir` it with one: the allocator returns large blocks when it is asked for
-/// others, not when it is left alone.
-pub async fn settled(env: &TestEnv, enough: u64, test_timeout: Duration, stir: bool) -> Holdings {
+/// After large values, `stir` makes a call with one: the allocator releases large blocks on later
+/// allocations, not while idle.
+pub async fn settled(
+    env: &TestEnv,
+    enough: u64,
+    test_timeout: Duration,
+    stir: bool,
+) -> ResourceUsage {
     let deadline = Instant::now() + test_timeout;
     let mut least = resident(env);
     let value = vec![b'x'; if stir { LARGE } else { 1 }];
     while least > enough && Instant::now() < deadline {
-        sleep(PAUSE).await;
+        sleep(INTERVAL).await;
         env.client
             .set("", "stir", &value)
             .await
-            .expect("Redis is there");
+            .expect("Redis is running");
         least = least.min(resident(env));
     }
-    Holdings {
+    ResourceUsage {
         resident: least,
         files: env.provider.open_files(),
         connections: env.redis.connections().await,
     }
 }
 
-/// KiB as the rows have them.
+/// KiB as text in MiB.
 pub fn mebibytes(kibibytes: u64) -> String {
     format!("{}.{} MiB", kibibytes / 1024, kibibytes % 1024 * 10 / 1024)
 }
 
 fn kibibytes(env: &TestEnv, field: &str) -> u64 {
-    let status =
-        fs::read_to_string(format!("/proc/{}/status", env.provider.id())).expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{}/status", env.provider.id()))
+        .expect("the process is running");
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.split_whitespace().next());
-    number.expect("the field").parse().expect("a number")
+    number.expect("the field exists").parse().expect("a number")
 }

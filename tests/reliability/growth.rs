@@ -1,8 +1,8 @@
-//! What grows with use, if anything does: a million calls, ten thousand links, a thousand
-//! reconnects. In the end the provider holds what it held in the beginning.
+//! Growth with use: after a million calls, ten thousand links and a thousand reconnects, the provider
+//! holds the resources that it held at the beginning.
 //!
-//! The beginning is after a part of the same: the first calls make buffers and tables as large as
-//! they stay.
+//! The baseline is taken after a part of the load, because the first calls grow buffers and tables to
+//! their final size.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,52 +15,52 @@ use test_support::test_env::TestEnv;
 use test_support::values::bytes;
 use test_support::wait::eventually;
 
-use crate::gauge::{self, Holdings};
+use crate::gauge::{self, ResourceUsage};
 use crate::scale::{Row, pick, record};
 
-/// What the allocator and the servers' buffers make of it, in KiB.
+/// The allowance for the allocator and the servers' buffers, in KiB.
 const NOISE: u64 = 4 << 10;
 const CALLERS: usize = 64;
-/// How long memory may take to settle.
+/// The time for memory to settle.
 const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn calls_leave_nothing_behind() {
+async fn calls_leak_no_memory_files_or_connections() {
     let calls = pick(20_000, 1_000_000);
     let env = TestEnv::start().await;
     mixed_calls(&env, calls / 10).await;
     let before = gauge::settled(&env, 0, BEFORE, false).await;
     mixed_calls(&env, calls).await;
     let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
-    same(before, after);
+    assert_unchanged(before, after);
     record(&Row {
         fault: "sustained load",
         load: &format!("{calls} mixed calls from {CALLERS} callers"),
         promised: "memory, files and connections as before (within 4 MiB)",
-        counted: in_words(before, after),
+        counted: describe(before, after),
     });
 }
 
 #[tokio::test]
-async fn links_leave_nothing_behind() {
+async fn deleted_links_leak_no_memory_files_or_connections() {
     let links = pick(200, 10_000);
     let env = TestEnv::start().await;
-    come_and_go(&env, links / 10, "early").await;
+    add_and_delete_links(&env, links / 10, "early").await;
     let before = gauge::settled(&env, 0, BEFORE, false).await;
-    come_and_go(&env, links, "late").await;
+    add_and_delete_links(&env, links, "late").await;
     let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
-    same(before, after);
+    assert_unchanged(before, after);
     record(&Row {
         fault: "links put and deleted",
         load: &format!("{links} links put, called and deleted"),
         promised: "memory, files and connections as before (within 4 MiB)",
-        counted: in_words(before, after),
+        counted: describe(before, after),
     });
 }
 
 #[tokio::test]
-async fn reconnects_leave_nothing_behind() {
+async fn reconnects_leak_no_memory_files_or_connections() {
     let cuts = pick(20, 1_000);
     let env = TestEnv::start().await;
     let proxy = Proxy::start(env.redis.port()).await;
@@ -69,20 +69,20 @@ async fn reconnects_leave_nothing_behind() {
         ("BACKEND_RECONNECT_MAX_DELAY_MS", "20"),
     ];
     let client = env.link("cut", "default", &config).await;
-    cut_and_call(&proxy, &client, 10).await;
+    disconnect_during_calls(&proxy, &client, 10).await;
     let before = gauge::settled(&env, 0, BEFORE, false).await;
-    let errors = cut_and_call(&proxy, &client, cuts).await;
+    let errors = disconnect_during_calls(&proxy, &client, cuts).await;
     let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
-    same(before, after);
+    assert_unchanged(before, after);
     record(&Row {
         fault: "connections cut",
         load: &format!("{cuts} times, with 8 calls in flight"),
         promised: "reconnects each time; memory, files and connections as before (within 4 MiB)",
-        counted: format!("{errors} calls failed; {}", in_words(before, after)),
+        counted: format!("{errors} calls failed; {}", describe(before, after)),
     });
 }
 
-/// All functions, on keys of each caller's own, with answers that are known.
+/// Calls all functions, on each caller's own keys, and checks the results.
 async fn mixed_calls(env: &TestEnv, calls: usize) {
     let left = AtomicUsize::new(calls);
     let enough = |of: usize| {
@@ -114,14 +114,14 @@ async fn mixed_calls(env: &TestEnv, calls: usize) {
     .await;
 }
 
-/// Links of components that nobody has heard of before, twenty at a time.
-async fn come_and_go(env: &TestEnv, links: usize, name: &str) {
+/// Puts and deletes links of new components, twenty at a time.
+async fn add_and_delete_links(env: &TestEnv, links: usize, name: &str) {
     const TOGETHER: usize = 20;
     let url = env.redis.url();
     for round in 0..links / TOGETHER {
         let these: Vec<Link> = (0..TOGETHER)
             .map(|i| {
-                // The wrong name is warned of, once for each link.
+                // The unknown name causes one warning per link.
                 Link::new(&format!("{name}-{round}-{i}"), "default")
                     .config(&[("URL", &*url), ("PREFIXX", "x")])
             })
@@ -131,7 +131,7 @@ async fn come_and_go(env: &TestEnv, links: usize, name: &str) {
         }
         join_all(these.iter().map(async |link| {
             let client = env.client.component(link.component(), link.name());
-            eventually("the link is there", async || {
+            eventually("the provider has the link", async || {
                 client.increment("", "links", 1).await.is_ok()
             })
             .await;
@@ -140,9 +140,12 @@ async fn come_and_go(env: &TestEnv, links: usize, name: &str) {
         for link in &these {
             env.host.delete(link.component(), link.name()).await;
         }
-        let last = these.last().expect("twenty");
+        let last = these.last().expect("there are twenty links");
         let client = env.client.component(last.component(), last.name());
-        eventually("the link is gone", async || client.probe().await.is_err()).await;
+        eventually("the provider has dropped the link", async || {
+            client.probe().await.is_err()
+        })
+        .await;
     }
     eventually("their connections are closed", async || {
         env.redis.connections().await == 1
@@ -150,18 +153,18 @@ async fn come_and_go(env: &TestEnv, links: usize, name: &str) {
     .await;
 }
 
-/// Cuts the connection in the midst of calls, so many times; answers how many calls failed.
-async fn cut_and_call(proxy: &Proxy, client: &Client, cuts: usize) -> usize {
+/// Disconnects during calls this many times; returns the number of failed calls.
+async fn disconnect_during_calls(proxy: &Proxy, client: &Client, cuts: usize) -> usize {
     let mut errors = 0;
     for _ in 0..cuts {
         let connected = proxy.connect_times().len();
         let calls = join_all((0..8).map(|_| client.set("", "k", "v")));
-        let (answers, ()) = tokio::join!(calls, async {
+        let (results, ()) = tokio::join!(calls, async {
             tokio::task::yield_now().await;
             proxy.disconnect_all();
         });
-        errors += answers.iter().filter(|answer| answer.is_err()).count();
-        eventually("it connects again", async || {
+        errors += results.iter().filter(|result| result.is_err()).count();
+        eventually("kvredis has reconnected", async || {
             proxy.connect_times().len() > connected
         })
         .await;
@@ -170,7 +173,7 @@ async fn cut_and_call(proxy: &Proxy, client: &Client, cuts: usize) -> usize {
     errors
 }
 
-fn same(before: Holdings, after: Holdings) {
+fn assert_unchanged(before: ResourceUsage, after: ResourceUsage) {
     assert!(
         after.resident <= before.resident + NOISE,
         "memory: {before:?}, then {after:?}"
@@ -179,7 +182,7 @@ fn same(before: Holdings, after: Holdings) {
     assert_eq!(after.connections, before.connections);
 }
 
-fn in_words(before: Holdings, after: Holdings) -> String {
+fn describe(before: ResourceUsage, after: ResourceUsage) -> String {
     format!(
         "memory {} before, {} after; files {}, {}; connections {}, {}",
         gauge::mebibytes(before.resident),

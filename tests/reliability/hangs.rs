@@ -1,6 +1,6 @@
-//! Contract §3: a Redis that hangs or lies, and a network that swallows everything. Every call is
-//! answered within its time, nobody beside notices, health is answered all along, and the link is
-//! back when the fault is over.
+//! An unresponsive or faulty Redis, and a network that drops packets. Every call completes within its
+//! timeout, other links are unaffected, health checks always get a reply, and the link recovers when the
+//! fault is over.
 
 use std::time::Duration;
 
@@ -15,80 +15,78 @@ use tokio::time::{Instant, timeout};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::{Times, health, ms, s, steady_calls};
 
-/// What the host of these tests waits for an answer.
-const HOST: Duration = Duration::from_secs(3);
-/// `BACKEND_RESPONSE_TIMEOUT_MS` of the links in trouble.
+/// The host's RPC timeout in these tests.
+const HOST_TIMEOUT: Duration = Duration::from_secs(3);
+/// `BACKEND_RESPONSE_TIMEOUT_MS` of the faulty links.
 const RESPONSE: Duration = Duration::from_millis(300);
-/// More than what begins, changes and ends, and far fewer than the calls.
+/// Enough for the beginning, changes and end of a fault, and far fewer than the calls.
 const LINES: usize = 25;
 const COUNTER: &str = "counter";
 
-/// A provider with one link in trouble and one that has nothing to do with it, and another provider
-/// where all is well, to compare with.
-struct Scene {
+/// A provider with one faulty link and one healthy link, and a second provider without faults for
+/// comparison.
+struct Scenario {
     env: TestEnv,
     undisturbed: TestEnv,
-    /// What the link in trouble uses.
+    /// The Redis of the faulty link.
     redis: Redis,
 }
 
-/// What came of the calls over the link in trouble.
+/// The results of the calls over the faulty link.
 #[derive(Default)]
-struct Suffered {
+struct FaultyCalls {
     times: Vec<Duration>,
     errors: usize,
     counted: u64,
-    /// Increments that were answered with an error.
+    /// Increments that failed.
     uncertain: u64,
 }
 
-/// What is done, and what is promised for it.
-struct Trouble<'a> {
+/// A fault, and the promise for it.
+struct FaultCase<'a> {
     fault: &'a str,
     promised: &'a str,
-    /// How long a call may take.
+    /// The time limit of a call.
     budget: Duration,
 }
 
-/// Redis hangs after it has answered before: an answer and a retry's worth of waiting, and what a
-/// busy machine adds.
-fn hanging(fault: &str) -> Trouble<'_> {
-    Trouble {
+/// Redis stops replying after the connection was established: a reply timeout and that of a retry, with
+/// an allowance for busy machines.
+fn hanging(fault: &str) -> FaultCase<'_> {
+    FaultCase {
         fault,
         promised: "calls return within 2 × 300 ms (`BACKEND_RESPONSE_TIMEOUT_MS`); other links and health unaffected",
         budget: 2 * RESPONSE + Duration::from_millis(pick(1_500, 400)),
     }
 }
 
-/// The connection is gone, which calls wait out, but no longer than the host waits for them.
-fn disconnected(fault: &str) -> Trouble<'_> {
-    Trouble {
+/// The connection is lost: calls wait for it, within the host's timeout.
+fn disconnected(fault: &str) -> FaultCase<'_> {
+    FaultCase {
         fault,
         promised: "calls return within the host's 3 s; other links and health unaffected",
-        budget: HOST + Duration::from_secs(pick(2, 0)),
+        budget: HOST_TIMEOUT + Duration::from_secs(pick(2, 0)),
     }
 }
 
 #[tokio::test]
-async fn a_frozen_redis() {
-    let scene = Scene::new().await;
+async fn calls_to_a_suspended_redis_time_out() {
+    let scene = Scenario::new().await;
     let link = scene.link(&scene.redis.url()).await;
     works(&link).await;
-    let trouble = hanging("Redis frozen (SIGSTOP)");
+    let case = hanging("Redis frozen (SIGSTOP)");
     scene.redis.pause();
-    scene
-        .observe(&trouble, &link, || scene.redis.resume())
-        .await;
+    scene.observe(&case, &link, || scene.redis.resume()).await;
 }
 
 #[tokio::test]
-async fn a_network_that_drops_everything() {
-    let trouble = hanging("network drops all packets in both directions");
-    behind_a_proxy(&trouble, Fault::Stall).await;
+async fn calls_time_out_while_the_network_drops_all_packets() {
+    let case = hanging("network drops all packets in both directions");
+    behind_a_proxy(&case, Fault::Stall).await;
 }
 
 #[tokio::test]
-async fn a_network_that_forgets_connections() {
+async fn calls_time_out_on_silently_dropped_connections() {
     behind_a_proxy(
         &hanging("connections silently dropped by the network"),
         Fault::StallForever,
@@ -97,25 +95,25 @@ async fn a_network_that_forgets_connections() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_half() {
+async fn calls_time_out_on_truncated_replies() {
     behind_a_proxy(&hanging("half a reply, then silence"), Fault::Truncate).await;
 }
 
 #[tokio::test]
-async fn a_server_that_resets() {
-    let trouble = disconnected("every connection reset at its first reply");
-    behind_a_proxy(&trouble, Fault::Reset).await;
+async fn calls_time_out_while_connections_are_reset() {
+    let case = disconnected("every connection reset at its first reply");
+    behind_a_proxy(&case, Fault::Reset).await;
 }
 
 #[tokio::test]
-async fn a_server_that_answers_garbage() {
-    let trouble = disconnected("garbage instead of replies");
-    behind_a_proxy(&trouble, Fault::Garbage).await;
+async fn calls_time_out_on_garbage_replies() {
+    let case = disconnected("garbage instead of replies");
+    behind_a_proxy(&case, Fault::Garbage).await;
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_at_every_command() {
-    let scene = Scene::new().await;
+async fn calls_time_out_while_every_command_disconnects() {
+    let scene = Scenario::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
     let link = scene.link(&proxy.url()).await;
     works(&link).await;
@@ -123,39 +121,39 @@ async fn a_server_that_hangs_up_at_every_command() {
     for command in commands {
         proxy.disconnect_on(command, Disconnect::BeforeCommand);
     }
-    let trouble = disconnected("handshake succeeds, connection closed at every command");
+    let case = disconnected("handshake succeeds, connection closed at every command");
     let end = || proxy.clear_disconnects();
-    scene.observe(&trouble, &link, end).await;
+    scene.observe(&case, &link, end).await;
 }
 
 #[tokio::test]
-async fn a_listener_that_never_answers() {
-    let scene = Scene::new().await;
+async fn calls_time_out_on_a_listener_without_replies() {
+    let scene = Scenario::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
     proxy.inject(Fault::HoldReplies);
     let link = scene.link(&proxy.url()).await;
-    let trouble = disconnected("connections accepted, no replies");
-    scene.observe(&trouble, &link, || proxy.release()).await;
+    let case = disconnected("connections accepted, no replies");
+    scene.observe(&case, &link, || proxy.release()).await;
 }
 
-/// A link that has worked, until its proxy begins to misbehave.
-async fn behind_a_proxy(trouble: &Trouble<'_>, fault: Fault) {
-    let scene = Scene::new().await;
+/// A link that has worked until its proxy injects the fault.
+async fn behind_a_proxy(case: &FaultCase<'_>, fault: Fault) {
+    let scene = Scenario::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
     let link = scene.link(&proxy.url()).await;
     works(&link).await;
     proxy.inject(fault);
-    scene.observe(trouble, &link, || proxy.release()).await;
+    scene.observe(case, &link, || proxy.release()).await;
 }
 
 async fn works(link: &Client) {
     link.set("", "before", b"v").await.unwrap();
 }
 
-impl Scene {
+impl Scenario {
     async fn new() -> Self {
         let world = async || {
-            let milliseconds = u64::try_from(HOST.as_millis()).unwrap();
+            let milliseconds = u64::try_from(HOST_TIMEOUT.as_millis()).unwrap();
             let builder = TestEnv::builder().rpc_timeout_ms(Some(milliseconds));
             builder.start().await
         };
@@ -173,13 +171,13 @@ impl Scene {
         self.env.link("troubled", "default", &config).await
     }
 
-    /// Calls and measures while the trouble lasts, ends it, and says what came of it.
-    async fn observe(&self, trouble: &Trouble<'_>, link: &Client, end: impl FnOnce()) {
+    /// Calls and measures during the fault, ends it, and records the results.
+    async fn observe(&self, case: &FaultCase<'_>, link: &Client, end: impl FnOnce()) {
         let callers = pick(8, 32);
         let lines_before = self.env.provider.log().len();
         let until = Instant::now() + Duration::from_secs(pick(3, 12));
         let (suffered, beside, undisturbed, health, other_health) = tokio::join!(
-            suffer(link, callers, until),
+            call_continuously(link, callers, until),
             steady_calls(&self.env.client, until),
             steady_calls(&self.undisturbed.client, until),
             health(&self.env.host, until),
@@ -200,11 +198,11 @@ impl Scene {
         let calls = Times::from(suffered.times);
         let longest = calls.longest();
         assert!(
-            longest <= trouble.budget,
+            longest <= case.budget,
             "a call took {longest:?}, more than {:?}",
-            trouble.budget
+            case.budget
         );
-        // Others may be busy beside the short form: what is caught there is waiting for Redis.
+        // Other tests run beside the short form; only waiting for Redis would exceed this limit.
         let floor = Duration::from_millis(pick(250, 20));
         let allowed = floor.max(undisturbed.p99() * 2);
         assert!(
@@ -221,9 +219,9 @@ impl Scene {
             other_health.longest()
         );
         record(&Row {
-            fault: trouble.fault,
+            fault: case.fault,
             load: &format!("{callers} callers on the link, 4 on another"),
-            promised: trouble.promised,
+            promised: case.promised,
             counted: format!(
                 "{} calls, {} errors, 0 without a response, 0 wrong results, maximum {}; other link {} calls, p99 {} (undisturbed {}); {} health checks, maximum {}; {lines} log lines; recovery in {}",
                 calls.count(),
@@ -240,19 +238,19 @@ impl Scene {
     }
 }
 
-/// Callers that try everything again and again. No answer, or a wrong one, panics.
-async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
+/// Callers that call every function continuously. A missing response or a wrong result panics.
+async fn call_continuously(link: &Client, callers: usize, until: Instant) -> FaultyCalls {
     let all = (0..callers).map(async |caller| {
-        let mut suffered = Suffered::default();
+        let mut suffered = FaultyCalls::default();
         let key = format!("k{caller}");
         for round in caller.. {
             let now = Instant::now();
             if now >= until {
                 break;
             }
-            let answer = match round % 5 {
+            let result = match round % 5 {
                 0 => link.get("", "never written").await.map(|value| {
-                    assert_eq!(value, None, "a value that nobody wrote");
+                    assert_eq!(value, None, "a value that was never written");
                 }),
                 1 => link.set("", &key, b"v").await,
                 2 => link
@@ -268,7 +266,7 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
                 }
             };
             suffered.times.push(now.elapsed());
-            match answer {
+            match result {
                 Ok(()) => {}
                 Err(Error::Other(text)) => {
                     assert!(text.contains("redis://127.0.0.1:"), "where? {text}");
@@ -282,7 +280,7 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
     join_all(all)
         .await
         .into_iter()
-        .fold(Suffered::default(), |mut sum, one| {
+        .fold(FaultyCalls::default(), |mut sum, one| {
             sum.times.extend(one.times);
             sum.errors += one.errors;
             sum.counted += one.counted;
@@ -291,9 +289,9 @@ async fn suffer(link: &Client, callers: usize, until: Instant) -> Suffered {
         })
 }
 
-/// The time until calls succeed, one of which counts, and how often that failed before.
+/// The time until calls succeed, one of which increments, and the number of failures before.
 async fn recovery(link: &Client) -> (Duration, u64) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let calls = async {
         while link.set("", "after", b"v").await.is_err() {}
         let mut uncertain = 0;
@@ -304,6 +302,6 @@ async fn recovery(link: &Client) -> (Duration, u64) {
     };
     let uncertain = timeout(test_timeout(), calls)
         .await
-        .expect("the link is back");
-    (begun.elapsed(), uncertain)
+        .expect("the link has recovered");
+    (started.elapsed(), uncertain)
 }

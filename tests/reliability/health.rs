@@ -1,4 +1,4 @@
-//! Contract §2 and §3: what the provider's health says of its links, and `HEALTH=process`.
+//! The health report on links, and `HEALTH=process`.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::{ms, s};
 
-/// How long an outage is tolerated.
+/// The time for which an outage is tolerated.
 const TOLERATED: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn health_names_the_links_that_are_long_without_their_redis() {
+async fn health_names_links_with_a_prolonged_outage() {
     let mut env = TestEnv::start().await;
     let mut flickering = Redis::stopped();
     let (down, frozen) = (Redis::stopped(), Redis::start().await);
@@ -24,9 +24,9 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
     let on_frozen = env.link("frozen", "default", &[("URL", &url)]).await;
     on_frozen.set("", "k", b"v").await.unwrap();
 
-    let begun = Instant::now();
+    let started = Instant::now();
     frozen.pause();
-    // A call finds it out at once, the question to an idle connection within seconds.
+    // A call detects the failure at once, the probe of an idle connection within seconds.
     other_error(on_frozen.get("", "k").await);
     env.link("down", "orders", &[("URL", &down.url())]).await;
     let exempt = [("URL", &*down.url()), ("HEALTH", "process")];
@@ -40,21 +40,21 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
         .secrets(&[("USERNAME", "nobody"), ("PASSWORD", "hunter2")]);
     env.add_link(&refused).await;
 
-    // Half of the time down, and then down again: never 10 s at a stretch.
-    sleep_until(begun + TOLERATED / 2).await;
+    // Down for half of the time, up, and down again: never 10 s in a row.
+    sleep_until(started + TOLERATED / 2).await;
     flickering.restart().await;
     let client = env.client.component("flickering", "default");
     client.set("", "k", b"v").await.unwrap();
     flickering.stop();
 
-    let mut answers = 0;
+    let mut results = 0;
     let mut longest = Duration::ZERO;
     let (unhealthy_after, message) = loop {
         let asked = Instant::now();
         let health = env.host.health().await.unwrap();
-        answers += 1;
+        results += 1;
         longest = longest.max(asked.elapsed());
-        let since = begun.elapsed();
+        let since = started.elapsed();
         let message = health.message.unwrap_or_default();
         assert_eq!(health.healthy, message.is_empty(), "{message}");
         if ["down", "frozen", "refused"]
@@ -88,7 +88,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
         .wait_for_log(&["ERROR", "unhealthy", "orders"])
         .await;
 
-    // What is over, or no longer there, is no longer said.
+    // Links that have recovered or were deleted are not reported.
     frozen.resume();
     flickering.restart().await;
     env.unlink("refused", "default").await;
@@ -98,13 +98,16 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
         .provider
         .stop_and_count_log(&["ERROR", "unhealthy"])
         .await;
-    assert_eq!(lines, 1, "it is said once a minute, not at every question");
+    assert_eq!(
+        lines, 1,
+        "the outage is logged once a minute, not at every health check"
+    );
     record(&Row {
         fault: "links with an unavailable Redis: refused, frozen, WRONGPASS",
         load: "health check every 20 ms",
         promised: "unhealthy after 10 s, with link and reason; response within 100 ms",
         counted: format!(
-            "all 3 reported after {}, 0 other links; {answers} responses, maximum {}",
+            "all 3 reported after {}, 0 other links; {results} responses, maximum {}",
             s(unhealthy_after),
             ms(longest)
         ),
@@ -114,7 +117,7 @@ async fn health_names_the_links_that_are_long_without_their_redis() {
 }
 
 #[tokio::test]
-async fn health_of_the_process_is_that_it_runs() {
+async fn health_process_ignores_links() {
     let world = async |config: &'static [(&str, &str)]| {
         let down = Redis::stopped();
         TestEnv::builder()
@@ -124,25 +127,27 @@ async fn health_of_the_process_is_that_it_runs() {
             .await
     };
     let (links, process) = tokio::join!(world(&[]), world(&[("HEALTH", "process")]));
-    // A link may have it otherwise than the provider.
+    // The setting of a link overrides that of the provider.
     let strict = process.link("strict", "default", &[("HEALTH", "links")]);
     strict.await;
-    eventually(
-        "the provider that speaks of links is unhealthy",
-        async || !links.host.health().await.unwrap().healthy,
-    )
-    .await;
-    eventually("so is the other one, for one link", async || {
-        let health = process.host.health().await.unwrap();
-        let message = health.message.unwrap_or_default();
-        assert!(!message.contains(COMPONENT), "{message}");
-        message.contains("strict")
+    eventually("the provider that reports links is unhealthy", async || {
+        !links.host.health().await.unwrap().healthy
     })
+    .await;
+    eventually(
+        "the other provider is unhealthy because of one link",
+        async || {
+            let health = process.host.health().await.unwrap();
+            let message = health.message.unwrap_or_default();
+            assert!(!message.contains(COMPONENT), "{message}");
+            message.contains("strict")
+        },
+    )
     .await;
     process.unlink("strict", "default").await;
     healthy(&process).await;
 
-    // Links follow new configuration of the provider.
+    // Links apply updated configuration of the provider.
     links.host.update_config(&[("HEALTH", "process")]).await;
     healthy(&links).await;
 }

@@ -1,10 +1,9 @@
-//! Contract §3 as a model check: concurrent histories of registers and counters, recorded while
-//! connections are cut and Redis is killed, are linearizable key by key.
+//! A model check: concurrent histories of registers and counters, recorded while connections are closed
+//! and Redis is killed, are linearizable key by key.
 //!
-//! Two links, each through a proxy of its own, so that one may lose its connection while the other
-//! writes on. The callers change to another key when the outcome of too many calls on one is
-//! unknown, since each doubles what is possible. `history` keeps the records, `linearizable` judges
-//! them.
+//! Two links use separate proxies, so that one may lose its connection while the other keeps writing.
+//! Every call of unknown outcome doubles the possible states, so callers change to a new key after a
+//! few of them. `history` records the operations, `linearizable` checks them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,55 +21,53 @@ use crate::progress::{Progress, may_have_counted};
 use crate::scale::{Row, pick, record};
 
 const CALLERS_PER_LINK: usize = 4;
-/// Keys of each kind that are in use at a time.
+/// The number of keys of each kind in use at a time.
 const SLOTS: usize = 2;
-/// Calls of unknown outcome after which a slot gets another key.
-const MOST_UNKNOWN: usize = 3;
-/// Calls that succeed between one fault and the next.
+/// The calls of unknown outcome after which a slot changes to a new key.
+const MAX_UNKNOWN: usize = 3;
+/// Successful calls between two faults.
 const CALLS_BETWEEN: usize = 100;
-/// Calls over the other link that succeed while one has no connection.
+/// Successful calls over the other link while one has no connection.
 const CALLS_MEANWHILE: usize = 20;
 const RPC_TIMEOUT_MS: u64 = 1_500;
 
-/// What is done, one after the other and then from the beginning; to each link in turn, since the
-/// number is odd.
-const FAULTS: [Fault; 5] = [
-    Fault::Disconnect,
-    Fault::CutUnanswered,
-    Fault::Kill,
-    Fault::CutUnanswered,
-    Fault::Hang,
+/// The faults, injected in rotation and alternating between the links, since their number is odd.
+const FAULTS: [HistoryFault; 5] = [
+    HistoryFault::Disconnect,
+    HistoryFault::CutUnanswered,
+    HistoryFault::Kill,
+    HistoryFault::CutUnanswered,
+    HistoryFault::Hang,
 ];
 
 #[derive(Clone, Copy)]
-enum Fault {
+enum HistoryFault {
     /// A connection is closed.
     Disconnect,
-    /// Redis carries out what is under way, nobody hears of it, and the connection is closed; until
-    /// there is another one, the other link writes on.
+    /// Redis executes the calls in flight, the replies are lost, and the connection is closed; until the
+    /// reconnect, the other link keeps writing.
     CutUnanswered,
-    /// Redis carries out what comes, and its answers come too late, until kvredis gives up the
-    /// connection.
+    /// Redis executes the commands, and the replies are delayed until kvredis gives up the connection.
     Hang,
-    /// Redis is killed, and started again.
+    /// Redis is killed and restarted.
     Kill,
 }
 
-/// What all callers share.
+/// The state shared by all callers.
 #[derive(Default)]
-struct Board {
+struct SharedHistory {
     clock: Clock,
     progress: Progress,
     registers: History<Register>,
     counters: History<Counter>,
-    /// Calls of unknown outcome, slot by slot.
+    /// Calls of unknown outcome, by slot.
     unknown: [[AtomicUsize; SLOTS]; 2],
-    /// Every value is set once only.
+    /// Each value is set only once.
     values: AtomicU64,
 }
 
-/// A link, and the proxy between it and Redis.
-struct Side {
+/// A link and the proxy between it and Redis.
+struct ProxiedLink {
     number: usize,
     proxy: Proxy,
     client: Client,
@@ -85,13 +82,13 @@ async fn registers_and_counters_are_linearizable_under_faults() {
         .unlinked()
         .start()
         .await;
-    let board = Arc::new(Board::default());
+    let history = Arc::new(SharedHistory::default());
     let mut sides = Vec::new();
     for number in 0..2 {
         let proxy = Proxy::start(env.redis.port()).await;
         let link = [("URL", &*proxy.url())];
         let client = env.link(&format!("side{number}"), "default", &link).await;
-        sides.push(Side {
+        sides.push(ProxiedLink {
             number,
             proxy,
             client,
@@ -100,68 +97,68 @@ async fn registers_and_counters_are_linearizable_under_faults() {
     let callers: Vec<_> = sides
         .iter()
         .flat_map(|side| (0..CALLERS_PER_LINK).map(move |_| side))
-        .map(|side| tokio::spawn(call(side.number, side.client.clone(), Arc::clone(&board))))
+        .map(|side| tokio::spawn(call(side.number, side.client.clone(), Arc::clone(&history))))
         .collect();
     for fault in 0..faults {
-        board.progress.more_succeed(CALLS_BETWEEN).await;
-        let from = board.clock.now();
+        history.progress.more_succeed(CALLS_BETWEEN).await;
+        let from = history.clock.now();
         let connected: Vec<_> = sides
             .iter()
             .map(|side| side.proxy.connect_times().len())
             .collect();
         let harmed = match FAULTS[fault % FAULTS.len()] {
-            Fault::Kill => {
+            HistoryFault::Kill => {
                 env.redis.restart().await;
                 env.redis.ready().await;
                 &sides[..]
             }
             of_one => {
-                harm(&sides[fault % 2].proxy, of_one, &board.progress).await;
+                inject(&sides[fault % 2].proxy, of_one, &history.progress).await;
                 &sides[fault % 2..][..1]
             }
         };
         for side in harmed {
-            // Before it connects again it may still answer over the old connection.
-            eventually("it connects again", async || {
+            // Until it reconnects, replies may still arrive over the old connection.
+            eventually("the link has reconnected", async || {
                 side.proxy.connect_times().len() > connected[side.number]
             })
             .await;
-            eventually("its calls succeed", async || {
+            eventually("calls over the link succeed", async || {
                 side.client.get("", "nothing").await.is_ok()
             })
             .await;
-            board.clock.broken(side.number, from);
+            history.clock.broken(side.number, from);
         }
     }
-    board.progress.more_succeed(CALLS_BETWEEN).await;
-    board.progress.finish();
+    history.progress.more_succeed(CALLS_BETWEEN).await;
+    history.progress.finish();
     for caller in join_all(callers).await {
         caller.expect("callers do not panic");
     }
 
-    let (registers, counters) = board.judge(faults);
+    let (registers, counters) = history.check(faults);
     for verdict in [&registers, &counters] {
         assert!(verdict.wrong.is_empty(), "{:#?}", verdict.wrong);
     }
-    assert_eq!(board.progress.unanswered(), 0, "calls without an answer");
+    assert_eq!(history.progress.unanswered(), 0, "calls without a response");
     assert!(
         counters.unknown > 0,
-        "answers were lost, so increments are unknown"
+        "no increment has an unknown outcome, although replies were lost"
     );
 }
 
-/// Does this to one connection.
-async fn harm(proxy: &Proxy, fault: Fault, progress: &Progress) {
+/// Injects the fault into one connection.
+async fn inject(proxy: &Proxy, fault: HistoryFault, progress: &Progress) {
     match fault {
-        Fault::Disconnect => proxy.disconnect_all(),
-        Fault::CutUnanswered => {
+        HistoryFault::Disconnect => proxy.disconnect_all(),
+        HistoryFault::CutUnanswered => {
             proxy.hold_replies();
-            eventually("an answer is held back", async || proxy.has_held_replies()).await;
+            eventually("a reply is held back", async || proxy.has_held_replies()).await;
             proxy.disconnect_all();
             progress.more_succeed(CALLS_MEANWHILE).await;
             proxy.release();
         }
-        Fault::Hang => {
+        HistoryFault::Hang => {
             let connected = proxy.connect_times().len();
             proxy.hold_replies();
             eventually("kvredis tries another connection", async || {
@@ -170,24 +167,28 @@ async fn harm(proxy: &Proxy, fault: Fault, progress: &Progress) {
             .await;
             proxy.release();
         }
-        Fault::Kill => unreachable!("that is done to Redis"),
+        HistoryFault::Kill => unreachable!("Redis is killed by the caller"),
     }
 }
 
-/// Calls one function after the other until the end.
-async fn call(connection: usize, client: Client, board: Arc<Board>) {
+/// Calls one function after the other until the end of the scenario.
+async fn call(connection: usize, client: Client, history: Arc<SharedHistory>) {
     let mut rng = Rng::new();
-    while !board.progress.is_over() {
+    while !history.progress.is_over() {
         let slot = rng.usize(0..SLOTS);
         if rng.bool() {
-            board.on_register(connection, &client, slot, &mut rng).await;
+            history
+                .on_register(connection, &client, slot, &mut rng)
+                .await;
         } else {
-            board.on_counter(connection, &client, slot, &mut rng).await;
+            history
+                .on_counter(connection, &client, slot, &mut rng)
+                .await;
         }
     }
 }
 
-impl Board {
+impl SharedHistory {
     async fn on_register(&self, connection: usize, client: &Client, slot: usize, rng: &mut Rng) {
         let unknown = &self.unknown[0][slot];
         let key = format!("register:{slot}:{}", current(unknown));
@@ -195,8 +196,8 @@ impl Board {
         let (what, written) = match rng.u8(0..8) {
             0..=2 => {
                 let value = self.values.fetch_add(1, Ordering::Relaxed);
-                let answer = client.set("", &key, value.to_string()).await;
-                (Register::Set(value), answer)
+                let result = client.set("", &key, value.to_string()).await;
+                (Register::Set(value), result)
             }
             3 => (Register::Delete, client.delete("", &key).await),
             _ => match self.read(client, &key).await {
@@ -205,7 +206,7 @@ impl Board {
             },
         };
         if !matches!(what, Register::Get(_)) {
-            self.progress.note(&written);
+            self.progress.record(&written);
         }
         if written.is_err() {
             unknown.fetch_add(1, Ordering::Relaxed);
@@ -226,9 +227,9 @@ impl Board {
             }
         } else {
             let delta = rng.u64(1..10);
-            let answer = client.increment("", &key, delta).await;
-            self.progress.note(&answer);
-            match answer {
+            let result = client.increment("", &key, delta).await;
+            self.progress.record(&result);
+            match result {
                 Ok(sum) => (
                     Counter::Add {
                         delta,
@@ -240,7 +241,7 @@ impl Board {
                     unknown.fetch_add(1, Ordering::Relaxed);
                     (Counter::Add { delta, sum: None }, false)
                 }
-                // It was not carried out: the sums of others show whether that is so.
+                // If it was not executed, the sums of other calls show it.
                 Err(_) => return,
             }
         };
@@ -249,11 +250,11 @@ impl Board {
     }
 
     /// The verdicts on registers and counters.
-    fn judge(&self, faults: usize) -> (Verdict, Verdict) {
-        let registers = self.registers.judge(&self.clock, |operation| {
+    fn check(&self, faults: usize) -> (Verdict, Verdict) {
+        let registers = self.registers.check(&self.clock, |operation| {
             matches!(operation, Register::Set(_) | Register::Delete)
         });
-        let counters = self.counters.judge(&self.clock, |_| false);
+        let counters = self.counters.check(&self.clock, |_| false);
         record(&Row {
             fault: &format!(
                 "{faults} faults: Redis killed; one of two connections closed, closed after Redis executed the calls in flight, or unresponsive until its timeout"
@@ -265,31 +266,31 @@ impl Board {
                 self.progress.calls(),
                 self.progress.failed(),
                 self.progress.unanswered(),
-                in_words(&registers),
-                in_words(&counters),
+                describe(&registers),
+                describe(&counters),
             ),
         });
         (registers, counters)
     }
 
-    /// What a key holds; `None` when that was not answered, which says nothing about the key.
+    /// The value of a key; `None` when the read failed.
     async fn read(&self, client: &Client, key: &str) -> Option<Option<u64>> {
-        let answer: Result<_, Error> = client.get("", key).await;
-        self.progress.note(&answer);
-        let value = answer.ok()?;
+        let result: Result<_, Error> = client.get("", key).await;
+        self.progress.record(&result);
+        let value = result.ok()?;
         Some(value.map(|digits| {
-            let digits = String::from_utf8(digits).expect("what was set was text");
+            let digits = String::from_utf8(digits).expect("values are text");
             digits.parse().expect("a number")
         }))
     }
 }
 
-/// Which key of a slot is in use.
+/// The current key of a slot.
 fn current(unknown: &AtomicUsize) -> usize {
-    unknown.load(Ordering::Relaxed) / MOST_UNKNOWN
+    unknown.load(Ordering::Relaxed) / MAX_UNKNOWN
 }
 
-fn in_words(verdict: &Verdict) -> String {
+fn describe(verdict: &Verdict) -> String {
     format!(
         "{} operations on {} keys, {} of unknown outcome, {} keys with an operation applied twice, {} keys not linearizable",
         verdict.operations,

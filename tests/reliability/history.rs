@@ -1,5 +1,5 @@
-//! Records what concurrent callers do to registers and counters, key by key, for `linearizable` to
-//! judge, and when their connections were broken: only then may kvredis have done anything twice.
+//! Records the operations of concurrent callers on registers and counters for `linearizable`, and the
+//! disconnects: only a disconnect allows kvredis to execute an operation twice.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::linearizable::{Model, Operation, check};
 
-/// An operation on a register, with its answer.
+/// An operation on a register with its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
     Set(u64),
@@ -15,10 +15,10 @@ pub enum Register {
     Get(Option<u64>),
 }
 
-/// An operation on a counter, with its answer.
+/// An operation on a counter with its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// The sum is not known where the answer was an error.
+    /// The sum is unknown when the call failed.
     Add {
         delta: u64,
         sum: Option<u64>,
@@ -53,58 +53,58 @@ impl Model for Counter {
     }
 }
 
-/// What all callers have in common: the time, and when a connection was broken.
+/// The logical time of all callers, and the periods of broken connections.
 #[derive(Debug, Default)]
 pub struct Clock {
     time: AtomicU64,
-    /// Which connection, and from when to when calls over it may have been cut off.
+    /// The connections that broke, each with the period in which calls over it may have been cut off.
     faults: Mutex<Vec<(usize, u64, u64)>>,
 }
 
 impl Clock {
-    /// A moment after all earlier ones.
+    /// A time later than all earlier ones.
     pub fn now(&self) -> u64 {
         self.time.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Takes note that a connection was broken and is up again.
+    /// Records that a connection was broken and is up again.
     pub fn broken(&self, connection: usize, from: u64) {
         let fault = (connection, from, self.now());
         self.faults
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .push(fault);
     }
 
     fn was_broken(&self, connection: usize, from: u64, to: u64) -> bool {
-        let faults = self.faults.lock().expect("nobody panics with the lock");
+        let faults = self.faults.lock().expect("the lock is not poisoned");
         faults
             .iter()
             .any(|(broken, begin, end)| *broken == connection && *begin <= to && from <= *end)
     }
 }
 
-/// An operation over a connection.
-type Over<M> = (usize, Operation<M>);
+/// An operation with its connection.
+type OnConnection<M> = (usize, Operation<M>);
 
 /// The operations of all callers.
 #[derive(Debug)]
 pub struct History<M> {
-    keys: Mutex<BTreeMap<String, Vec<Over<M>>>>,
+    keys: Mutex<BTreeMap<String, Vec<OnConnection<M>>>>,
 }
 
-/// What came of checking a history.
+/// The result of checking a history.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Keys that were looked at.
+    /// The number of keys.
     pub keys: usize,
-    /// Operations on them.
+    /// The number of operations.
     pub operations: usize,
-    /// Operations that may have happened at any later time, or never.
+    /// The operations that may have happened at any later time, or never.
     pub unknown: usize,
-    /// Keys that are explained only if an operation that kvredis tried again has happened twice.
+    /// The keys that are linearizable only if a retried operation happened twice.
     pub repeated: usize,
-    /// Keys that nothing explains.
+    /// The keys that are not linearizable.
     pub wrong: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl<M> Default for History<M> {
 }
 
 impl<M: Model + Clone> History<M> {
-    /// Adds an operation that was called at a time over a connection and has just ended.
+    /// Adds an operation that started at `called` over a connection and has just ended.
     pub fn add(
         &self,
         clock: &Clock,
@@ -136,17 +136,16 @@ impl<M: Model + Clone> History<M> {
         };
         self.keys
             .lock()
-            .expect("nobody panics with the lock")
+            .expect("the lock is not poisoned")
             .entry(key.to_owned())
             .or_default()
             .push((connection, operation));
     }
 
-    /// Checks every key. `safe` says which operations kvredis tries again after it lost a
-    /// connection.
-    pub fn judge(&self, clock: &Clock, safe: impl Fn(&M) -> bool) -> Verdict {
+    /// Checks every key. `safe` selects the operations that kvredis retries after a disconnect.
+    pub fn check(&self, clock: &Clock, safe: impl Fn(&M) -> bool) -> Verdict {
         let mut verdict = Verdict::default();
-        let keys = self.keys.lock().expect("nobody panics with the lock");
+        let keys = self.keys.lock().expect("the lock is not poisoned");
         for (key, operations) in keys.iter() {
             let once: Vec<Operation<M>> = operations.iter().map(|(_, o)| o.clone()).collect();
             verdict.keys += 1;

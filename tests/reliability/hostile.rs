@@ -1,7 +1,7 @@
-//! Hostile messages against the running binary, by the ten thousand, among calls that must all be
-//! right: it serves on, logs little, and holds no more memory in the end.
+//! Tens of thousands of malformed messages among valid calls: the valid calls succeed, the log stays
+//! short, and memory returns to its former size.
 //!
-//! Single kinds of junk, one by one, are in tests/provider/junk.rs.
+//! tests/provider/junk.rs tests the kinds of malformed messages one by one.
 
 use std::time::Duration;
 
@@ -16,37 +16,36 @@ use test_support::values::bytes;
 use crate::gauge;
 use crate::scale::{Row, pick, record};
 
-/// Those who send junk, and those who call properly meanwhile.
+/// The senders of malformed messages, and the valid callers.
 const ATTACKERS: usize = 8;
 const CALLERS: usize = 8;
-/// How many messages an attacker sends between two calls whose answer it waits for: more than all
-/// attackers send ahead would only fill the queue of the NATS client.
+/// The number of messages that an attacker sends between two calls that it waits for: more would only
+/// fill the queue of the NATS client.
 const AHEAD: usize = 20;
-/// The value that is asked for and read by nobody.
+/// The length of a value whose result is never read.
 const LARGE: usize = 64 << 10;
-/// Calls that send half are given up in this time; after a second more their memory is free.
+/// Incomplete calls end after this time; a second later their memory is free.
 const RPC_TIMEOUT_MS: u64 = 6_000;
 const OVER: Duration = Duration::from_millis(RPC_TIMEOUT_MS + 1_000);
-/// What the allocator may keep, in KiB.
+/// The allowance for memory that the allocator retains, in KiB.
 const NOISE: u64 = 32 << 10;
-/// The most that junk may make of it in between, in KiB: results on their way, and calls that wait
-/// for their parameters.
+/// The allowance for the peak, in KiB: results in flight, and calls that wait for their parameters.
 const PEAK: u64 = 256 << 10;
 
 #[tokio::test]
-async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
+async fn malformed_messages_affect_no_call_and_leak_no_memory() {
     let messages: usize = pick(10_000, 100_000);
     let mut env = TestEnv::builder()
         .rpc_timeout_ms(Some(RPC_TIMEOUT_MS))
-        // What is too busy to read Redis's answers in time is this machine.
+        // A busy machine may be too slow to read Redis's replies in time.
         .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "6000")])
         .start()
         .await;
     env.client.set("", "large", bytes(LARGE)).await.unwrap();
-    // What the allocator keeps for good is there after as much as the short form sends.
+    // The allocator has reached its final size after the load of the short form.
     attack(&env, 10_000, 1).await;
     let before = gauge::settled(&env, 0, OVER, true).await;
-    gauge::forget_peak(&env);
+    gauge::reset_peak(&env);
     let calls = attack(&env, messages, 2).await;
     let peak = gauge::peak(&env);
     let after = gauge::settled(&env, before.resident + NOISE, 4 * OVER, true).await;
@@ -65,7 +64,7 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
         .stop_and_count_log(&["malformed calls ignored"])
         .await;
     assert!(lines < 100, "{lines} lines of log");
-    assert!(warnings > 0, "it is told of");
+    assert!(warnings > 0, "the malformed calls are not logged");
     record(&Row {
         fault: "truncated parameters, invalid lengths, no reply subject, missing, late and repeated parameters, unread results, invalid headers, unknown functions, random bytes",
         load: &format!("{messages} malformed messages, {CALLERS} regular callers"),
@@ -79,7 +78,7 @@ async fn hostile_messages_disturb_no_call_and_leave_nothing_behind() {
     });
 }
 
-/// Sends so many hostile messages among proper calls; answers how many of the latter there were.
+/// Sends malformed messages among valid calls; returns the number of valid calls.
 async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
     let attackers = join_all((0..ATTACKERS).map(async |i| {
         let mut attacker = Attacker::new(env, seed * 100 + i as u64);
@@ -108,7 +107,7 @@ async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
     calls.iter().sum()
 }
 
-/// A few calls whose answers are known; answers how many.
+/// A few calls with known results; returns their number.
 async fn call_properly(client: &Client, bucket: &str, round: usize) -> usize {
     let value = bytes(round % 3_000);
     let c = client;
@@ -157,7 +156,7 @@ impl<'a> Attacker<'a> {
             2 => self.without_reply(subject, function).await,
             3 | 4 => self.half(subject).await,
             5 => {
-                // Nobody reads the result.
+                // The result is never read.
                 let subject = self.env.client.subject("store", "get");
                 self.call(subject, bucket_and_key("", "large")).await;
             }
@@ -176,9 +175,9 @@ impl<'a> Attacker<'a> {
                 more.extend(bytes(self.random.usize(1..2_000)));
                 self.call(subject, more).await;
             }
-            10 => self.late_and_again(interface, function).await,
+            10 => self.late_and_repeated_parameters(interface, function).await,
             _ => {
-                // Results lead back as calls.
+                // The results arrive as calls.
                 let reply = self.env.client.subject("store", "set");
                 self.publish(subject, Some(reply), None, proper(function))
                     .await;
@@ -192,7 +191,7 @@ impl<'a> Attacker<'a> {
         whole[..length].to_vec()
     }
 
-    /// Parameters whose n-th length is a claim.
+    /// Parameters whose n-th length is absurd.
     fn absurd(&mut self) -> Vec<u8> {
         let claim =
             [u64::from(u32::MAX), 1 << 31, 1 << 40, u64::MAX, 300 << 20][self.random.usize(..5)];
@@ -212,7 +211,7 @@ impl<'a> Attacker<'a> {
         self.publish(subject, None, headers, proper(function)).await;
     }
 
-    /// Parameters that begin well and never end.
+    /// Parameters that begin correctly and never end.
     async fn half(&mut self, subject: String) {
         let mut half = bucket_and_key("", "half");
         put_number(&mut half, 1 << self.random.u32(4..27));
@@ -246,8 +245,8 @@ impl<'a> Attacker<'a> {
         format!("{prefix}{}", rest[self.random.usize(..rest.len())])
     }
 
-    /// A call in pieces whose caller goes away in the middle, or speaks when nobody listens.
-    async fn late_and_again(&mut self, interface: &str, function: &str) {
+    /// A call in several messages whose caller leaves midway, or sends more after the call is over.
+    async fn late_and_repeated_parameters(&mut self, interface: &str, function: &str) {
         let mut params = proper(function);
         params.extend(bytes(self.random.usize(..40)));
         let piece = self.random.usize(1..20);
@@ -282,7 +281,7 @@ impl<'a> Attacker<'a> {
             }
             None => nats.publish_with_headers(subject, headers, params).await,
         }
-        .expect("NATS serves");
+        .expect("the NATS connection works");
     }
 
     fn headers(&self) -> HeaderMap {
@@ -292,13 +291,13 @@ impl<'a> Attacker<'a> {
         headers
     }
 
-    /// An inbox that nobody reads.
+    /// An inbox without a subscriber.
     fn inbox(&self) -> String {
         self.env.host.nats().new_inbox()
     }
 }
 
-/// Parameters of a function that are right, on keys that no proper caller has.
+/// Valid parameters of a function, on keys that no valid caller uses.
 fn proper(function: &str) -> Vec<u8> {
     let mut params = bucket_and_key("hostile", "key");
     match function {

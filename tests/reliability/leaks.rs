@@ -1,6 +1,5 @@
-//! No password, no stored value and no key in anything that kvredis says: its output at every log
-//! level, the errors that components get, and the traces and logs that it exports, through all the
-//! ways in which calls fail.
+//! No password, stored value or key appears in any output of kvredis: its log at every level, the errors
+//! of calls, and the exported traces and logs, through all kinds of failing calls.
 
 use std::time::Duration;
 
@@ -23,8 +22,8 @@ const PASSWORD: &str = "hunter2-of-redis";
 const WRONG: &str = "sw0rdfish-of-nobody";
 const VALUE: &str = "stored-value-of-somebody";
 const KEY: &str = "stored-key-of-somebody";
-/// What must not show, in whichever form: as text, and as the bytes that `Debug` makes of it.
-const TELLTALE: [&str; 4] = ["hunter2-of", "sw0rdfish-of", "value-of-some", "key-of-some"];
+/// The secrets as text, and as the bytes that `Debug` prints.
+const SECRET_PARTS: [&str; 4] = ["hunter2-of", "sw0rdfish-of", "value-of-some", "key-of-some"];
 const AS_NUMBERS: [&str; 2] = [
     // "stored-" and "hunter2"
     "115, 116, 111, 114, 101, 100, 45",
@@ -32,7 +31,7 @@ const AS_NUMBERS: [&str; 2] = [
 ];
 
 #[tokio::test]
-async fn nothing_secret_is_said_at_any_level() {
+async fn secrets_appear_in_no_output_at_any_log_level() {
     let levels = [
         Level::Trace,
         Level::Debug,
@@ -45,19 +44,19 @@ async fn nothing_secret_is_said_at_any_level() {
     for level in levels {
         let collector = collector::start();
         let (env, own_errors) = fail_in_every_way(level.clone(), &collector).await;
-        // The only call that makes Redis scan, and the last one.
+        // The only call that runs SCAN, and the last one.
         let works = env.client.component("c", "works");
         works.keys("").await.unwrap();
         for error in &own_errors {
-            assert_discreet(error);
+            assert_no_secret(error);
         }
         let log = stopped(env).await;
         assert!(collector.contains("wrpc:keyvalue/store/get") && collector.contains("SCAN"));
         for line in &log {
-            assert_discreet(line);
+            assert_no_secret(line);
         }
         let sent = collector.received_bytes();
-        assert_discreet(&String::from_utf8_lossy(&sent));
+        assert_no_secret(&String::from_utf8_lossy(&sent));
         errors += own_errors.len();
         lines += log.len();
         exported += sent.len();
@@ -76,7 +75,7 @@ async fn nothing_secret_is_said_at_any_level() {
     });
 }
 
-/// A world in which calls fail in all the ways there are; answers it with their errors.
+/// An environment in which calls fail in all possible ways, with the errors of the calls.
 async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec<String>) {
     let otel = OtelConfig {
         enable_traces: Some(true),
@@ -157,14 +156,14 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     (env, errors)
 }
 
-/// Stops the provider; answers what it printed.
+/// Stops the provider; returns its output.
 async fn stopped(mut env: TestEnv) -> Vec<String> {
     assert!(env.host.shutdown().await.is_some());
     env.provider.wait().await;
     env.provider.log()
 }
 
-/// What all functions fail with on this key, in words and in Rust's own form.
+/// The errors of all functions on this key, in `Display` and `Debug` form.
 async fn all_functions(client: &Client, key: &str) -> Vec<String> {
     let c = &client.timeout(Duration::from_secs(5));
     let (get, set, add) = tokio::join!(
@@ -200,7 +199,7 @@ async fn all_functions(client: &Client, key: &str) -> Vec<String> {
     .collect()
 }
 
-/// Messages that hold keys and values in places where nobody expects them.
+/// Messages with keys and values in unexpected places.
 async fn junk(env: &TestEnv) {
     let nats = env.host.nats();
     let subject = env.client.subject("store", "set");
@@ -237,8 +236,8 @@ async fn junk(env: &TestEnv) {
     }
 }
 
-fn assert_discreet(text: &str) {
-    for part in TELLTALE.iter().chain(&AS_NUMBERS) {
+fn assert_no_secret(text: &str) {
+    for part in SECRET_PARTS.iter().chain(&AS_NUMBERS) {
         if let Some(at) = text.find(part) {
             let around: String = text
                 .chars()

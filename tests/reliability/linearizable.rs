@@ -1,61 +1,61 @@
-//! Whether the concurrent operations on one key can have happened one after the other, each at some
-//! moment between its call and its answer: Wing and Gong's search with memoization.
+//! A linearizability checker for the operations on one key: whether each can have happened at some
+//! moment between its call and its response. Wing and Gong's search with memoization.
 //!
-//! All configurations that are possible (which operations under way have taken effect, and what
-//! the key then holds) are carried from one event to the next. An operation is given its moment
-//! only when it is answered, with whichever others have to come before it (Lowe 2017).
+//! All possible configurations (the pending operations that have taken effect, and the resulting
+//! content) are carried from one event to the next. An operation is linearized only at its response,
+//! with the others that must precede it (Lowe 2017).
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// What operations do to a key.
+/// The effect of operations on a key.
 pub trait Model: Debug {
-    /// What the key holds.
+    /// The content of the key.
     type State: Clone + Debug + Default + Eq + Hash;
 
-    /// What it holds after the operation; `None` where the operation's answer does not fit.
+    /// The content after the operation; `None` when the operation's result contradicts the content.
     fn apply(&self, state: &Self::State) -> Option<Self::State>;
 }
 
-/// An operation as its caller saw it.
+/// An operation as its caller observed it.
 #[derive(Clone, Debug)]
 pub struct Operation<M> {
-    /// What was done, and what was answered.
+    /// The operation with its result.
     pub what: M,
-    /// When it was called, on a clock that all callers share and that never shows a time twice.
+    /// The time of the call, on a clock shared by all callers that never returns a time twice.
     pub called: u64,
-    /// When it was answered.
+    /// The time of the response.
     pub answered: u64,
-    /// Whether it has succeeded. Otherwise it has happened at any time after its call, or never.
+    /// True if it succeeded. A failed operation has happened at any time after its call, or never.
     pub succeeded: bool,
-    /// Whether it may have happened several times between call and answer: it does no harm to
-    /// repeat it, and kvredis had reason to.
+    /// True if it may have happened several times between call and response: it is idempotent, and
+    /// kvredis had a reason to retry it.
     pub repeats: bool,
 }
 
-/// One way it can have been.
+/// One possible state of the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Configuration<S> {
-    /// A bit for each operation under way that has happened.
+    /// A bit for each pending operation that has happened.
     happened: u64,
     state: S,
 }
 
-/// The search at one event.
+/// The state of the search at one event.
 struct Search<'a, M: Model> {
     possible: HashSet<Configuration<M::State>>,
-    /// The operations under way, each at the place of its bit. One that failed stays for ever.
+    /// The pending operations, indexed by their bit. A failed one stays pending forever.
     under_way: [Option<(usize, &'a Operation<M>)>; 64],
-    /// The bits of those that may happen once more.
+    /// The bits of the operations that may happen once more.
     repeatable: u64,
 }
 
-/// Looks for an order that explains the operations on a key which was empty before.
+/// Searches for an order that explains the operations on a key that was empty before.
 ///
 /// # Errors
 ///
-/// The first answer that no order explains, and what the key can have held before it.
+/// The first result that no order explains, and the possible contents before it.
 pub fn check<M: Model>(operations: &[Operation<M>]) -> Result<(), String> {
     let mut events: Vec<(u64, usize)> = Vec::with_capacity(operations.len() * 2);
     for (index, operation) in operations.iter().enumerate() {
@@ -90,19 +90,19 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn call(&mut self, index: usize, operation: &'a Operation<M>) {
         let free = self.under_way.iter().position(Option::is_none);
-        let place = free.expect("more operations under way than the search has bits for");
+        let place = free.expect("at most as many pending operations as bits");
         self.under_way[place] = Some((index, operation));
         if operation.repeats {
             self.repeatable |= 1 << place;
         }
     }
 
-    /// An operation was answered: it has happened.
+    /// An operation succeeded: it has happened.
     fn succeed(&mut self, index: usize) -> Result<(), String> {
         let place = self.place(index);
         let reached = self.ending_with(place);
         if reached.is_empty() {
-            let (_, operation) = self.under_way[place].expect("it is under way");
+            let (_, operation) = self.under_way[place].expect("the operation is pending");
             let states: HashSet<_> = self.possible.iter().map(|c| &c.state).collect();
             return Err(format!(
                 "no order explains {operation:?}; before it the key may have held {states:?}, with \
@@ -116,8 +116,7 @@ impl<'a, M: Model> Search<'a, M> {
         Ok(())
     }
 
-    /// A repeatable operation was answered with an error. Its last attempt may still happen, as
-    /// that of any other one that failed.
+    /// A repeatable operation failed. Its last attempt may still happen, like any failed operation.
     fn fail(&mut self, index: usize) {
         let place = self.place(index);
         let reached = self.ending_with(place);
@@ -129,10 +128,10 @@ impl<'a, M: Model> Search<'a, M> {
         self.under_way
             .iter()
             .position(|place| place.is_some_and(|(other, _)| other == index))
-            .expect("an operation is called before it is answered")
+            .expect("a call precedes its response")
     }
 
-    /// Its bit no longer says anything.
+    /// Frees the bit of an operation.
     fn forget(&mut self, place: usize) {
         self.repeatable &= !(1 << place);
         self.possible = self
@@ -145,8 +144,8 @@ impl<'a, M: Model> Search<'a, M> {
             .collect();
     }
 
-    /// All configurations in which an operation has happened: already, or as the last of those
-    /// that happen now.
+    /// All configurations in which an operation has happened: before, or as the last of those that
+    /// happen now.
     fn ending_with(&self, last: usize) -> HashSet<Configuration<M::State>> {
         let mut reached = HashSet::new();
         let mut seen = HashSet::new();

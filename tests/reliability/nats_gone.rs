@@ -1,5 +1,5 @@
-//! Contract §3: NATS restarts, or cannot be reached for a while. The provider is back by itself
-//! within two seconds, with all its links, also those that nobody puts again.
+//! NATS restarts, or is unreachable for a while. The provider recovers within two seconds, with all its
+//! links, although no host puts them again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,80 +18,80 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::scale::{Row, pick, record};
 use crate::stopwatch::s;
 
-/// How soon the provider is back.
+/// The time limit of a recovery.
 const PROMISED: Duration = Duration::from_secs(2);
 
 const LOAD: &str = "3 links: from the host data, put, put with secrets";
 
-/// Three links that come to the provider in three ways: with the host data, put, and put with
+/// Three links that reach the provider in three ways: in the host data, by a put, and by a put with
 /// secrets.
-struct Linked {
+struct ThreeLinks {
     clients: Vec<Client>,
-    /// How often each has counted.
+    /// The number of increments over each link.
     rounds: u64,
-    /// Redis's numbers of the provider's connections, by their names.
+    /// The ids of the provider's connections in Redis, by client name.
     connections: BTreeMap<String, String>,
 }
 
 #[tokio::test]
-async fn nats_is_restarted_again_and_again() {
-    let mut env = world().await;
-    let mut linked = Linked::new(&env).await;
+async fn the_provider_recovers_from_repeated_nats_restarts() {
+    let mut env = start_env().await;
+    let mut linked = ThreeLinks::new(&env).await;
     let rounds = pick(3, 20);
     let mut slowest = Duration::ZERO;
     for _ in 0..rounds {
         env.nats.restart().await;
         slowest = slowest.max(linked.serve_again().await);
     }
-    linked.are_untouched(&env).await;
-    hears_its_host(&mut env).await;
+    linked.assert_unaffected(&env).await;
+    assert_receives_host_messages(&mut env).await;
     report(&format!("NATS restarted, {rounds} times"), slowest);
 }
 
 #[tokio::test]
-async fn nats_is_down_for_a_while() {
-    let mut env = world().await;
-    let mut linked = Linked::new(&env).await;
+async fn the_provider_recovers_from_a_nats_outage() {
+    let mut env = start_env().await;
+    let mut linked = ThreeLinks::new(&env).await;
     let outage = Duration::from_secs(10);
     env.nats.stop();
     sleep(outage).await;
     env.nats.restart().await;
     let took = linked.serve_again().await;
-    linked.are_untouched(&env).await;
-    hears_its_host(&mut env).await;
+    linked.assert_unaffected(&env).await;
+    assert_receives_host_messages(&mut env).await;
     report(&format!("NATS down for {outage:?}"), took);
 }
 
 #[tokio::test]
-async fn nats_cannot_be_reached_for_a_while() {
+async fn the_provider_recovers_from_an_unreachable_nats() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut env = world_of(nats, redis, proxy.address("nats")).await;
-    let mut linked = Linked::new(&env).await;
+    let mut env = start_env_at(nats, redis, proxy.address("nats")).await;
+    let mut linked = ThreeLinks::new(&env).await;
     let outage = Duration::from_secs(pick(10, 60));
     proxy.inject(Fault::Stall);
     sleep(outage).await;
     proxy.release();
     let took = linked.serve_again().await;
-    linked.are_untouched(&env).await;
-    hears_its_host(&mut env).await;
+    linked.assert_unaffected(&env).await;
+    assert_receives_host_messages(&mut env).await;
     report(&format!("NATS unreachable for {outage:?}"), took);
 }
 
 #[tokio::test]
-async fn a_network_forgets_the_connection_to_nats() {
+async fn the_provider_recovers_from_a_silently_dropped_nats_connection() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut env = world_of(nats, redis, proxy.address("nats")).await;
-    let mut linked = Linked::new(&env).await;
+    let mut env = start_env_at(nats, redis, proxy.address("nats")).await;
+    let mut linked = ThreeLinks::new(&env).await;
     proxy.inject(Fault::StallForever);
     let lost = env.client.timeout(Duration::from_millis(200));
     assert!(lost.get("", "k").await.is_err());
     proxy.release();
-    // Both ends believe in it, until three questions have not been answered, 4 s apart, and the next is due.
+    // Both ends consider it open until three pings, 4 s apart, have no reply and the next is due.
     let took = linked.serve_again().await;
-    linked.are_untouched(&env).await;
-    hears_its_host(&mut env).await;
+    linked.assert_unaffected(&env).await;
+    assert_receives_host_messages(&mut env).await;
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
     record(&Row {
         fault: "connection to NATS silently dropped by the network",
@@ -102,10 +102,10 @@ async fn a_network_forgets_the_connection_to_nats() {
 }
 
 #[tokio::test]
-async fn an_attempt_to_connect_to_nats_never_ends() {
+async fn a_hanging_nats_reconnect_ends_the_process() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
-    let mut env = world_of(nats, redis, proxy.address("nats")).await;
+    let mut env = start_env_at(nats, redis, proxy.address("nats")).await;
     let before = proxy.connect_times().len();
     proxy.inject(Fault::StallForever);
     proxy.disconnect_all();
@@ -113,11 +113,10 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
         proxy.connect_times().len() > before
     })
     .await;
-    // Of that attempt nothing will ever be heard: after 15 s the process ends, and the host starts
-    // it anew.
-    let begun = Instant::now();
+    // The attempt never completes: after 15 s the process ends, and the host restarts it.
+    let started = Instant::now();
     assert_eq!(env.provider.wait().await.code(), Some(1));
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert_eq!(
         env.provider
             .stop_and_count_log(&["does not complete", "restarts kvredis"])
@@ -135,24 +134,24 @@ async fn an_attempt_to_connect_to_nats_never_ends() {
 }
 
 #[tokio::test]
-async fn a_provider_is_stopped_while_nats_is_away() {
+async fn the_provider_stops_during_a_nats_outage() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut env = TestEnv::start().await;
         env.client.set("", "k", b"v").await.unwrap();
         env.nats.stop();
         env.provider.signal(signal);
-        let begun = Instant::now();
+        let started = Instant::now();
         let status = env.provider.wait().await;
         assert_eq!(status.code(), Some(0), "{signal:?}");
-        // 5 s for calls under way, which there are none of, and what a busy machine adds.
-        let took = begun.elapsed();
+        // 5 s for calls in flight, of which there are none, and an allowance for busy machines.
+        let took = started.elapsed();
         assert!(took < Duration::from_secs(10), "{signal:?}: {took:?}");
         env.wait_for_no_connections().await;
     }
 }
 
 #[tokio::test]
-async fn a_provider_waits_for_a_nats_that_starts_after_it() {
+async fn the_provider_waits_for_nats_at_startup() {
     let mut nats = Nats::start().await;
     let redis = Redis::start().await;
     let host = Host::new(nats.connect().await, nats.url());
@@ -173,15 +172,15 @@ async fn a_provider_waits_for_a_nats_that_starts_after_it() {
     late.set("", "k", b"v").await.unwrap();
 }
 
-/// A world whose provider connects to its NATS directly.
-async fn world() -> TestEnv {
+/// An environment whose provider connects to NATS directly.
+async fn start_env() -> TestEnv {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let url = nats.url();
-    world_of(nats, redis, url).await
+    start_env_at(nats, redis, url).await
 }
 
-/// A world whose provider gets one link with the host data, and connects to `url`.
-async fn world_of(nats: Nats, redis: Redis, url: String) -> TestEnv {
+/// An environment whose provider connects to `url` and has one link in the host data.
+async fn start_env_at(nats: Nats, redis: Redis, url: String) -> TestEnv {
     let host = Host::new(nats.connect().await, url);
     let mut data = host.data();
     let link = Link::new(COMPONENT, "default").config(&[("URL", &redis.url())]);
@@ -203,7 +202,7 @@ async fn client(host: &Host) -> Client {
     Client::new(nats, lattice, provider, COMPONENT, "default").await
 }
 
-impl Linked {
+impl ThreeLinks {
     async fn new(env: &TestEnv) -> Self {
         let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
         let () = env.redis.command(&rules).await;
@@ -225,12 +224,12 @@ impl Linked {
         linked
     }
 
-    /// Waits until all links serve; answers how long that took.
+    /// Waits until all links serve; returns the time taken.
     async fn serve_again(&mut self) -> Duration {
-        let begun = Instant::now();
+        let started = Instant::now();
         let all = async {
             for (i, client) in self.clients.iter().enumerate() {
-                // A call that nobody takes is answered to late by itself.
+                // The call fails by its own timeout when it is not accepted.
                 let client = client.timeout(Duration::from_millis(200));
                 let key = format!("rounds{i}");
                 let round = self.rounds.to_string();
@@ -239,13 +238,15 @@ impl Linked {
                 assert_eq!(value, Ok(Some(round.into_bytes())), "link {i}");
             }
         };
-        timeout(test_timeout(), all).await.expect("all links serve");
+        timeout(test_timeout(), all)
+            .await
+            .expect("all links serve again");
         self.rounds += 1;
-        begun.elapsed()
+        started.elapsed()
     }
 
-    /// What happens to NATS is nothing to the connections to Redis.
-    async fn are_untouched(&self, env: &TestEnv) {
+    /// Asserts that the NATS fault has not affected the connections to Redis.
+    async fn assert_unaffected(&self, env: &TestEnv) {
         assert_eq!(connections(&env.redis).await, self.connections);
     }
 }
@@ -255,14 +256,14 @@ async fn connections(redis: &Redis) -> BTreeMap<String, String> {
     clients
         .into_iter()
         .map(|mut client| {
-            let mut field = |name| client.remove(name).expect("Redis tells it");
+            let mut field = |name| client.remove(name).expect("CLIENT LIST has the field");
             (field("name"), field("id"))
         })
         .collect()
 }
 
-/// Its subscriptions are all there: to health, links and their deletion, configuration, shutdown.
-async fn hears_its_host(env: &mut TestEnv) {
+/// Asserts that all subscriptions exist: health, links and deletions, configuration, shutdown.
+async fn assert_receives_host_messages(env: &mut TestEnv) {
     env.host.ready().await;
     let late = env.link("late", "default", &[]).await;
     late.set("", "k", b"v").await.unwrap();
@@ -276,7 +277,7 @@ async fn hears_its_host(env: &mut TestEnv) {
 }
 
 fn report(fault: &str, took: Duration) {
-    // The short form runs beside others.
+    // Other tests run beside the short form.
     let allowed = PROMISED + Duration::from_secs(pick(3, 0));
     assert!(took <= allowed, "{fault}: served again after {took:?}");
     record(&Row {

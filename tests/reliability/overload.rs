@@ -1,5 +1,5 @@
 //! `MAX_IN_FLIGHT`, `MAX_WAITING`, `MAX_VALUE_BYTES` and `MAX_BYTES_IN_FLIGHT` under ten times the
-//! load that they allow: held, with bounded memory, and who is refused is told so at once.
+//! permitted load: the limits hold, memory is bounded, and excess calls are rejected at once.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::gauge;
 use crate::scale::{Row, pick, record};
 
 const TIMES: usize = 10;
-/// How many bytes are sent ahead: nats-server closes a connection that is 64 MiB behind
-/// (`max_pending`), whoever's it is.
+/// The number of bytes sent ahead: nats-server closes connections that are 64 MiB behind
+/// (`max_pending`).
 const AHEAD: usize = 16 << 20;
-/// Longer than anything here takes, so that nothing ends because its time is up.
+/// Longer than anything here takes, so that no call reaches its timeout.
 const LONG_MS: u64 = 120_000;
-const PATIENT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "120000");
-/// A refusal that took longer would have waited for something; a busy machine needs a part of it.
+const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "120000");
+/// A slower rejection would have waited for something; a busy machine needs a fraction of it.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn calls_beyond_the_places_are_refused_at_once() {
+async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
     let (in_flight, waiting) = pick((16, 48), (1_024, 4_096));
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
@@ -37,14 +37,14 @@ async fn calls_beyond_the_places_are_refused_at_once() {
         ("URL", &*proxy.url()),
         ("MAX_IN_FLIGHT", &in_flight.to_string()),
         ("MAX_WAITING", &waiting.to_string()),
-        PATIENT,
+        LONG_RESPONSE_TIMEOUT,
     ];
     let client = env.link(COMPONENT, "narrow", &config).await;
     let client = client.timeout(Duration::from_millis(LONG_MS));
     client.set("", "k", b"v").await.unwrap();
     proxy.hold_replies();
     let before = gauge::resident(&env);
-    gauge::forget_peak(&env);
+    gauge::reset_peak(&env);
     let places = in_flight + waiting;
     let held: Vec<_> = (0..places)
         .map(|_| {
@@ -52,26 +52,26 @@ async fn calls_beyond_the_places_are_refused_at_once() {
             tokio::spawn(async move { client.get("", "k").await })
         })
         .collect();
-    eventually_eq("all turns are taken", in_flight, async || {
+    eventually_eq("all permits are taken", in_flight, async || {
         proxy.command_count("GET")
     })
     .await;
-    // Behind these in the same queue: once it is answered, all places are taken.
+    // This call is last in the same queue: once it is rejected, all places are taken.
     too_many(client.get("", "k").await);
 
     let refusals = places * (TIMES - 1);
     let mut took: Vec<Duration> = stream::iter(0..refusals)
         .map(async |_| {
-            let begun = Instant::now();
+            let started = Instant::now();
             too_many(client.get("", "k").await);
-            begun.elapsed()
+            started.elapsed()
         })
         .buffer_unordered(64)
         .collect()
         .await;
     took.sort();
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
-    assert!(longest < AT_ONCE, "a refusal took {longest:?}");
+    assert!(longest < AT_ONCE, "a rejection took {longest:?}");
     assert_eq!(
         proxy.command_count("GET"),
         in_flight,
@@ -79,7 +79,7 @@ async fn calls_beyond_the_places_are_refused_at_once() {
     );
     assert!(held.iter().all(|call| !call.is_finished()));
     let grown = gauge::peak(&env).saturating_sub(before);
-    // 3 KiB are what a call costs in the debug build; four times that, and 16 MiB for the rest.
+    // A call takes 3 KiB in the debug build; allowed are four times that, and 16 MiB for the rest.
     let bound = places as u64 * 12 + (16 << 10);
     assert!(grown < bound, "{grown} KiB for {places} calls");
     proxy.release();
@@ -99,7 +99,7 @@ async fn calls_beyond_the_places_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
+async fn values_above_max_value_bytes_are_rejected_before_redis() {
     let limit = pick(64 << 10, 256 << 10);
     let calls = pick(100, 500);
     let env = TestEnv::builder()
@@ -111,7 +111,7 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
     let (fits, large) = (bytes(limit), bytes(limit * TIMES));
     client.set("", "k", &fits).await.unwrap();
     let before = gauge::resident(&env);
-    gauge::forget_peak(&env);
+    gauge::reset_peak(&env);
     let sets = env.redis.calls("set").await + env.redis.calls("mset").await;
     let refused = stream::iter(0..calls)
         .map(async |i| {
@@ -133,8 +133,8 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
     assert_eq!(client.get("", "k").await, Ok(Some(fits)));
     assert_eq!(client.exists("", "l").await, Ok(false));
     let grown = gauge::peak(&env).saturating_sub(before);
-    // Sixteen at once, each put together from its pieces, in a buffer that may be twice as large;
-    // and what NATS has sent ahead.
+    // Sixteen concurrent values, each assembled in a buffer of up to twice its size, and the data
+    // sent ahead over NATS.
     let bound = (16 * 3 * limit * TIMES / 1024 + (64 << 10)) as u64;
     assert!(grown < bound, "{grown} KiB");
     record(&Row {
@@ -149,7 +149,7 @@ async fn values_beyond_the_largest_are_refused_and_reach_no_redis() {
 }
 
 #[tokio::test]
-async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
+async fn calls_above_max_bytes_in_flight_wait_or_are_rejected() {
     let limit: usize = pick(8 << 20, 32 << 20);
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(LONG_MS))
@@ -158,16 +158,20 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let client = env
-        .link(COMPONENT, "large", &[("URL", &proxy.url()), PATIENT])
+        .link(
+            COMPONENT,
+            "large",
+            &[("URL", &proxy.url()), LONG_RESPONSE_TIMEOUT],
+        )
         .await;
     let client = client.timeout(Duration::from_millis(LONG_MS));
     client.exists("", "k").await.unwrap();
     let mut counted = Vec::new();
-    // Values that come in one message each, and such as are announced and fetched.
+    // Values in a single message, and values whose length is announced first.
     for size in [900_000, 3 << 20] {
         proxy.hold_replies();
         let before = gauge::resident(&env);
-        gauge::forget_peak(&env);
+        gauge::reset_peak(&env);
         let count = limit * TIMES / size;
         let value = bytes(size);
         let sets = proxy.command_count("SET");
@@ -178,28 +182,28 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
                 client.set("", &format!("k{i}"), value).await
             }));
             if (i + 1) * size % AHEAD < size {
-                // It has read what came before; nobody is served meanwhile.
+                // The provider has read the preceding messages; no call completes meanwhile.
                 assert!(env.host.health().await.unwrap().healthy);
             }
         }
         let fit = limit / size;
-        eventually("as many are with Redis as fit", async || {
+        eventually("as many calls are in flight as fit", async || {
             proxy.command_count("SET") - sets >= fit
         })
         .await;
         if size < 1 << 20 {
-            // All are here, and more than may wait.
-            eventually("who is too much is refused meanwhile", async || {
+            // All calls have arrived, more than may wait.
+            eventually("excess calls are rejected meanwhile", async || {
                 calls.iter().any(tokio::task::JoinHandle::is_finished)
             })
             .await;
         }
         assert_health(&env).await;
         proxy.release();
-        let answers = join_all(calls).await;
+        let results = join_all(calls).await;
         let mut written = 0;
-        for (i, answer) in answers.into_iter().enumerate() {
-            match answer.unwrap() {
+        for (i, result) in results.into_iter().enumerate() {
+            match result.unwrap() {
                 Ok(()) => {
                     written += 1;
                     let stored = client.get("", &format!("k{i}")).await.unwrap();
@@ -208,7 +212,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
                 Err(Error::Other(text)) => {
                     assert!(text.contains("MAX_BYTES_IN_FLIGHT"), "{text}");
                 }
-                answer => panic!("{answer:?}"),
+                result => panic!("{result:?}"),
             }
         }
         assert!(written >= fit, "{written} of {count}");
@@ -220,14 +224,14 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
             count - written,
             gauge::mebibytes(grown),
         ));
-        // Results are held, too.
+        // Results count towards the limit, too.
         let before = gauge::resident(&env);
-        gauge::forget_peak(&env);
-        let answers = join_all((0..count).map(|_| client.get("", "k0"))).await;
-        for answer in &answers {
-            assert_eq!(answer.as_ref().unwrap().as_ref(), Some(&value));
+        gauge::reset_peak(&env);
+        let results = join_all((0..count).map(|_| client.get("", "k0"))).await;
+        for result in &results {
+            assert_eq!(result.as_ref().unwrap().as_ref(), Some(&value));
         }
-        drop(answers);
+        drop(results);
         let grown = gauge::peak(&env).saturating_sub(before);
         bounded(grown, limit);
         counted.push(format!(
@@ -246,7 +250,7 @@ async fn bytes_beyond_those_in_flight_wait_or_are_refused() {
     });
 }
 
-/// The health is asked in the midst of it, ten times.
+/// Ten health checks under the load get replies.
 async fn assert_health(env: &TestEnv) {
     for _ in 0..10 {
         let health = tokio::time::timeout(test_timeout(), env.host.health()).await;
@@ -254,15 +258,15 @@ async fn assert_health(env: &TestEnv) {
     }
 }
 
-/// Measured are three times the bytes that may be held and may wait: NATS's buffers around a
-/// message are up to twice as large, and Redis gets a copy. The rest is what was read ahead.
+/// The bound is three times the bytes in flight and waiting: NATS's buffers are up to twice the size of a
+/// message, and Redis gets a copy. The rest is the data read ahead.
 fn bounded(grown: u64, limit: usize) {
     let counted = (limit + limit.max(16 << 20)) / 1024;
     let bound = (4 * counted + (64 << 10)) as u64;
     assert!(grown < bound, "{grown} KiB, expected at most {bound}");
 }
 
-fn too_many(answer: Result<Option<Vec<u8>>, Error>) {
-    let error = other_error(answer);
+fn too_many(result: Result<Option<Vec<u8>>, Error>) {
+    let error = other_error(result);
     assert!(error.contains("too many calls waiting"), "{error}");
 }

@@ -1,7 +1,7 @@
-//! Two providers on a Redis in trouble: what each function is answered while it lasts, by a host that
-//! waits long and by one that does not.
+//! Two providers on a faulty Redis: the results of each function during the fault, with a long RPC
+//! timeout and with a short one.
 //!
-//! Which troubles there are is for `refusals`.
+//! `refusals` has the faults.
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::scale::{Row, record};
 use crate::stopwatch::s;
 
-/// What the host waits in worlds where a trouble passes in time, and where it does not.
+/// The RPC timeouts of the two hosts: longer and shorter than the fault.
 pub const LONG: Duration = Duration::from_secs(15);
 pub const SHORT: Duration = Duration::from_secs(1);
-/// Redis is left in trouble for so long that calls have asked it several times.
-pub const TROUBLE: Duration = Duration::from_secs(2);
-/// What a machine that is busy with other tests may add to the time of a call.
-pub const BUSY_MACHINE: Duration = Duration::from_secs(1);
+/// The duration of a fault, long enough for several attempts of a call.
+pub const FAULT_DURATION: Duration = Duration::from_secs(2);
+/// The allowance for a call's time on a busy machine.
+pub const BUSY_MACHINE_ALLOWANCE: Duration = Duration::from_secs(1);
 
-/// Two providers on one Redis: one whose host is patient, one whose host is not.
-pub struct Pair {
+/// Two providers on one Redis, whose hosts have a long and a short RPC timeout.
+pub struct ProviderPair {
     pub redis: Redis,
     pub patient: TestEnv,
     hasty: TestEnv,
 }
 
-/// What Redis refuses.
+/// The calls that Redis rejects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     All,
-    /// A listing is about no key in particular.
+    /// A listing has no key.
     Keys,
     Writes,
 }
 
-impl Pair {
+impl ProviderPair {
     /// Two providers on this Redis, with two links each.
     pub async fn new(redis: Redis) -> Self {
         let world = async |limit: Duration| {
@@ -61,48 +61,54 @@ impl Pair {
         }
     }
 
-    /// Redis is in trouble, until `end`: a call whose time is up before is answered in Redis's words,
-    /// one that has the time waits and succeeds.
+    /// Calls during a fault, which `end` ends: a call with the short timeout fails with Redis's message,
+    /// one with the long timeout waits and succeeds.
     pub async fn refuses(&self, code: &str, refused: Refused, end: impl AsyncFnOnce(&Redis)) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let patient = async {
-            let answers = timeout(LONG, calls(&self.patient)).await;
-            (answers.expect("a host waits so long"), begun.elapsed())
+            let results = timeout(LONG, calls(&self.patient)).await;
+            (
+                results.expect("calls complete within the RPC timeout"),
+                started.elapsed(),
+            )
         };
         let hasty = async {
-            let answers = timeout(SHORT + BUSY_MACHINE, calls(&self.hasty)).await;
-            answers.expect("a host waits so long")
+            let results = timeout(SHORT + BUSY_MACHINE_ALLOWANCE, calls(&self.hasty)).await;
+            results.expect("calls complete within the RPC timeout")
         };
         let ending = async {
-            sleep(TROUBLE).await;
+            sleep(FAULT_DURATION).await;
             end(&self.redis).await;
         };
         let ((patient, took), hasty, ()) = tokio::join!(patient, hasty, ending);
         let mut refusals = 0;
-        for (function, answer) in hasty {
+        for (function, result) in hasty {
             let answered = match refused {
                 Refused::All => &[][..],
                 Refused::Keys => &["list-keys"],
                 Refused::Writes => &["get", "exists", "get-many", "list-keys"],
             };
             if answered.contains(&function) {
-                assert_eq!(answer, Ok(()), "{function}");
+                assert_eq!(result, Ok(()), "{function}");
                 continue;
             }
-            let error = other_error(answer);
-            // A replica refuses writes because it is one, before anything else. And when the time
-            // is up just while Redis is asked again, it may yet count.
+            let error = other_error(result);
+            // A replica rejects writes before it checks anything else. A call whose deadline passes
+            // during a retry may have been executed.
             let expected = error.starts_with(code)
                 || (code == "MASTERDOWN" && error.starts_with("READONLY"))
                 || (function == "increment" && error.contains("may or may not"));
             assert!(expected, "{function}: {error}");
             refusals += 1;
         }
-        for (function, answer) in &patient {
-            assert_eq!(*answer, Ok(()), "{function}");
+        for (function, result) in &patient {
+            assert_eq!(*result, Ok(()), "{function}");
         }
-        assert!(took >= TROUBLE, "{code} had passed after {took:?}");
-        // Each increment was counted once.
+        assert!(
+            took >= FAULT_DURATION,
+            "{code} was over after only {took:?}"
+        );
+        // Each increment was executed once.
         for key in ["lasting", "passing"] {
             let sum: u64 = self.redis.command(&["GET", key]).await;
             assert_eq!(sum, 1, "{key}");
@@ -117,7 +123,7 @@ impl Pair {
     }
 }
 
-/// Two links, of which one writes with a time to live, in transactions.
+/// Two links, one of which writes with a TTL, in transactions.
 pub fn links(redis: &Redis) -> [Link; 2] {
     let url = redis.url();
     [
@@ -126,7 +132,7 @@ pub fn links(redis: &Redis) -> [Link; 2] {
     ]
 }
 
-/// Every function at once, over each of the links.
+/// Calls every function concurrently over each of the links.
 async fn calls(env: &TestEnv) -> Vec<(&'static str, Result<(), Error>)> {
     let of_link = ["lasting", "passing"].map(async |name| {
         let client = &env.client.component(name, "default").timeout(test_timeout());
@@ -157,7 +163,7 @@ async fn calls(env: &TestEnv) -> Vec<(&'static str, Result<(), Error>)> {
     join_all(of_link).await.concat()
 }
 
-/// Writes a row of what was waited out.
+/// Records the calls that waited for the end of the fault.
 pub fn report(code: &str, load: &str, waited: usize, refused: usize, took: Duration) {
     let mut counted = format!("{waited} calls, 0 errors, completed after {}", s(took));
     if refused > 0 {

@@ -1,12 +1,12 @@
-//! What callers in the background and the one who does the damage know of each other: how many
-//! calls have been answered, and when to end. Also what an error says of a call's effect.
+//! The progress of concurrent callers, shared with the test that injects faults: the number of calls
+//! and the signal to end. Also classifies errors by the call's effect.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use test_support::client::Error;
 use test_support::wait::eventually;
 
-/// Counts for all callers of a scenario.
+/// Counters for all callers of a scenario.
 #[derive(Debug, Default)]
 pub struct Progress {
     succeeded: AtomicUsize,
@@ -16,9 +16,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Takes note of an answer, or that there was none.
-    pub fn note<T>(&self, answer: &Result<T, Error>) {
-        let count = match answer {
+    /// Records a result.
+    pub fn record<T>(&self, result: &Result<T, Error>) {
+        let count = match result {
             Ok(_) => &self.succeeded,
             Err(Error::Call(_)) => &self.unanswered,
             Err(_) => &self.failed,
@@ -26,51 +26,50 @@ impl Progress {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until so many more calls have succeeded.
+    /// Waits until this many more calls have succeeded.
     pub async fn more_succeed(&self, more: usize) {
         let target = self.succeeded() + more;
         eventually("calls succeed", async || self.succeeded() >= target).await;
     }
 
-    /// Waits until so many more calls have been answered with an error.
+    /// Waits until this many more calls have failed.
     pub async fn more_fail(&self, more: usize) {
         let target = self.failed() + more;
         eventually("calls fail", async || self.failed() >= target).await;
     }
 
-    /// Calls that succeeded.
+    /// The number of successful calls.
     pub fn succeeded(&self) -> usize {
         self.succeeded.load(Ordering::Relaxed)
     }
 
-    /// Calls that were answered with an error.
+    /// The number of failed calls.
     pub fn failed(&self) -> usize {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Calls that got no answer, or none that can be read.
+    /// The number of calls without a valid response.
     pub fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// All calls.
+    /// The number of calls.
     pub fn calls(&self) -> usize {
         self.succeeded() + self.failed() + self.unanswered()
     }
 
-    /// Has the callers end.
+    /// Ends the callers.
     pub fn finish(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the callers are to end.
+    /// True if the callers should end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 }
 
-/// Whether an increment that failed so may have been carried out; any other error of it means that
-/// it was not.
+/// True if a failed increment may have been executed; every other error means that it was not.
 pub fn may_have_counted(error: &Error) -> bool {
     match error {
         Error::Other(text) => text.contains("may or may not have been carried out"),

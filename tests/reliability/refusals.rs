@@ -1,8 +1,8 @@
-//! Contract §3: what Redis refuses. Its passing troubles are waited out within the call's time, and
-//! the calls succeed when they pass; lasting ones are answered at once, in Redis's words.
+//! Errors of Redis. Transient errors are retried within the call's timeout until they pass; permanent
+//! ones are returned at once with Redis's message.
 //!
-//! All of them are Redis's own doing. Credentials that were wrong from the start, NOPERM and OOM are
-//! in `tests/provider/errors.rs`.
+//! All errors come from Redis itself. Credentials that are wrong from the start, NOPERM and OOM are in
+//! `tests/provider/errors.rs`.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::{Instant, sleep};
 
-use crate::pair::{Pair, Refused, TROUBLE, report};
+use crate::pair::{FAULT_DURATION, ProviderPair, Refused, report};
 use crate::scale::{Row, record};
 use crate::stopwatch::s;
 
-/// `at once`, on a machine that is busy with other tests.
+/// `at once` on a machine that runs other tests, too.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn loading() {
-    let mut pair = Pair::new(Redis::start().await).await;
+async fn loading_errors_are_retried() {
+    let mut pair = ProviderPair::new(Redis::start().await).await;
     let keys: Vec<String> = (0..4_000).map(|i| format!("filler{i}")).collect();
     let mut fill = redis::pipe();
     for key in &keys {
@@ -30,7 +30,7 @@ async fn loading() {
     }
     pair.redis.run_pipeline(&fill).await;
     pair.redis.command::<()>(&["SAVE"]).await;
-    // As Redis's own tests do: 4,000 keys take 4 s, and every few keys it looks at its clients.
+    // As in Redis's own tests: 4,000 keys take 4 s to load, and Redis serves clients in between.
     let slow = ["--key-load-delay", "1000"];
     let looking = ["--loading-process-events-interval-bytes", "1024"];
     pair.redis.restart_with(&[slow, looking].concat()).await;
@@ -38,13 +38,13 @@ async fn loading() {
 }
 
 #[tokio::test]
-async fn a_replica_that_becomes_the_primary() {
+async fn readonly_errors_are_retried_until_the_promotion() {
     let primary = Redis::start().await;
-    let pair = Pair::new(Redis::start().await).await;
+    let pair = ProviderPair::new(Redis::start().await).await;
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
     pair.redis.command::<()>(&follow).await;
-    eventually("the replica follows", async || {
+    eventually("the replica is in sync", async || {
         let info: String = pair.redis.command(&["INFO", "replication"]).await;
         info.contains("master_link_status:up")
     })
@@ -54,8 +54,8 @@ async fn a_replica_that_becomes_the_primary() {
 }
 
 #[tokio::test]
-async fn a_replica_without_its_primary() {
-    let pair = Pair::new(Redis::start().await).await;
+async fn masterdown_errors_are_retried() {
+    let pair = ProviderPair::new(Redis::start().await).await;
     let mut primary = Redis::stopped();
     let stale = ["CONFIG", "SET", "replica-serve-stale-data", "no"];
     pair.redis.command::<()>(&stale).await;
@@ -66,27 +66,27 @@ async fn a_replica_without_its_primary() {
         primary.restart().await;
         let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
         primary.command::<()>(&at_once).await;
-        eventually("the replica follows", async || {
+        eventually("the replica is in sync", async || {
             let info: String = redis.command(&["INFO", "replication"]).await;
             info.contains("master_link_status:up")
         })
         .await;
-        // Writes go on when it is a primary itself.
+        // Writes succeed once it is a primary itself.
         redis.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     };
     pair.refuses("MASTERDOWN", Refused::All, come_back).await;
 }
 
 #[tokio::test]
-async fn a_cluster_without_its_slots() {
+async fn clusterdown_errors_are_retried() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
-    let pair = Pair::new(redis).await;
+    let pair = ProviderPair::new(redis).await;
     let give_slots = async |redis: &Redis| redis.query(&slots()).await;
     pair.refuses("CLUSTERDOWN", Refused::Keys, give_slots).await;
 }
 
 #[tokio::test]
-async fn a_slot_that_moves() {
+async fn tryagain_errors_are_retried() {
     let cluster = ["--cluster-enabled", "yes"];
     let (redis, other_node) = tokio::join!(
         Redis::with_arguments(&cluster),
@@ -117,21 +117,24 @@ async fn a_slot_that_moves() {
     redis
         .command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id])
         .await;
-    // Half of these keys are not here, and may be there: Redis cannot tell.
-    let answer = async {
+    // Half of these keys are absent here and may be on the other node.
+    let result = async {
         let values = client.get_many("", &["{a}1", "{a}2"]).await.unwrap();
         assert!(values[0].is_some() && values[1].is_none(), "{values:?}");
     };
     let ending = async {
-        sleep(TROUBLE).await;
+        sleep(FAULT_DURATION).await;
         redis
             .command::<()>(&["CLUSTER", "SETSLOT", &slot, "STABLE"])
             .await;
     };
-    let begun = Instant::now();
-    tokio::join!(answer, ending);
-    let took = begun.elapsed();
-    assert!(took >= TROUBLE, "it was refused until then: {took:?}");
+    let started = Instant::now();
+    tokio::join!(result, ending);
+    let took = started.elapsed();
+    assert!(
+        took >= FAULT_DURATION,
+        "the call completed before the end of the fault: {took:?}"
+    );
     let stats: String = redis.command(&["INFO", "commandstats"]).await;
     let asked = stats
         .lines()
@@ -139,17 +142,17 @@ async fn a_slot_that_moves() {
         .and_then(|line| line.split_once("rejected_calls="))
         .and_then(|(_, rest)| rest.split(',').next())
         .and_then(|count| count.parse::<u64>().ok())
-        .expect("it was refused");
+        .expect("the call failed");
     assert!((3..100).contains(&asked), "asked {asked} times");
     report("TRYAGAIN", "1 get-many", 1, 0, took);
 }
 
 #[tokio::test]
-async fn a_script_that_does_not_end() {
-    let pair = Pair::new(Redis::start().await).await;
+async fn busy_errors_are_retried() {
+    let pair = ProviderPair::new(Redis::start().await).await;
     let limit = ["CONFIG", "SET", "lua-time-limit", "50"];
     pair.redis.command::<()>(&limit).await;
-    // New connections of ours would be refused, too.
+    // New connections of the test would be rejected, too.
     let mut killer = pair.redis.connect(0).await.unwrap();
     let mut busy = pair.redis.connect(0).await.unwrap();
     let endless = tokio::spawn(async move {
@@ -159,14 +162,14 @@ async fn a_script_that_does_not_end() {
             .query_async::<()>(&mut busy)
             .await
     });
-    // The first calls must not be there before the script.
+    // The first calls must follow the script.
     eventually("Redis is busy", async || {
         let ping = redis::cmd("PING");
-        let answer = ping.query_async::<()>(&mut killer).await;
-        answer.is_err_and(|error| error.code() == Some("BUSY"))
+        let result = ping.query_async::<()>(&mut killer).await;
+        result.is_err_and(|error| error.code() == Some("BUSY"))
     })
     .await;
-    // A link that is put meanwhile has to log in, to a database that Redis will not select yet.
+    // A link that is put meanwhile connects to a database that Redis does not select yet.
     let late = Link::new("late", "default").config(&[("URL", &pair.redis.url_of(1))]);
     let mut kill = redis::cmd("SCRIPT");
     kill.arg("KILL");
@@ -174,18 +177,18 @@ async fn a_script_that_does_not_end() {
         let late = pair.patient.add_link(&late).await;
         let call = late.set("", "k", b"v");
         let killed = async {
-            sleep(TROUBLE).await;
+            sleep(FAULT_DURATION).await;
             kill.query_async::<()>(&mut killer).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(call, killed);
-        assert_eq!(answer, Ok(()), "a link that was put meanwhile");
+        let (result, ()) = tokio::join!(call, killed);
+        assert_eq!(result, Ok(()), "a link that was put meanwhile");
     };
     pair.refuses("BUSY", Refused::All, end).await;
     assert!(endless.await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn a_disk_that_takes_no_snapshot() {
+async fn misconf_errors_are_retried() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(30_000))
         .start()
@@ -194,7 +197,7 @@ async fn a_disk_that_takes_no_snapshot() {
         .link("passing", "default", &[("TTL_MS", "500000")])
         .await;
     env.client.set("", "k", b"1").await.unwrap();
-    // A folder stands where the file should be.
+    // A folder blocks the path of the snapshot.
     let socket = env.redis.socket();
     let file = socket.with_file_name("dump.rdb");
     std::fs::create_dir(&file).unwrap();
@@ -209,8 +212,8 @@ async fn a_disk_that_takes_no_snapshot() {
     };
     let _: String = env.redis.command(&["BGSAVE"]).await;
     eventually("the snapshot has failed", async || status("err").await).await;
-    let begun = Instant::now();
-    for answer in [
+    let started = Instant::now();
+    for result in [
         env.client.set("", "k", b"v").await,
         env.client.increment("", "k", 1).await.map(drop),
         env.client.delete("", "k").await,
@@ -218,21 +221,21 @@ async fn a_disk_that_takes_no_snapshot() {
         passing.set("", "k", b"v").await,
         passing.set_many("", &[("k", b"v")]).await,
     ] {
-        let error = other_error(answer);
+        let error = other_error(result);
         assert!(error.starts_with("MISCONF "), "{error}");
     }
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < AT_ONCE, "{took:?}");
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
     std::fs::remove_dir_all(&file).unwrap();
     let _: String = env.redis.command(&["BGSAVE"]).await;
-    eventually("the snapshot is there", async || status("ok").await).await;
+    eventually("the snapshot has succeeded", async || status("ok").await).await;
     assert_eq!(env.client.increment("", "k", 1).await, Ok(2));
     lasting("MISCONF: failed snapshot", 6, took);
 }
 
 #[tokio::test]
-async fn credentials_that_are_withdrawn_and_given_back() {
+async fn withdrawn_credentials_fail_at_once_and_recover() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(30_000))
         .start()
@@ -251,14 +254,14 @@ async fn credentials_that_are_withdrawn_and_given_back() {
     assert_eq!(app.get("", "k").await, Err(Error::AccessDenied));
     // Redis closes the user's connections.
     env.redis.command::<()>(&["ACL", "DELUSER", "app"]).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = other_error(app.set("", "k", b"w").await);
     assert!(error.contains("WRONGPASS"), "{error}");
-    let mut took = begun.elapsed();
+    let mut took = started.elapsed();
     env.redis.command::<()>(&allow).await;
     works_again(&app).await;
 
-    // A password is wanted of those who came without, and who have to come again.
+    // Redis now requires a password; connections without one are closed.
     let mut admin = env.redis.connect(0).await.unwrap();
     let mut order = async |words: &[&str]| {
         let done = redis::cmd(words[0]).arg(&words[1..]).take();
@@ -266,17 +269,17 @@ async fn credentials_that_are_withdrawn_and_given_back() {
     };
     order(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
     order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = other_error(env.client.set("", "k", b"w").await);
     assert!(error.contains("NOAUTH"), "{error}");
-    took = took.max(begun.elapsed());
+    took = took.max(started.elapsed());
     assert!(took < AT_ONCE, "{took:?}");
     order(&["CONFIG", "SET", "requirepass", ""]).await;
     works_again(&env.client).await;
     lasting("WRONGPASS, NOAUTH: revoked credentials", 2, took);
 }
 
-/// The link works without having been put again.
+/// Waits until the link works, without a new put.
 async fn works_again(client: &Client) {
     eventually("the link works again", async || {
         client.set("", "k", b"v").await.is_ok()
@@ -284,7 +287,7 @@ async fn works_again(client: &Client) {
     .await;
 }
 
-/// `CLUSTER ADDSLOTS` with all there are.
+/// `CLUSTER ADDSLOTS` with all slots.
 fn slots() -> redis::Cmd {
     let mut slots = redis::cmd("CLUSTER");
     slots.arg("ADDSLOTS").arg((0..16_384).collect::<Vec<u32>>());

@@ -1,4 +1,4 @@
-//! How long a scenario is, and what it reports.
+//! The length and the report of a scenario.
 //!
 //! `KVREDIS_SOAK` names the file that `make soak` collects rows in; without it scenarios are short.
 
@@ -6,19 +6,19 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-/// What a scenario promised, and what was counted.
+/// A promise and the results of its scenario.
 pub struct Row<'a> {
-    /// What was done to kvredis or its servers.
+    /// The fault or load on kvredis or its servers.
     pub fault: &'a str,
-    /// Who called meanwhile.
+    /// The concurrent callers.
     pub load: &'a str,
-    /// What the contract says.
+    /// The promised behavior.
     pub promised: &'a str,
-    /// What came of it, in numbers.
+    /// The results, in numbers.
     pub counted: String,
 }
 
-/// The short form of something, or with `make soak` the long one.
+/// The short form of a parameter, or the long one with `make soak`.
 pub fn pick<T>(short: T, long: T) -> T {
     if env::var_os("KVREDIS_SOAK").is_some() {
         long
@@ -27,7 +27,7 @@ pub fn pick<T>(short: T, long: T) -> T {
     }
 }
 
-/// Prints a row, and adds it to the page of `make soak`.
+/// Prints a row, and appends it to the file of `make soak`.
 pub fn record(row: &Row<'_>) {
     let Row {
         fault,
@@ -43,6 +43,6 @@ pub fn record(row: &Row<'_>) {
             .append(true)
             .open(file)
             .expect("the file that KVREDIS_SOAK names can be written");
-        writeln!(file, "{line}").expect("a line can be added");
+        writeln!(file, "{line}").expect("a line can be appended");
     }
 }

@@ -1,8 +1,8 @@
-//! How long answers take while something goes wrong: steady calls over a link, and steady questions
-//! for the health, each timed from outside.
+//! Response times during a fault: steady calls over a link, and steady health checks, each timed by the
+//! caller.
 //!
-//! A machine that is busy with other tests is late for everybody, so that a link beside a broken one
-//! is held against the same load on a provider of its own, at the same time.
+//! A busy machine delays everything, so a link beside a faulty one is compared with the same load on a
+//! separate provider at the same time.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use test_support::client::Client;
 use test_support::host::Host;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How long the answers took that were waited for, in order of length.
+/// The response times, sorted.
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// How many there were.
+    /// The number of responses.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The time that 99 of 100 answers did not exceed.
+    /// The 99th percentile.
     pub fn p99(&self) -> Duration {
         self.0[(self.0.len() * 99).div_ceil(100) - 1]
     }
 
-    /// The longest.
+    /// The maximum.
     pub fn longest(&self) -> Duration {
-        *self.0.last().expect("something was measured")
+        *self.0.last().expect("at least one response was measured")
     }
 }
 
@@ -38,17 +38,17 @@ impl From<Vec<Duration>> for Times {
     }
 }
 
-/// In milliseconds, for rows.
+/// A time in milliseconds, for reports.
 pub fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// In seconds, for rows.
+/// A time in seconds, for reports.
 pub fn s(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// Four callers that read what they wrote, some 800 calls a second; every answer has to be right.
+/// Four callers that read back their writes, some 800 calls per second, and check every result.
 pub async fn steady_calls(client: &Client, until: Instant) -> Times {
     let callers = (0..4).map(async |caller| {
         let key = format!("steady{caller}");
@@ -58,9 +58,9 @@ pub async fn steady_calls(client: &Client, until: Instant) -> Times {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Instant::now() < until {
             pace.tick().await;
-            let begun = Instant::now();
+            let started = Instant::now();
             let value = client.get("", &key).await;
-            times.push(begun.elapsed());
+            times.push(started.elapsed());
             assert_eq!(value, Ok(Some(key.clone().into_bytes())));
         }
         times
@@ -68,16 +68,16 @@ pub async fn steady_calls(client: &Client, until: Instant) -> Times {
     Times::from(join_all(callers).await.concat())
 }
 
-/// Twenty questions a second for the health; every one has to be answered.
+/// Twenty health checks per second; each must get a reply.
 pub async fn health(host: &Host, until: Instant) -> Times {
     let mut times = Vec::new();
     let mut pace = interval(Duration::from_millis(50));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while Instant::now() < until {
         pace.tick().await;
-        let begun = Instant::now();
-        assert!(host.health().await.is_some(), "health is always answered");
-        times.push(begun.elapsed());
+        let started = Instant::now();
+        assert!(host.health().await.is_some(), "a health check got no reply");
+        times.push(started.elapsed());
     }
     Times::from(times)
 }

@@ -100,8 +100,8 @@ async fn calls_rejected_without_a_command_have_one_failed_span() {
     let client = no_bucket.client(&env.client, "c", "reads");
     client.get("a:b", "k").await.unwrap_err();
     let client = junk.of(&env);
-    let answer: Result<(), _> = client.invoke("store", "get", vec![0, 1, b'k', b'k']).await;
-    answer.unwrap_err();
+    let result: Result<(), _> = client.invoke("store", "get", vec![0, 1, b'k', b'k']).await;
+    result.unwrap_err();
     for (trace, kind) in [
         (nobody, "no_link"),
         (denied, "access-denied"),

@@ -81,8 +81,8 @@ async fn documented_metrics_and_attributes_match_the_exports() {
             panic!("{row:?}")
         };
         let unit = names(unit).into_iter().next().unwrap_or_default();
-        let told = (kind.clone(), unit, names(attributes));
-        listed.insert(name.trim_matches('`').to_owned(), told);
+        let received = (kind.clone(), unit, names(attributes));
+        listed.insert(name.trim_matches('`').to_owned(), received);
     }
     eventually_eq("the exported signals match the page", listed, async || {
         let mut exported = BTreeMap::new();
@@ -190,7 +190,7 @@ fn dashboard_and_alerts_query_documented_metrics() {
     }
 }
 
-/// Whether a word in a query is the name of a label: in braces, or in a grouping.
+/// True if a word in a query is the name of a label: in braces, or in a grouping.
 fn is_label(word: &str, query: &str) -> bool {
     let quoted = [format!("{word}="), format!("{word}!="), format!("{word}~")];
     let grouped = query.split(" by (").skip(1).any(|after| {

@@ -171,8 +171,11 @@ async fn calls_to_watching_components_carry_a_trace_context() {
     let component = env.component("watcher").await;
     env.watch("watcher", "default", &[("WATCH", "SET@k")]).await;
     env.client.set("", "k", "v").await.unwrap();
-    let told = component.wait_for_call("k").await;
-    let header = told.headers.get("traceparent").expect("a trace context");
+    let received = component.wait_for_call("k").await;
+    let header = received
+        .headers
+        .get("traceparent")
+        .expect("a trace context");
     let fields: Vec<&str> = header.as_str().split('-').collect();
     let trace = Trace {
         id: fields[1].to_owned(),

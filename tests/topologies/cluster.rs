@@ -217,7 +217,7 @@ async fn failing_replicas_fail_no_read() {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "v")).collect();
     client.set_many("", &pairs).await.unwrap();
-    let told = async |what: &str, section: &str| {
+    let received = async |what: &str, section: &str| {
         let mut replicas = 0;
         for (at, node) in cluster.nodes.iter().enumerate() {
             let stats: String = node.command(&["INFO", section]).await.unwrap();
@@ -228,7 +228,7 @@ async fn failing_replicas_fail_no_read() {
     };
     eventually("every replica is read from", async || {
         client.get_many("", &keys).await.unwrap();
-        told("cmdstat_mget:", "commandstats").await == 3
+        received("cmdstat_mget:", "commandstats").await == 3
     })
     .await;
     for (at, node) in cluster.nodes.iter().enumerate() {
@@ -243,7 +243,7 @@ async fn failing_replicas_fail_no_read() {
     assert!(client.exists("", keys[0]).await.unwrap());
     let values = client.get_many("", &keys).await.unwrap();
     assert!(values.iter().all(Option::is_some), "{values:?}");
-    let refused = told("errorstat_MASTERDOWN", "errorstats").await;
+    let refused = received("errorstat_MASTERDOWN", "errorstats").await;
     assert_eq!(refused, 3, "replicas that returned an error");
 }
 
@@ -336,10 +336,10 @@ async fn calls_waiting_for_the_first_slot_map_are_limited() {
     let nobody = format!("redis-cluster://127.0.0.1:{}", ports::free());
     let env = start_env().await;
     let client = link(&env, &[("URL", &nobody), ("MAX_WAITING", "2")]).await;
-    let answers = join_all((0..10).map(|_| client.get("", "k"))).await;
-    let refused = answers
+    let results = join_all((0..10).map(|_| client.get("", "k"))).await;
+    let refused = results
         .into_iter()
-        .filter(|answer| matches!(answer, Err(Error::Other(why)) if why.contains("MAX_WAITING")));
+        .filter(|result| matches!(result, Err(Error::Other(why)) if why.contains("MAX_WAITING")));
     assert_eq!(refused.count(), 8);
 }
 

@@ -108,9 +108,9 @@ async fn call(client: Client, caller: usize, shared: Arc<LoadState>) {
     }
 }
 
-async fn record<T>(shared: &LoadState, answer: Result<T, Error>) -> bool {
+async fn record<T>(shared: &LoadState, result: Result<T, Error>) -> bool {
     shared.calls.fetch_add(1, Ordering::Relaxed);
-    match answer {
+    match result {
         Ok(_) => {
             shared.successes.lock().unwrap().push(Instant::now());
             true

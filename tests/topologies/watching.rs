@@ -23,12 +23,13 @@ async fn changes_on_every_node_of_a_cluster_are_delivered() {
     let writer = env
         .link("writer", "default", &[("URL", &cluster.url())])
         .await;
-    let told = || -> BTreeSet<String> { component.calls().into_iter().map(|t| t.key).collect() };
+    let received =
+        || -> BTreeSet<String> { component.calls().into_iter().map(|t| t.key).collect() };
     eventually("changes of every node arrive", async || {
         for n in 0..30 {
             writer.set("", &format!("key-{n}"), b"v").await.unwrap();
         }
-        told().len() == 30
+        received().len() == 30
     })
     .await;
 
@@ -44,7 +45,7 @@ async fn changes_on_every_node_of_a_cluster_are_delivered() {
             .command(&["KEYS", "key-*"])
             .await
             .unwrap();
-        !on_new.is_empty() && on_new.iter().all(|key| told().contains(key))
+        !on_new.is_empty() && on_new.iter().all(|key| received().contains(key))
     })
     .await;
 }
@@ -91,8 +92,10 @@ async fn moving_a_key_to_another_node_is_not_a_deletion() {
     .await;
     let () = cluster.nodes[to].command(&["DEL", "foo"]).await.unwrap();
     let deletions = || {
-        let told = component.calls().into_iter();
-        told.filter(|told| told.function == "on-delete").count()
+        let received = component.calls().into_iter();
+        received
+            .filter(|received| received.function == "on-delete")
+            .count()
     };
     eventually("the deletion arrives", async || deletions() > 0).await;
     // Changes of a key are delivered in order: an earlier deletion would have arrived by now.
@@ -101,8 +104,9 @@ async fn moving_a_key_to_another_node_is_not_a_deletion() {
         .await
         .unwrap();
     eventually("the last change arrives", async || {
-        let told = component.calls().into_iter();
-        told.filter_map(|told| told.value)
+        let received = component.calls().into_iter();
+        received
+            .filter_map(|received| received.value)
             .any(|value| value == b"end")
     })
     .await;
@@ -118,22 +122,25 @@ async fn changes_missed_during_a_cluster_failover_are_logged() {
     let url = cluster.url();
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@foo")]);
     env.host.put_watch(&link).await;
-    let told = async |cluster: &RedisCluster, value: &str| {
+    let received = async |cluster: &RedisCluster, value: &str| {
         eventually("the component receives a change", async || {
             for node in &cluster.nodes {
                 let _: redis::RedisResult<()> = node.command(&["SET", "foo", value]).await;
             }
-            let values = component.calls().into_iter().filter_map(|told| told.value);
+            let values = component
+                .calls()
+                .into_iter()
+                .filter_map(|received| received.value);
             values.last().is_some_and(|last| last == value.as_bytes())
         })
         .await;
     };
-    told(&cluster, "before").await;
+    received(&cluster, "before").await;
     let log = env.provider.log();
     assert!(!log.iter().any(|line| line.contains(MISSED[2])), "{log:?}");
     let victim = cluster.slot_owner(SLOT_OF_FOO, 0).await.unwrap();
     cluster.nodes[victim].kill();
-    told(&cluster, "after").await;
+    received(&cluster, "after").await;
     env.provider.wait_for_log(MISSED).await;
     // Once, whatever else happened.
     assert_eq!(env.provider.stop_and_count_log(MISSED).await, 1);
@@ -147,21 +154,24 @@ async fn watching_follows_a_sentinel_failover() {
     let url = redis.url("");
     let link = Link::new(WATCHER, "default").config(&[("URL", &url), ("WATCH", "SET@k")]);
     env.host.put_watch(&link).await;
-    let told = async |redis: &SentinelDeployment, value: &str| {
+    let received = async |redis: &SentinelDeployment, value: &str| {
         eventually("the component receives a change", async || {
             let primary = redis.primary().await;
             let set: redis::RedisResult<String> =
                 redis.servers[primary].command(&["SET", "k", value]).await;
-            let values = component.calls().into_iter().filter_map(|told| told.value);
+            let values = component
+                .calls()
+                .into_iter()
+                .filter_map(|received| received.value);
             set.is_ok() && values.last().is_some_and(|last| last == value.as_bytes())
         })
         .await;
     };
-    told(&redis, "before").await;
+    received(&redis, "before").await;
     redis.servers[0].kill();
     eventually("the sentinels report a new primary", async || {
         redis.primary().await != 0
     })
     .await;
-    told(&redis, "after").await;
+    received(&redis, "after").await;
 }

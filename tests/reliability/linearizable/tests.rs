@@ -1,5 +1,5 @@
-//! The checker accepts what can have happened and refuses what cannot, also as compared with
-//! trying every order.
+//! The checker accepts possible histories and rejects impossible ones, and agrees with an exhaustive
+//! search.
 
 use Counter::Add;
 use Register::{Delete, Get, Set};
@@ -47,12 +47,12 @@ fn accepts<M: Model>(operations: &[Operation<M>]) {
     check(operations).unwrap();
 }
 
-fn refuses<M: Model>(operations: &[Operation<M>]) {
+fn rejects<M: Model>(operations: &[Operation<M>]) {
     assert!(check(operations).is_err(), "{operations:#?}");
 }
 
 #[test]
-fn operations_one_after_the_other() {
+fn sequential_operations_are_checked_in_order() {
     accepts(&[
         done(0, 1, Get(None)),
         done(2, 3, Set(1)),
@@ -60,57 +60,57 @@ fn operations_one_after_the_other() {
         done(6, 7, Delete),
         done(8, 9, Get(None)),
     ]);
-    refuses(&[done(0, 1, Set(1)), done(2, 3, Get(Some(2)))]);
+    rejects(&[done(0, 1, Set(1)), done(2, 3, Get(Some(2)))]);
 }
 
 #[test]
-fn a_stale_read_is_refused() {
+fn a_stale_read_is_rejected() {
     let write = [done(0, 1, Set(1)), done(2, 3, Set(2))];
-    refuses(&[&write[..], &[done(4, 5, Get(Some(1)))]].concat());
+    rejects(&[&write[..], &[done(4, 5, Get(Some(1)))]].concat());
     // Also when only another reader has seen the newer value.
     let under_way = [done(0, 1, Set(1)), done(2, 20, Set(2))];
     let newer = done(4, 5, Get(Some(2)));
     accepts(&[&under_way[..], &[newer.clone(), done(3, 8, Get(Some(1)))]].concat());
-    refuses(&[&under_way[..], &[newer, done(6, 8, Get(Some(1)))]].concat());
+    rejects(&[&under_way[..], &[newer, done(6, 8, Get(Some(1)))]].concat());
 }
 
 #[test]
-fn a_lost_update_is_refused() {
+fn a_lost_update_is_rejected() {
     accepts(&[done(0, 3, added(1, 1)), done(1, 2, added(1, 2))]);
-    refuses(&[done(0, 3, added(1, 1)), done(1, 2, added(1, 1))]);
-    refuses(&[done(0, 1, Set(1)), done(2, 3, Get(None))]);
+    rejects(&[done(0, 3, added(1, 1)), done(1, 2, added(1, 1))]);
+    rejects(&[done(0, 1, Set(1)), done(2, 3, Get(None))]);
 }
 
 #[test]
-fn a_double_increment_is_refused() {
+fn a_double_increment_is_rejected() {
     let once = failed(0, 1, added_perhaps(2));
     accepts(&[once.clone(), done(2, 3, added(1, 3))]);
     accepts(&[once.clone(), done(2, 3, added(1, 1))]);
-    refuses(&[once.clone(), done(2, 3, added(1, 5))]);
-    refuses(&[
+    rejects(&[once.clone(), done(2, 3, added(1, 5))]);
+    rejects(&[
         once,
         done(2, 3, added(1, 3)),
         done(4, 5, Counter::Get(Some(5))),
     ]);
-    refuses(&[done(0, 1, added(1, 1)), done(2, 3, added(1, 3))]);
+    rejects(&[done(0, 1, added(1, 1)), done(2, 3, added(1, 3))]);
 }
 
 #[test]
-fn what_failed_may_happen_late_but_once() {
+fn a_failed_operation_may_happen_late_but_once() {
     let late = failed(0, 1, Set(9));
     let set = |at, value| done(at, at + 1, Set(value));
     let get = |at, value| done(at, at + 1, Get(Some(value)));
     accepts(&[late.clone(), set(2, 1), get(4, 1), get(6, 9)]);
     accepts(&[late.clone(), set(2, 1), get(4, 1), get(6, 1)]);
-    refuses(&[late.clone(), set(2, 1), get(4, 9), get(6, 1)]);
-    refuses(&[late.clone(), get(2, 9), set(4, 1), get(6, 9)]);
-    // Not before it was called.
-    refuses(&[failed(4, 5, Set(9)), get(2, 9)]);
+    rejects(&[late.clone(), set(2, 1), get(4, 9), get(6, 1)]);
+    rejects(&[late.clone(), get(2, 9), set(4, 1), get(6, 9)]);
+    // Not before its call.
+    rejects(&[failed(4, 5, Set(9)), get(2, 9)]);
     accepts(&[late, done(2, 3, Get(None))]);
 }
 
 #[test]
-fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
+fn a_retried_operation_may_happen_twice_while_pending() {
     let others = [
         done(1, 2, Get(Some(9))),
         done(3, 4, Set(1)),
@@ -120,9 +120,9 @@ fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
     let again = |operation, then: &Operation<Register>| {
         [&[operation][..], &others, std::slice::from_ref(then)].concat()
     };
-    refuses(&again(done(0, 9, Set(9)), &twice));
+    rejects(&again(done(0, 9, Set(9)), &twice));
     accepts(&again(repeated(done(0, 9, Set(9))), &twice));
-    // The last time may be unseen until after the answer, but not be after it.
+    // The last attempt may become visible after the response, but must precede it.
     let later = done(12, 13, Get(Some(9)));
     accepts(&again(repeated(done(0, 9, Set(9))), &later));
     accepts(&again(
@@ -130,14 +130,14 @@ fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
         &done(12, 13, Get(Some(1))),
     ));
     let between = done(10, 11, Set(2));
-    refuses(
+    rejects(
         &[
             &again(repeated(done(0, 9, Set(9))), &later)[..],
             std::slice::from_ref(&between),
         ]
         .concat(),
     );
-    // It may where the answer was an error: that is the last attempt, which happens once.
+    // After an error it may follow the response: the last attempt is pending, and happens once.
     let lost = [
         &again(repeated(failed(0, 9, Set(9))), &later)[..],
         &[between],
@@ -145,11 +145,11 @@ fn what_is_tried_again_may_happen_twice_while_it_is_under_way() {
     .concat();
     accepts(&lost);
     let overwritten = [done(14, 15, Set(3)), done(16, 17, Get(Some(9)))];
-    refuses(&[&lost[..], &overwritten].concat());
+    rejects(&[&lost[..], &overwritten].concat());
 }
 
 #[test]
-fn the_checker_agrees_with_trying_every_order() {
+fn the_checker_agrees_with_an_exhaustive_search() {
     let mut rng = Rng::with_seed(4);
     let mut accepted = 0;
     const ROUNDS: usize = 4_000;
@@ -159,14 +159,14 @@ fn the_checker_agrees_with_trying_every_order() {
         assert_eq!(check(&history).is_ok(), orderly, "{history:#?}");
         accepted += usize::from(orderly);
     }
-    // Neither answer is rare.
+    // Both verdicts are frequent.
     assert!(
         (ROUNDS / 10..ROUNDS * 9 / 10).contains(&accepted),
         "{accepted}"
     );
 }
 
-/// A few operations at random times, with answers that may be wrong.
+/// A few operations at random times, with possibly wrong results.
 fn random_history(rng: &mut Rng) -> Vec<Operation<Register>> {
     let mut times: Vec<u64> = (0..10).collect();
     rng.shuffle(&mut times);
@@ -190,7 +190,7 @@ fn random_history(rng: &mut Rng) -> Vec<Operation<Register>> {
         .collect()
 }
 
-/// Whether the operations that are not `placed` can follow, in an order that no answer forbids.
+/// True if the operations that are not `placed` can follow in some order.
 fn any_order(history: &[Operation<Register>], placed: u32, state: Option<u64>) -> bool {
     let left = || {
         history
