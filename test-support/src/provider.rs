@@ -15,11 +15,11 @@ use crate::process::Process;
 use crate::wait::eventually;
 
 /// A provider process; killed when dropped.
-pub struct Provider {
+pub struct ProviderProcess {
     process: Process,
 }
 
-impl Provider {
+impl ProviderProcess {
     /// Starts the process; [`crate::host::Host::ready`] waits until it serves.
     pub fn start(data: &HostData) -> Self {
         let json = serde_json::to_vec(data).expect("host data serializes to JSON");

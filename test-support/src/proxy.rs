@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// A proxy; its connections are closed when it is dropped.
 pub struct Proxy {
     port: u16,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     listening: JoinHandle<()>,
 }
 
@@ -70,7 +70,7 @@ const GARBAGE: [&[u8]; 6] = [
 /// The maximum number of reply bytes that are read while replies are held back.
 const MAX_HELD: usize = 1 << 20;
 
-struct State {
+struct ProxyState {
     upstream: u16,
     /// True if the traffic is RESP, so that commands can be parsed.
     reads_commands: bool,
@@ -108,7 +108,7 @@ impl Proxy {
             .local_addr()
             .expect("a listener has an address")
             .port();
-        let state = Arc::new(State {
+        let state = Arc::new(ProxyState {
             upstream,
             reads_commands,
             fault: watch::Sender::new(Fault::None),
@@ -203,7 +203,7 @@ impl Drop for Proxy {
     }
 }
 
-impl State {
+impl ProxyState {
     fn seen<T>(&self, look: impl FnOnce(&mut Recorded) -> T) -> T {
         look(&mut self.seen.lock().expect("the lock is not poisoned"))
     }
@@ -225,7 +225,7 @@ impl State {
     }
 }
 
-async fn listen(listener: TcpListener, state: Arc<State>) {
+async fn listen(listener: TcpListener, state: Arc<ProxyState>) {
     while let Ok((client, _)) = listener.accept().await {
         state.seen(|seen| seen.connected.push(Instant::now()));
         tokio::spawn(serve(client, Arc::clone(&state)));
@@ -233,7 +233,7 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
 }
 
 /// Forwards one connection until either side or a disconnect closes it.
-async fn serve(client: TcpStream, state: Arc<State>) {
+async fn serve(client: TcpStream, state: Arc<ProxyState>) {
     let mut generation = state.generation.subscribe();
     if !state.reads_commands && *state.fault.borrow() == Fault::Stall {
         return;
@@ -251,7 +251,11 @@ async fn serve(client: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) -> io::Result<()> {
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &ProxyState,
+) -> io::Result<()> {
     let mut commands = Commands::default();
     let mut fault = state.fault.subscribe();
     let mut buffer = vec![0; 64 << 10];
@@ -281,7 +285,7 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
 async fn backward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    state: &State,
+    state: &ProxyState,
 ) -> io::Result<()> {
     let mut fault = state.fault.subscribe();
     let mut buffer = vec![0; 64 << 10];

@@ -31,11 +31,11 @@ pub struct ReplyInbox {
 #[derive(Default)]
 struct PendingCalls {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Frame>>>,
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<ReplyFrame>>>,
 }
 
 /// A message for one call.
-enum Frame {
+enum ReplyFrame {
     Handshake(Message),
     Result(Bytes),
 }
@@ -45,7 +45,7 @@ pub struct PendingCall {
     calls: Arc<PendingCalls>,
     /// The token in the call's reply subjects.
     pub token: u64,
-    frames: mpsc::UnboundedReceiver<Frame>,
+    frames: mpsc::UnboundedReceiver<ReplyFrame>,
     /// The payload of the handshake, once received.
     pub handshake: Option<Bytes>,
     /// The payloads of the result received so far.
@@ -122,9 +122,9 @@ impl PendingCalls {
         };
         // Fails when the call is over.
         let _ = call.send(if is_result {
-            Frame::Result(message.payload)
+            ReplyFrame::Result(message.payload)
         } else {
-            Frame::Handshake(message)
+            ReplyFrame::Handshake(message)
         });
     }
 }
@@ -138,14 +138,14 @@ impl PendingCall {
             .await
             .expect("the sender lives as long as the call")
         {
-            Frame::Result(frame) => {
+            ReplyFrame::Result(frame) => {
                 self.results.push(frame);
                 Ok(None)
             }
-            Frame::Handshake(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+            ReplyFrame::Handshake(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
                 Err(CallFailure::NoResponders)
             }
-            Frame::Handshake(message) => {
+            ReplyFrame::Handshake(message) => {
                 if self.handshake.replace(message.payload).is_some() {
                     return Err(CallFailure::Invalid("a second handshake".to_owned()));
                 }

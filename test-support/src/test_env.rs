@@ -16,7 +16,7 @@ use crate::client::{Client, Error};
 use crate::component::Component;
 use crate::host::{Host, Link, owned_config, secrets};
 use crate::nats::Nats;
-use crate::provider::Provider;
+use crate::provider::ProviderProcess;
 use crate::redis::Redis;
 use crate::wait::{eventually, eventually_eq};
 
@@ -31,7 +31,7 @@ pub struct TestEnv {
     /// Calls as [`COMPONENT`] over its link `default`.
     pub client: Client,
     pub host: Host,
-    pub provider: Provider,
+    pub provider: ProviderProcess,
     pub redis: Redis,
     pub nats: Nats,
 }
@@ -199,7 +199,7 @@ impl TestEnvBuilder {
         let host = Host::new(nats.connect().await, nats.url());
         let mut data = host.data();
         (self.adjust)(&mut data);
-        let provider = Provider::start(&data);
+        let provider = ProviderProcess::start(&data);
         host.ready().await;
         let client = Client::new(
             host.nats().clone(),

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use test_support::client::other_error;
 use test_support::host::Link;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
@@ -86,7 +86,7 @@ async fn links_in_the_host_data_are_used_from_the_start() {
     });
     let mut data = host.data();
     data.link_definitions = links.iter().map(|link| host.definition(link)).collect();
-    env.provider = Provider::start(&data);
+    env.provider = ProviderProcess::start(&data);
     env.host.ready().await;
     for (database, name) in [(0, "one"), (1, "two")] {
         let client = env.client.component(name, "default");
@@ -306,7 +306,7 @@ async fn a_link_without_a_name_is_the_default_link() {
 async fn processes_of_a_provider_share_the_calls_of_a_link() {
     let env = TestEnv::builder().unlinked().start().await;
     let host = env.host.second_host();
-    let _second = Provider::start(&host.data());
+    let _second = ProviderProcess::start(&host.data());
     env.host.ready_processes(2).await;
     let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use test_support::client::{Client, Error};
 use test_support::host::Link;
 use test_support::keyvalue::Page;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually_eq;
@@ -217,7 +217,7 @@ async fn a_listing_continues_in_another_process() {
     let mut pages = first_pages(&env.client, 3).await;
     env.provider.kill();
     let host = env.host.second_host();
-    env.provider = Provider::start(&host.data());
+    env.provider = ProviderProcess::start(&host.data());
     env.host = host;
     env.host.ready().await;
     env.link(COMPONENT, "default", &[("SCAN_COUNT", "100")])
@@ -232,7 +232,7 @@ async fn a_listing_continues_in_another_process() {
 async fn each_page_of_a_listing_may_come_from_another_process() {
     let env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
     let host = env.host.second_host();
-    let _second = Provider::start(&host.data());
+    let _second = ProviderProcess::start(&host.data());
     env.host.ready_processes(2).await;
     let link =
         Link::new("lister", "default").config(&[("URL", &env.redis.url()), ("SCAN_COUNT", "100")]);

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use test_support::client::{Client, Error, other_error};
 use test_support::host::Link;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 #[tokio::test]
 async fn empty_stdin_is_missing_host_data() {
     for input in [&b""[..], b"\n", b"\r\n", b"   \r\n"] {
-        let mut provider = Provider::with_input(input.to_vec());
+        let mut provider = ProviderProcess::with_input(input.to_vec());
         assert_eq!(provider.wait().await.code(), Some(2), "{input:?}");
         let text = provider.log().join("\n").to_lowercase();
         for word in ["kvredis", "wasmcloud", "host"] {
@@ -37,7 +37,7 @@ async fn unreadable_host_data_is_not_printed() {
         json(r#"{"secrets": {"PASSWORD": {"kind": "hunter2", "value": "hunter2"}}}"#),
         json(r#"["hunter2"]"#),
     ] {
-        let mut provider = Provider::with_input(format!("{input}\r\n").into());
+        let mut provider = ProviderProcess::with_input(format!("{input}\r\n").into());
         let status = provider.wait().await;
         let text = provider.log().join("\n");
         assert!(matches!(status.code(), Some(1..100)), "{status}: {text}");
@@ -60,7 +60,7 @@ async fn invalid_keys_in_host_data_end_the_process_with_an_error() {
     wrong[2].lattice_rpc_user_jwt = "hunter2".to_owned();
     wrong[2].lattice_rpc_user_seed = "hunter2".to_owned();
     for data in wrong {
-        let mut provider = Provider::start(&data);
+        let mut provider = ProviderProcess::start(&data);
         let status = provider.wait().await;
         let text = provider.log().join("\n");
         assert!(matches!(status.code(), Some(1..100)), "{status}: {text}");
@@ -302,7 +302,7 @@ async fn a_restart_recovers_a_link_missed_during_startup() {
     let mut data = env.host.data();
     let link = Link::new("early", "default").config(&[("URL", &env.redis.url())]);
     data.link_definitions.push(env.host.definition(&link));
-    env.provider = Provider::start(&data);
+    env.provider = ProviderProcess::start(&data);
     eventually("the provider has the link", async || {
         missed.set("", "k", b"v").await.is_ok()
     })
@@ -320,7 +320,7 @@ async fn a_link_omitted_by_the_host_causes_one_restart() {
     let missed = env.client.component("early", "default");
     assert_ends_at_a_call(&mut env, &missed).await;
 
-    env.provider = Provider::start(&env.host.data());
+    env.provider = ProviderProcess::start(&env.host.data());
     env.host.ready().await;
     let works = env.link(COMPONENT, "default", &[]).await;
     eventually("calls fail with the reason", async || {
@@ -346,11 +346,11 @@ async fn a_link_omitted_by_the_host_causes_one_restart() {
     // An operator's restart allows a new attempt.
     assert!(env.host.shutdown().await.is_some());
     assert_eq!(env.provider.wait().await.code(), Some(0));
-    env.provider = Provider::start(&env.host.data());
+    env.provider = ProviderProcess::start(&env.host.data());
     env.host.ready().await;
     assert_ends_at_a_call(&mut env, &missed).await;
     // Leaves no file in the folder for temporary files.
-    env.provider = Provider::start(&env.host.data());
+    env.provider = ProviderProcess::start(&env.host.data());
     env.host.ready().await;
     assert!(env.host.shutdown().await.is_some());
     host.abort();

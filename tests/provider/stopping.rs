@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use test_support::client::{CallFailure, Client, Error};
 use test_support::host::Link;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::proxy::Proxy;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq, test_timeout};
@@ -18,7 +18,7 @@ async fn a_shutdown_message_ends_the_process() {
     // A host kills the process after 300 ms; a busy machine gets more time here.
     let result = env
         .host
-        .shutdown_as(env.host.host_id(), Duration::from_secs(1))
+        .shutdown_as(env.host.host_id(), test_timeout() / 20)
         .await;
     assert!(result.is_some(), "no reply to the host in time");
     assert_eq!(env.provider.wait().await.code(), Some(0));
@@ -127,7 +127,7 @@ async fn accepted_calls_are_not_lost_on_shutdown() {
 async fn stopping_one_of_two_processes_fails_no_call() {
     let env = TestEnv::builder().unlinked().start().await;
     let host = env.host.second_host();
-    let mut second = Provider::start(&host.data());
+    let mut second = ProviderProcess::start(&host.data());
     env.host.ready_processes(2).await;
     let link = Link::new(COMPONENT, "default").config(&[("URL", &env.redis.url())]);
     env.host.put(&link).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::json;
 use test_support::host::Link;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 
@@ -208,7 +208,7 @@ async fn a_restart_recovers_a_watching_link_missed_during_startup() {
     reply_with_links_twice(&env, &["known", "early"]).await;
     assert_ends_for(&mut env, "early").await;
     // The link causes one restart: the host may be unable to send it.
-    env.provider = Provider::start(&env.host.data());
+    env.provider = ProviderProcess::start(&env.host.data());
     reply_with_links_twice(&env, &["early"]).await;
     env.provider
         .wait_for_log(&["ERROR", "early", "pass on"])
@@ -225,7 +225,7 @@ async fn a_restart_recovers_a_watching_link_put_during_a_nats_outage() {
     env.nats.restart().await;
     reply_with_links_twice(&env, &["meanwhile"]).await;
     assert_ends_for(&mut env, "meanwhile").await;
-    env.provider = Provider::start(&env.host.data());
+    env.provider = ProviderProcess::start(&env.host.data());
     env.host.ready().await;
     assert!(env.host.shutdown().await.is_some());
 }

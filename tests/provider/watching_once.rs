@@ -5,7 +5,7 @@ use std::time::Duration;
 use test_support::component::Component;
 use test_support::host::Host;
 use test_support::host::Link;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::test_env::TestEnv;
 use test_support::wait::{eventually, eventually_eq};
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::watching::{WATCHER, notify};
 struct TwoProcesses {
     env: TestEnv,
     component: Component,
-    second: Provider,
+    second: ProviderProcess,
     _twin: Host,
 }
 
@@ -25,7 +25,7 @@ async fn two_processes(config: &[(&str, &str)]) -> TwoProcesses {
     notify(&env.redis).await;
     let component = env.component(WATCHER).await;
     let twin = env.host.second_host();
-    let second = Provider::start(&twin.data());
+    let second = ProviderProcess::start(&twin.data());
     env.host.ready_processes(2).await;
     let link = Link::new(WATCHER, "default")
         .config(&[("URL", &env.redis.url())])

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use test_support::client::Client;
 use test_support::host::{Host, Link};
 use test_support::nats::Nats;
-use test_support::provider::Provider;
+use test_support::provider::ProviderProcess;
 use test_support::proxy::{Fault, Proxy};
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -156,7 +156,7 @@ async fn the_provider_waits_for_nats_at_startup() {
     let redis = Redis::start().await;
     let host = Host::new(nats.connect().await, nats.url());
     nats.stop();
-    let provider = Provider::start(&host.data());
+    let provider = ProviderProcess::start(&host.data());
     provider.wait_for_log(&["cannot connect to NATS yet"]).await;
     nats.restart().await;
     host.ready().await;
@@ -185,7 +185,7 @@ async fn start_env_at(nats: Nats, redis: Redis, url: String) -> TestEnv {
     let mut data = host.data();
     let link = Link::new(COMPONENT, "default").config(&[("URL", &redis.url())]);
     data.link_definitions = vec![host.definition(&link)];
-    let provider = Provider::start(&data);
+    let provider = ProviderProcess::start(&data);
     host.ready().await;
     TestEnv {
         client: client(&host).await,
