@@ -1,6 +1,8 @@
 //! The cost of a call on the serving thread, counted in allocations. Unlike times, allocations are the
 //! same on every machine, so that a test can bound them; `make bench` measures the rest.
 
+// Guarantees: G50
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;

@@ -1,6 +1,8 @@
 //! The handwritten encoding against the generated bindings: each decodes, byte for byte, what the
 //! other encodes.
 
+// Guarantees: G10
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::{Bytes, BytesMut};
@@ -230,6 +232,7 @@ proptest! {
         prop_assert_eq!(read.unwrap(), expected);
     }
 
+    // Guarantees: G48
     #[test]
     fn arbitrary_bytes_are_decoded_without_panic(
         junk in vec(prop_oneof![any::<u8>(), 0_u8..4], 0..64),

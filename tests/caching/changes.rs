@@ -3,6 +3,8 @@
 //! docs/cache.md promises 100 ms. A busy machine may need more, so the tests wait longer and print the
 //! time taken; cached values expire only after an hour here.
 
+// Guarantees: G34
+
 use std::time::Duration;
 
 use test_support::redis::Redis;

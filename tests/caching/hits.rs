@@ -1,5 +1,7 @@
 //! Reads served from the cache, the size limits of the cache, and the lifetime of entries.
 
+// Guarantees: G33
+
 use std::time::Duration;
 
 use futures_util::future::join_all;

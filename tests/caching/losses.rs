@@ -1,5 +1,7 @@
 //! Connections that are lost or stop replying: nothing is served from the cache without Redis.
 
+// Guarantees: G35
+
 use std::time::Duration;
 
 use test_support::proxy::{Fault, Proxy};

@@ -1,5 +1,7 @@
 //! A read that is in flight while its key changes leaves nothing in the cache.
 
+// Guarantees: G34
+
 use std::time::Duration;
 
 use futures_util::future::join_all;

@@ -1,6 +1,8 @@
 //! Servers without client tracking: nothing is cached, the log gives the reason, and all results are
 //! correct.
 
+// Guarantees: G37
+
 use test_support::proxy::Disconnect;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -167,6 +169,7 @@ async fn busy_errors_do_not_disable_the_cache() {
     assert_caches(&mut env).await;
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn the_documented_acl_permissions_are_sufficient() {
     let redis = Redis::start().await;

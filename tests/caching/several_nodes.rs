@@ -1,5 +1,7 @@
 //! Clusters and Sentinel deployments: each node sends the invalidations of its own keys.
 
+// Guarantees: G36
+
 use test_support::client::Client;
 use test_support::cluster::RedisCluster;
 use test_support::host::Link;

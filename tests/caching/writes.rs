@@ -1,5 +1,7 @@
 //! A link's own writes are always visible to its next read.
 
+// Guarantees: G8
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

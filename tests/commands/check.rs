@@ -1,5 +1,7 @@
 //! `kvredis check` on single servers: findings, their advice, and exit codes.
 
+// Guarantees: G57
+
 use std::process::Command;
 
 use test_support::certificates::CertificateAuthority;
@@ -90,6 +92,7 @@ async fn wrong_and_missing_passwords_fail_at_login() {
 }
 
 /// Redis repeats the arguments of unknown commands in its error.
+// Guarantees: G51
 #[tokio::test]
 async fn passwords_are_redacted_from_server_errors() {
     let redis = Redis::with_arguments(&["--rename-command", "AUTH", ""]).await;

@@ -1,6 +1,8 @@
 //! `kvredis check`: missing ACL permissions, keyspace notifications that are off, and writes that Redis
 //! rejects from every user.
 
+// Guarantees: G57
+
 use test_support::redis::Redis;
 
 use crate::run::{CheckResult, check};
@@ -32,6 +34,7 @@ fn missing(found: &CheckResult) -> Vec<&str> {
 }
 
 /// The documented ACL rules are sufficient, and each of them is necessary.
+// Guarantees: G26
 #[tokio::test]
 async fn the_documented_acl_rules_are_sufficient_and_necessary() {
     let links: [(&[&str], &[&str]); 4] = [

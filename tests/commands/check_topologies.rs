@@ -1,5 +1,7 @@
 //! `kvredis check` on clusters and Sentinel deployments.
 
+// Guarantees: G57
+
 use test_support::cluster::RedisCluster;
 use test_support::redis::Redis;
 use test_support::sentinel::{SERVICE, SentinelDeployment};

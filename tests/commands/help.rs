@@ -50,6 +50,7 @@ async fn the_version_includes_the_commit() {
     }
 }
 
+// Guarantees: G52
 #[tokio::test]
 async fn a_start_without_host_data_lists_the_commands() {
     let ran = kvredis(&[]).await;

@@ -1,5 +1,7 @@
 //! `kvredis settings`: the table, the schema and the documentation agree with the parser.
 
+// Guarantees: G23
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,9 +5,12 @@
 //! are shown by the tests that run them, which [`COMMANDS_RUN`] lists. A block whose commands no test
 //! can run is marked: `<!-- not tested: needs wash -->` in the line before it.
 
+// Guarantees: G58
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod document;
+mod guarantees;
 mod repository;
 
 use std::fs;
@@ -166,6 +169,7 @@ fn calls_in_tests(source: &str, call: &str) -> bool {
         .any(|body| body.contains(call))
 }
 
+// Guarantees: G23
 #[test]
 fn the_readme_links_every_page_and_every_setting_is_documented() {
     let readme = Document::read("README.md");

@@ -7,6 +7,7 @@ use test_support::host::Link;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
 
+// Guarantees: G18
 #[tokio::test]
 async fn username_and_password_override_the_url() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -52,6 +53,7 @@ async fn username_and_password_override_the_url() {
     }
 }
 
+// Guarantees: G18
 #[tokio::test]
 async fn provider_credentials_are_not_sent_to_a_links_own_url() {
     let env = TestEnv::builder()
@@ -76,6 +78,7 @@ async fn provider_credentials_are_not_sent_to_a_links_own_url() {
     env.add_link(&own).await.set("", "k", b"v").await.unwrap();
 }
 
+// Guarantees: G18
 #[tokio::test]
 async fn a_link_without_a_url_uses_the_providers_address_and_credentials() {
     let redis = Redis::with_password("provider-password").await;
@@ -94,6 +97,7 @@ async fn a_link_without_a_url_uses_the_providers_address_and_credentials() {
     assert_eq!(env.redis.command_in::<String>(2, &["GET", "k"]).await, "v");
 }
 
+// Guarantees: G18
 #[tokio::test]
 async fn the_default_address_is_localhost_6379() {
     let env = TestEnv::builder()
@@ -110,6 +114,7 @@ async fn the_default_address_is_localhost_6379() {
     }
 }
 
+// Guarantees: G27
 #[tokio::test]
 async fn every_url_form_is_supported() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -139,6 +144,7 @@ async fn every_url_form_is_supported() {
     env.provider.wait_for_log(&["WARN", "0.0.0.0"]).await;
 }
 
+// Guarantees: G27
 #[tokio::test]
 async fn unix_sockets_support_authentication() {
     let env = TestEnv::builder()

@@ -1,5 +1,7 @@
 //! `atomics`: `increment` and its limits.
 
+// Guarantees: G5
+
 use futures_util::future::join_all;
 use test_support::client::{Error, other_error};
 use test_support::host::Link;
@@ -111,6 +113,7 @@ async fn a_negative_result_is_an_error_and_leaves_the_value_unchanged() {
 }
 
 /// Undoing an increment needs no permission beyond the documented ones.
+// Guarantees: G26
 #[tokio::test]
 async fn the_documented_permissions_suffice_for_undoing_an_increment() {
     let env = TestEnv::builder().unlinked().start().await;

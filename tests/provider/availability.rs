@@ -12,6 +12,7 @@ use test_support::wait::{eventually, eventually_eq, eventually_some, test_timeou
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+// Guarantees: G14
 #[tokio::test]
 async fn a_link_connects_when_its_redis_starts() {
     let mut env = TestEnv::builder()
@@ -35,6 +36,7 @@ async fn a_link_connects_when_its_redis_starts() {
     assert_eq!(env.redis.connections().await, 1);
 }
 
+// Guarantees: G46
 #[tokio::test]
 async fn a_call_waits_until_connected() {
     let mut env = TestEnv::builder()
@@ -55,6 +57,7 @@ async fn a_call_waits_until_connected() {
 }
 
 /// Redis sends this error unsolicited, and closes the connection.
+// Guarantees: G46
 #[tokio::test]
 async fn a_call_waits_while_redis_has_reached_maxclients() {
     let env = TestEnv::builder()
@@ -91,6 +94,7 @@ async fn a_call_waits_while_redis_has_reached_maxclients() {
     }
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn a_link_reconnects_after_redis_restarts() {
     let mut env = TestEnv::start().await;
@@ -110,6 +114,7 @@ async fn a_link_reconnects_after_redis_restarts() {
     .await;
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn the_first_call_after_an_idle_disconnect_succeeds() {
     let env = TestEnv::start().await;
@@ -132,6 +137,7 @@ async fn the_first_call_after_an_idle_disconnect_succeeds() {
     }
 }
 
+// Guarantees: G17
 #[tokio::test]
 async fn an_unresponsive_link_does_not_delay_others_or_health() {
     let env = TestEnv::builder()
@@ -163,6 +169,7 @@ async fn an_unresponsive_link_does_not_delay_others_or_health() {
     );
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn deleting_a_link_ends_its_waiting_calls() {
     let env = TestEnv::builder()
@@ -176,6 +183,7 @@ async fn deleting_a_link_ends_its_waiting_calls() {
     assert!(!other_error(call.await.unwrap()).is_empty());
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn a_deleted_link_stops_connecting() {
     let env = TestEnv::start().await;
@@ -205,6 +213,7 @@ async fn a_deleted_link_stops_connecting() {
     assert_eq!(attempts(20).await, before);
 }
 
+// Guarantees: G54
 #[tokio::test]
 async fn a_link_without_redis_becomes_unhealthy_after_a_while() {
     let mut env = TestEnv::builder().redis(Redis::stopped()).start().await;
@@ -227,6 +236,7 @@ async fn a_link_without_redis_becomes_unhealthy_after_a_while() {
     .await;
 }
 
+// Guarantees: G54
 #[tokio::test]
 async fn health_checks_get_replies_while_redis_is_unresponsive() {
     let env = TestEnv::builder()
@@ -252,6 +262,7 @@ async fn health_checks_get_replies_while_redis_is_unresponsive() {
     let _ = call.await.unwrap();
 }
 
+// Guarantees: G17
 #[tokio::test]
 async fn many_calls_on_a_broken_link_log_few_lines() {
     let mut env = TestEnv::builder()
@@ -273,6 +284,7 @@ async fn many_calls_on_a_broken_link_log_few_lines() {
     );
 }
 
+// Guarantees: G49
 #[tokio::test]
 async fn the_provider_reconnects_after_nats_restarts() {
     let mut env = TestEnv::start().await;

@@ -1,5 +1,7 @@
 //! `batch`: order, duplicates, missing keys, size, and empty lists.
 
+// Guarantees: G6
+
 use test_support::client::Error;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -47,6 +49,7 @@ async fn get_many_returns_keys_without_prefix_and_bucket() {
     );
 }
 
+// Guarantees: G4
 #[tokio::test]
 async fn get_many_returns_none_for_keys_of_other_types() {
     let env = TestEnv::start().await;
@@ -71,6 +74,7 @@ async fn set_many_stores_the_last_value_of_a_duplicate_key() {
     assert_eq!(env.client.keys("").await.unwrap(), ["k", "l", "m"]);
 }
 
+// Guarantees: G3
 #[tokio::test]
 async fn delete_many_ignores_missing_and_duplicate_keys() {
     let env = TestEnv::start().await;
@@ -125,6 +129,7 @@ async fn empty_batches_succeed(env: &TestEnv) {
     }
 }
 
+// Guarantees: G1
 #[tokio::test]
 async fn large_batches_round_trip() {
     let env = TestEnv::start().await;
@@ -161,6 +166,7 @@ async fn a_batch_affects_only_its_bucket() {
     );
 }
 
+// Guarantees: G25
 #[tokio::test]
 async fn every_batch_function_rejects_an_unknown_bucket() {
     let env = TestEnv::with(&[("BUCKETS", "a,b")]).await;

@@ -1,5 +1,7 @@
 //! Buckets: the three layouts as stored in Redis, `PREFIX` and `BUCKETS`.
 
+// Guarantees: G24
+
 use test_support::client::{Client, Error};
 use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
@@ -112,6 +114,7 @@ async fn a_bucket_with_a_colon_is_rejected_in_the_prefix_layouts() {
     assert_eq!(env.redis.command::<u64>(&["DBSIZE"]).await, 0);
 }
 
+// Guarantees: G25
 #[tokio::test]
 async fn only_listed_buckets_exist() {
     let env = TestEnv::start().await;

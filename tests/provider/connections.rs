@@ -1,5 +1,7 @@
 //! The connections of links as Redis lists them: their number, their names, and their end.
 
+// Guarantees: G15
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -70,6 +72,7 @@ async fn idle_connections_are_kept_alive() {
     .await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn calls_in_flight_complete_on_their_connection() {
     let env = TestEnv::builder()

@@ -1,5 +1,7 @@
 //! The documented operator commands, run verbatim against a test's Redis, have the documented effects.
 
+// Guarantees: G58
+
 use std::fs;
 use std::process::Command;
 
@@ -34,6 +36,7 @@ fn run(page: &str, beginning: &str, env: &TestEnv) {
     assert!(output.status.success(), "{script}\n{output:?}");
 }
 
+// Guarantees: G24
 #[tokio::test]
 async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -55,6 +58,7 @@ async fn keys_of_the_flat_layout_are_moved_into_a_bucket() {
     }
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn the_documented_acl_user_has_exactly_the_permissions_of_its_link() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -79,6 +83,7 @@ async fn the_documented_acl_user_has_exactly_the_permissions_of_its_link() {
     assert_eq!(denied, Err(test_support::client::Error::AccessDenied));
 }
 
+// Guarantees: G41
 #[tokio::test]
 async fn the_documented_command_enables_keyspace_notifications() {
     let env = TestEnv::builder().unlinked().start().await;

@@ -1,5 +1,7 @@
 //! The errors that components receive when Redis fails.
 
+// Guarantees: G46
+
 use std::time::Duration;
 
 use test_support::client::{Error, other_error};
@@ -79,6 +81,7 @@ async fn authentication_errors_are_returned_at_once_with_redis_message() {
     }
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn credentials_that_become_valid_need_no_new_link() {
     let env = TestEnv::builder()
@@ -120,6 +123,7 @@ async fn an_unknown_database_is_returned_with_redis_message() {
     );
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn commands_denied_by_the_acl_are_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -153,6 +157,7 @@ async fn commands_denied_by_the_acl_are_access_denied() {
     );
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn partially_denied_functions_are_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -178,6 +183,7 @@ async fn partially_denied_functions_are_access_denied() {
 }
 
 /// Redis rejects the end of such a transaction with `EXECABORT` instead of `NOPERM`.
+// Guarantees: G26
 #[tokio::test]
 async fn a_transaction_denied_by_the_acl_is_access_denied() {
     let env = TestEnv::builder().unlinked().start().await;

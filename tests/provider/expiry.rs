@@ -1,5 +1,7 @@
 //! `TTL_MS`, for every function that writes.
 
+// Guarantees: G9
+
 use test_support::client::other_error;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
@@ -83,6 +85,7 @@ async fn a_failed_increment_leaves_the_ttl_unchanged() {
     );
 }
 
+// Guarantees: G5
 #[tokio::test]
 async fn increment_limits_hold_with_a_ttl() {
     let env = TestEnv::with(&[("TTL_MS", "500000")]).await;

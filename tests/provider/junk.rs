@@ -1,5 +1,7 @@
 //! Malformed messages on the provider's subjects cause a logged warning and no harm.
 
+// Guarantees: G48
+
 use std::time::Duration;
 
 use async_nats::HeaderMap;

@@ -1,6 +1,8 @@
 //! The limits `READ_ONLY`, `MAX_VALUE_BYTES`, `MAX_IN_FLIGHT`, `MAX_WAITING` and
 //! `MAX_BYTES_IN_FLIGHT`.
 
+// Guarantees: G47
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,6 +16,7 @@ use test_support::wait::{eventually, eventually_eq};
 
 const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
 
+// Guarantees: G25
 #[tokio::test]
 async fn a_read_only_link_sends_no_write_to_redis() {
     let env = TestEnv::with(&[("READ_ONLY", "true")]).await;
@@ -50,6 +53,7 @@ async fn a_read_only_link_sends_no_write_to_redis() {
     assert_eq!(env.redis.command::<String>(&["GET", "k"]).await, "1");
 }
 
+// Guarantees: G25
 #[tokio::test]
 async fn a_value_above_max_value_bytes_is_not_sent_to_redis() {
     let env = TestEnv::with(&[("MAX_VALUE_BYTES", "1000")]).await;

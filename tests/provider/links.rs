@@ -8,6 +8,7 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
 
+// Guarantees: G12
 #[tokio::test]
 async fn links_are_selected_by_component_and_link_name() {
     let env = TestEnv::start().await;
@@ -36,6 +37,7 @@ async fn links_are_selected_by_component_and_link_name() {
     }
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn every_function_works_on_a_named_link() {
     let env = TestEnv::start().await;
@@ -54,6 +56,7 @@ async fn every_function_works_on_a_named_link() {
     assert_eq!(env.redis.command_in::<u64>(5, &["DBSIZE"]).await, 0);
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn a_call_without_a_link_names_component_and_link_name() {
     let env = TestEnv::start().await;
@@ -75,6 +78,7 @@ async fn a_call_without_a_link_names_component_and_link_name() {
     }
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn links_in_the_host_data_are_used_from_the_start() {
     let redis = test_support::redis::Redis::start().await;
@@ -101,6 +105,7 @@ async fn links_in_the_host_data_are_used_from_the_start() {
     }
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn a_second_put_replaces_the_link() {
     let env = TestEnv::start().await;
@@ -115,6 +120,7 @@ async fn a_second_put_replaces_the_link() {
     assert_eq!(env.redis.kvredis_clients().await[0]["db"], "1");
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn a_put_after_a_deletion_replaces_the_link() {
     let env = TestEnv::start().await;
@@ -137,6 +143,7 @@ async fn a_put_after_a_deletion_replaces_the_link() {
     .await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn a_put_that_overtakes_the_preceding_deletion_takes_effect() {
     let env = TestEnv::start().await;
@@ -155,6 +162,7 @@ async fn a_put_that_overtakes_the_preceding_deletion_takes_effect() {
     }
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn a_put_that_overtakes_a_deletion_takes_effect_during_calls() {
     let env = TestEnv::start().await;
@@ -177,6 +185,7 @@ async fn a_put_that_overtakes_a_deletion_takes_effect_during_calls() {
     callers.iter().for_each(JoinHandle::abort);
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn a_deletion_after_a_put_takes_effect() {
     let env = TestEnv::start().await;
@@ -198,6 +207,7 @@ async fn a_deletion_after_a_put_takes_effect() {
     .await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn an_updated_link_can_be_deleted() {
     let env = TestEnv::start().await;
@@ -213,6 +223,7 @@ async fn an_updated_link_can_be_deleted() {
     env.wait_for_no_connections().await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn an_unchanged_put_keeps_the_connection() {
     let env = TestEnv::start().await;
@@ -232,6 +243,7 @@ async fn an_unchanged_put_keeps_the_connection() {
     .await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn deleting_one_link_leaves_the_others() {
     let env = TestEnv::start().await;
@@ -258,6 +270,7 @@ async fn deleting_one_link_leaves_the_others() {
     .await;
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn deleting_an_unknown_link_is_harmless() {
     let env = TestEnv::start().await;
@@ -269,6 +282,7 @@ async fn deleting_an_unknown_link_is_harmless() {
     env.client.set("", "k", b"v").await.unwrap();
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn definitions_for_other_providers_are_harmless() {
     let env = TestEnv::start().await;
@@ -288,6 +302,7 @@ async fn definitions_for_other_providers_are_harmless() {
         .unwrap();
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn a_link_without_a_name_is_the_default_link() {
     let env = TestEnv::start().await;
@@ -302,6 +317,7 @@ async fn a_link_without_a_name_is_the_default_link() {
     .await;
 }
 
+// Guarantees: G11
 #[tokio::test]
 async fn processes_of_a_provider_share_the_calls_of_a_link() {
     let env = TestEnv::builder().unlinked().start().await;

@@ -1,5 +1,7 @@
 //! `list-keys`: complete, with few commands, and stateless.
 
+// Guarantees: G7
+
 use std::collections::BTreeSet;
 
 use test_support::client::{Client, Error};
@@ -143,6 +145,7 @@ async fn keys_that_are_not_utf8_are_skipped_and_logged() {
     );
 }
 
+// Guarantees: G2
 #[tokio::test]
 async fn bucket_names_and_prefixes_are_matched_literally() {
     for prefix in ["", "*", "p?[x]\\"] {
@@ -210,6 +213,7 @@ async fn an_invalid_cursor_returns_a_page_or_a_clear_error() {
     );
 }
 
+// Guarantees: G11
 #[tokio::test]
 async fn a_listing_continues_in_another_process() {
     let mut env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;
@@ -228,6 +232,7 @@ async fn a_listing_continues_in_another_process() {
     assert_eq!(keys_of(&pages), expected);
 }
 
+// Guarantees: G11
 #[tokio::test]
 async fn each_page_of_a_listing_may_come_from_another_process() {
     let env = TestEnv::with(&[("SCAN_COUNT", "100")]).await;

@@ -1,5 +1,7 @@
 //! Passwords and stored data appear in no log, at any level, and in no error.
 
+// Guarantees: G51
+
 use futures_util::future::join_all;
 use test_support::client::{Client, other_error};
 use test_support::host::Link;

@@ -7,6 +7,7 @@ use test_support::redis::Redis;
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually;
 
+// Guarantees: G18
 #[tokio::test]
 async fn link_secrets_precede_link_config_provider_secrets_and_provider_config() {
     let redis = Redis::start().await;
@@ -42,6 +43,7 @@ async fn link_secrets_precede_link_config_provider_secrets_and_provider_config()
     assert_eq!(client.database().await, "1", "the link's secret");
 }
 
+// Guarantees: G18
 #[tokio::test]
 async fn precedence_applies_to_each_setting_separately() {
     let env = TestEnv::builder()
@@ -64,6 +66,7 @@ async fn precedence_applies_to_each_setting_separately() {
     assert!(ttl > 0, "settings of three sources are not combined: {ttl}");
 }
 
+// Guarantees: G19
 #[tokio::test]
 async fn names_are_case_insensitive_and_end_at_a_dot() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -92,6 +95,7 @@ async fn names_are_case_insensitive_and_end_at_a_dot() {
     }
 }
 
+// Guarantees: G19
 #[tokio::test]
 async fn secrets_are_accepted_as_text_and_bytes() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -103,6 +107,7 @@ async fn secrets_are_accepted_as_text_and_bytes() {
     assert!(error.contains("URL"), "{error}");
 }
 
+// Guarantees: G20
 #[tokio::test]
 async fn undecryptable_secrets_make_the_link_invalid() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -130,6 +135,7 @@ async fn undecryptable_secrets_make_the_link_invalid() {
     assert_eq!(other_error(client.get("", "k").await), error);
 }
 
+// Guarantees: G18
 #[tokio::test]
 async fn the_default_connection_can_be_disabled() {
     for (value, disabled) in [
@@ -165,6 +171,7 @@ async fn the_default_connection_can_be_disabled() {
     }
 }
 
+// Guarantees: G19
 #[tokio::test]
 async fn booleans_accept_words_digits_and_empty_text() {
     let env = TestEnv::start().await;

@@ -12,6 +12,7 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, eventually_eq};
 use tokio::task::JoinHandle;
 
+// Guarantees: G52
 #[tokio::test]
 async fn empty_stdin_is_missing_host_data() {
     for input in [&b""[..], b"\n", b"\r\n", b"   \r\n"] {
@@ -25,6 +26,7 @@ async fn empty_stdin_is_missing_host_data() {
     }
 }
 
+// Guarantees: G52
 #[tokio::test]
 async fn unreadable_host_data_is_not_printed() {
     let json = |text: &str| STANDARD.encode(text);
@@ -50,6 +52,7 @@ async fn unreadable_host_data_is_not_printed() {
     }
 }
 
+// Guarantees: G52
 #[tokio::test]
 async fn invalid_keys_in_host_data_end_the_process_with_an_error() {
     let env = TestEnv::start().await;
@@ -71,6 +74,7 @@ async fn invalid_keys_in_host_data_end_the_process_with_an_error() {
     }
 }
 
+// Guarantees: G52
 #[tokio::test]
 async fn host_data_without_keys_is_accepted() {
     // Hosts without a secrets backend may leave the provider's key empty.
@@ -102,6 +106,7 @@ async fn host_data_without_keys_is_accepted() {
     .await;
 }
 
+// Guarantees: G54
 #[tokio::test]
 async fn health_checks_get_replies_with_and_without_links() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -114,6 +119,7 @@ async fn health_checks_get_replies_with_and_without_links() {
     assert!(env.host.health().await.unwrap().healthy);
 }
 
+// Guarantees: G55
 #[tokio::test]
 async fn logs_are_json_with_structured_logging() {
     let mut env = TestEnv::builder()
@@ -131,6 +137,7 @@ async fn logs_are_json_with_structured_logging() {
     }
 }
 
+// Guarantees: G55
 #[tokio::test]
 async fn calls_are_not_logged() {
     let env = TestEnv::start().await;
@@ -153,6 +160,7 @@ async fn calls_are_not_logged() {
     assert!(lines < 10, "{lines} lines for 200 calls");
 }
 
+// Guarantees: G22
 #[tokio::test]
 async fn links_apply_updated_provider_configuration() {
     let redis = test_support::redis::Redis::start().await;
@@ -220,6 +228,7 @@ async fn links_apply_updated_provider_configuration() {
     .await;
 }
 
+// Guarantees: G22
 #[tokio::test]
 async fn unreadable_configuration_is_ignored() {
     let env = TestEnv::builder()
@@ -283,6 +292,7 @@ async fn assert_ends_at_a_call(env: &mut TestEnv, missed: &Client) {
 }
 
 /// A host sends a link once: a process that was not subscribed yet must receive it in another way.
+// Guarantees: G16
 #[tokio::test]
 async fn a_restart_recovers_a_link_missed_during_startup() {
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -313,6 +323,7 @@ async fn a_restart_recovers_a_link_missed_during_startup() {
 
 /// A host omits a link whose configuration it cannot resolve, at every start, and restarts a provider
 /// that has ended after five seconds: one such link must not take the others down.
+// Guarantees: G16
 #[tokio::test]
 async fn a_link_omitted_by_the_host_causes_one_restart() {
     let mut env = TestEnv::builder().unlinked().start().await;

@@ -1,5 +1,7 @@
 //! Shutdown by the host and by signals, with and without calls in flight.
 
+// Guarantees: G53
+
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -123,6 +125,7 @@ async fn accepted_calls_are_not_lost_on_shutdown() {
     }
 }
 
+// Guarantees: G11
 #[tokio::test]
 async fn stopping_one_of_two_processes_fails_no_call() {
     let env = TestEnv::builder().unlinked().start().await;

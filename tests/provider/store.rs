@@ -10,6 +10,7 @@ use test_support::wait::eventually;
 
 const MEBIBYTE: usize = 1 << 20;
 
+// Guarantees: G1
 #[tokio::test]
 async fn values_are_stored_verbatim_under_their_key() {
     let env = TestEnv::start().await;
@@ -19,6 +20,7 @@ async fn values_are_stored_verbatim_under_their_key() {
     assert_eq!(stored, "v", "the key or value is not stored verbatim");
 }
 
+// Guarantees: G1
 #[tokio::test]
 async fn values_may_be_arbitrary_bytes() {
     let env = TestEnv::start().await;
@@ -38,6 +40,7 @@ async fn values_may_be_arbitrary_bytes() {
     }
 }
 
+// Guarantees: G1
 #[tokio::test]
 async fn empty_values_differ_from_missing_keys() {
     let env = TestEnv::start().await;
@@ -47,6 +50,7 @@ async fn empty_values_differ_from_missing_keys() {
     assert_eq!(env.client.get("", "missing").await, Ok(None));
 }
 
+// Guarantees: G1
 #[tokio::test]
 async fn values_around_the_payload_limit_of_nats_round_trip() {
     let env = TestEnv::start().await;
@@ -64,6 +68,7 @@ async fn values_around_the_payload_limit_of_nats_round_trip() {
     }
 }
 
+// Guarantees: G1
 #[tokio::test]
 async fn sixteen_mebibytes_round_trip() {
     let env = TestEnv::builder()
@@ -88,6 +93,7 @@ async fn sixteen_mebibytes_round_trip() {
 }
 
 /// On a machine that cannot move 16 MiB within the default timeout, a value is used that it can.
+// Guarantees: G1
 #[tokio::test]
 async fn sixteen_mebibytes_fit_into_the_default_rpc_timeout() {
     const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,6 +131,7 @@ async fn round_trip_time(value: &[u8]) -> Duration {
     written.max(started.elapsed() - written)
 }
 
+// Guarantees: G2
 #[tokio::test]
 async fn every_function_accepts_arbitrary_keys() {
     let env = TestEnv::start().await;
@@ -178,6 +185,7 @@ async fn every_function_accepts_arbitrary_keys() {
     );
 }
 
+// Guarantees: G2
 #[tokio::test]
 async fn keys_are_not_interpreted_as_patterns() {
     let env = TestEnv::start().await;
@@ -191,6 +199,7 @@ async fn keys_are_not_interpreted_as_patterns() {
     assert_eq!(env.client.get("", "abc").await, Ok(Some(b"1".to_vec())));
 }
 
+// Guarantees: G3
 #[tokio::test]
 async fn missing_keys_are_not_an_error() {
     let env = TestEnv::start().await;
@@ -204,6 +213,7 @@ async fn missing_keys_are_not_an_error() {
     assert_eq!(env.client.get_many("", &["missing"]).await, Ok(vec![None]));
 }
 
+// Guarantees: G3
 #[tokio::test]
 async fn deleted_keys_are_missing() {
     let env = TestEnv::start().await;
@@ -213,6 +223,7 @@ async fn deleted_keys_are_missing() {
     assert_eq!(env.redis.command::<u64>(&["EXISTS", "k"]).await, 0);
 }
 
+// Guarantees: G4
 #[tokio::test]
 async fn other_types_are_handled_as_redis_does() {
     let env = TestEnv::start().await;
@@ -277,6 +288,7 @@ async fn other_types_are_handled_as_redis_does() {
     }
 }
 
+// Guarantees: G8
 #[tokio::test]
 async fn a_caller_reads_its_own_writes() {
     let env = TestEnv::start().await;
@@ -303,6 +315,7 @@ async fn a_caller_reads_its_own_writes() {
     }
 }
 
+// Guarantees: G8
 #[tokio::test]
 async fn sixty_four_concurrent_callers_do_not_interfere() {
     let env = TestEnv::start().await;

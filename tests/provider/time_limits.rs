@@ -11,6 +11,7 @@ use test_support::wait::eventually;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+// Guarantees: G43
 #[tokio::test]
 async fn calls_complete_before_the_hosts_rpc_timeout() {
     let generous = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
@@ -58,6 +59,7 @@ async fn calls_complete_before_the_hosts_rpc_timeout() {
     }
 }
 
+// Guarantees: G43
 #[tokio::test]
 async fn repeated_disconnects_fail_before_the_hosts_rpc_timeout() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_000)).start().await;
@@ -80,6 +82,7 @@ async fn repeated_disconnects_fail_before_the_hosts_rpc_timeout() {
     );
 }
 
+// Guarantees: G43
 #[tokio::test]
 async fn backend_response_timeout_limits_replies() {
     let env = TestEnv::builder()
@@ -117,6 +120,7 @@ async fn backend_response_timeout_limits_replies() {
     .await;
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn backend_connection_timeout_limits_connecting() {
     let env = TestEnv::builder().rpc_timeout_ms(Some(1_500)).start().await;
@@ -144,6 +148,7 @@ async fn backend_connection_timeout_limits_connecting() {
     .await;
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn reconnect_max_delay_limits_the_backoff() {
     let env = TestEnv::start().await;
@@ -165,6 +170,7 @@ async fn reconnect_max_delay_limits_the_backoff() {
     assert!(took < Duration::from_secs(5), "60 attempts took {took:?}");
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn connection_attempts_are_spaced_by_backoff() {
     let env = TestEnv::start().await;
@@ -189,6 +195,7 @@ async fn connection_attempts_are_spaced_by_backoff() {
     );
 }
 
+// Guarantees: G44
 #[tokio::test]
 async fn idempotent_operations_are_retried_up_to_the_configured_count() {
     let env = TestEnv::start().await;
@@ -218,6 +225,7 @@ async fn idempotent_operations_are_retried_up_to_the_configured_count() {
     }
 }
 
+// Guarantees: G44
 #[tokio::test]
 async fn idempotent_operations_survive_a_disconnect_before_the_reply() {
     let env = TestEnv::builder()
@@ -266,6 +274,7 @@ async fn idempotent_operations_survive_a_disconnect_before_the_reply() {
     }
 }
 
+// Guarantees: G44
 #[tokio::test]
 async fn a_sent_increment_is_never_retried() {
     let env = TestEnv::start().await;

@@ -1,5 +1,7 @@
 //! Watching: the changes that a component receives, with their keys and values.
 
+// Guarantees: G38
+
 use redis::Cmd;
 use test_support::component::Component;
 use test_support::redis::Redis;

@@ -20,6 +20,7 @@ pub async fn set(redis: &Redis, key: &str, value: &str) {
     let () = redis.command(&["SET", key, value]).await;
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn changes_of_a_key_are_delivered_in_order() {
     let (env, component) = watching(&[("WATCH", "SET@*,DEL@*")]).await;
@@ -60,6 +61,7 @@ async fn changes_of_a_key_are_delivered_in_order() {
     assert_eq!(of_a.last().unwrap().function, "on-set");
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn a_burst_of_ten_thousand_changes_is_delivered_completely() {
     let (env, component) = watching(&[("WATCH", "SET@*")]).await;
@@ -87,6 +89,7 @@ async fn a_burst_of_ten_thousand_changes_is_delivered_completely() {
     assert_eq!((keys.len(), component.call_count()), (10_000, 10_000));
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn changes_are_delivered_at_once() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
@@ -110,6 +113,7 @@ async fn changes_are_delivered_at_once() {
     assert!(median < test_timeout() / 40, "{median:?}");
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn a_slow_component_does_not_delay_others() {
     let (env, slow) = watching(&[("WATCH", "SET@*")]).await;
@@ -135,6 +139,7 @@ async fn a_slow_component_does_not_delay_others() {
     .await;
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn a_call_that_no_host_accepts_times_out() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
@@ -149,6 +154,7 @@ async fn a_call_that_no_host_accepts_times_out() {
     assert_eq!(component.call_count(), 1);
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn changes_wait_for_an_absent_component() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -183,6 +189,7 @@ async fn changes_wait_for_an_absent_component() {
     assert_eq!(late.function, "on-set");
 }
 
+// Guarantees: G39, G49
 #[tokio::test]
 async fn changes_wait_for_the_nats_connection() {
     let (mut env, component) = watching(&[("WATCH", "SET@*")]).await;
@@ -210,6 +217,7 @@ async fn changes_wait_for_the_nats_connection() {
     .await;
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn the_delivery_queue_is_bounded_and_drops_the_oldest() {
     const CHANGES: usize = 67_000;
@@ -255,6 +263,7 @@ async fn the_delivery_queue_is_bounded_and_drops_the_oldest() {
     assert_eq!(missed.count(), 0);
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn watching_resumes_after_a_disconnect() {
     let (env, component) = watching(&[("WATCH", "SET@k")]).await;
@@ -271,6 +280,7 @@ async fn watching_resumes_after_a_disconnect() {
         .await;
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn repeated_disconnects_of_a_subscription_log_few_lines() {
     let (mut env, _component) = watching(&[("WATCH", "SET@k")]).await;
@@ -290,6 +300,7 @@ async fn repeated_disconnects_of_a_subscription_log_few_lines() {
     assert!((1..4).contains(&breaks), "{breaks} lines on {kills} breaks");
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn watching_resumes_after_redis_restarts() {
     let config = [("WATCH", "SET@k"), ("WATCH_CONFIGURE_REDIS", "true")];
@@ -330,6 +341,7 @@ async fn assert_resumes(
     assert!(after < 5 * BACK_WITHIN, "{after:?}");
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn a_redis_that_starts_late_is_watched() {
     let mut env = TestEnv::builder()

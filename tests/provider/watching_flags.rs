@@ -1,5 +1,7 @@
 //! Watching: Redis servers without keyspace notifications, or that hide whether they are enabled.
 
+// Guarantees: G41
+
 use redis::Value;
 use test_support::host::Link;
 use test_support::redis::Redis;

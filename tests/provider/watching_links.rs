@@ -11,6 +11,7 @@ use test_support::wait::eventually;
 
 use crate::watching::{WATCHER, notify, run, watching};
 
+// Guarantees: G39
 #[tokio::test]
 async fn watching_links_are_independent() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -62,6 +63,7 @@ async fn watching_links_are_independent() {
     env.wait_for_no_connections().await;
 }
 
+// Guarantees: G39
 #[tokio::test]
 async fn an_updated_link_watches_with_its_new_settings() {
     let (env, component) = watching(&[("WATCH", "SET@a")]).await;
@@ -86,6 +88,7 @@ async fn an_updated_link_watches_with_its_new_settings() {
     assert!(component.calls().iter().all(|received| received.key != "a"));
 }
 
+// Guarantees: G22
 #[tokio::test]
 async fn provider_configuration_applies_to_watching_links() {
     let env = TestEnv::builder()
@@ -106,6 +109,7 @@ async fn provider_configuration_applies_to_watching_links() {
     .await;
 }
 
+// Guarantees: G20
 #[tokio::test]
 async fn invalid_settings_are_logged_once_and_do_not_affect_other_links() {
     let env = TestEnv::builder().unlinked().start().await;
@@ -140,6 +144,7 @@ async fn invalid_settings_are_logged_once_and_do_not_affect_other_links() {
     assert!(env.host.health().await.unwrap().healthy);
 }
 
+// Guarantees: G56
 #[tokio::test]
 async fn trace_contexts_are_propagated_to_the_component() {
     let env = TestEnv::builder()
@@ -191,6 +196,7 @@ async fn reply_with_links_twice(env: &TestEnv, components: &[&str]) {
 }
 
 /// A host sends a link once: a process that was not subscribed yet must receive it in another way.
+// Guarantees: G16
 #[tokio::test]
 async fn a_restart_recovers_a_watching_link_missed_during_startup() {
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -217,6 +223,7 @@ async fn a_restart_recovers_a_watching_link_missed_during_startup() {
     assert!(env.host.shutdown().await.is_some());
 }
 
+// Guarantees: G16
 #[tokio::test]
 async fn a_restart_recovers_a_watching_link_put_during_a_nats_outage() {
     let mut env = TestEnv::builder().unlinked().start().await;

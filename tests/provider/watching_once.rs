@@ -1,5 +1,7 @@
 //! Watching by two processes of the provider, with and without `WATCH_ONCE`.
 
+// Guarantees: G42
+
 use std::time::Duration;
 
 use test_support::component::Component;

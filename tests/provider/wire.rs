@@ -1,5 +1,7 @@
 //! The wire protocol: the messages of a call, and missing headers.
 
+// Guarantees: G10
+
 use async_nats::HeaderMap;
 use test_support::client::{Error, other_error};
 use test_support::codec::{bucket_and_key, decode_all};
@@ -76,6 +78,7 @@ async fn parameters_may_be_split_at_any_size() {
     assert!(env.client.get("", "k").await == Ok(Some(value)));
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn a_call_without_a_link_name_uses_the_default_link() {
     let env = TestEnv::start().await;
@@ -89,6 +92,7 @@ async fn a_call_without_a_link_name_uses_the_default_link() {
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"v".to_vec())));
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn a_call_without_a_component_fails_with_an_error() {
     let env = TestEnv::start().await;

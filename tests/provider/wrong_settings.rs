@@ -60,6 +60,7 @@ const WRONG_VALUES: &[WrongValue] = &[
     ("MAX_VALUE_BYTES", "64MB", NUMBER),
 ];
 
+// Guarantees: G20
 #[tokio::test]
 async fn an_invalid_value_is_returned_and_logged_with_its_setting_and_expectation() {
     let mut env = TestEnv::start().await;
@@ -99,6 +100,7 @@ async fn an_invalid_value_is_returned_and_logged_with_its_setting_and_expectatio
     }
 }
 
+// Guarantees: G20, G51
 #[tokio::test]
 async fn an_invalid_secret_value_is_not_shown() {
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -120,6 +122,7 @@ async fn an_invalid_secret_value_is_not_shown() {
     assert_eq!(env.provider.stop_and_count_log(&["hunter2"]).await, 0);
 }
 
+// Guarantees: G20
 #[tokio::test]
 async fn an_invalid_provider_setting_fails_the_links_that_use_it() {
     let mut env = TestEnv::builder()
@@ -142,6 +145,7 @@ async fn an_invalid_provider_setting_fails_the_links_that_use_it() {
     assert_eq!(env.provider.stop_and_count_log(&parts).await, 1);
 }
 
+// Guarantees: G20
 #[tokio::test]
 async fn an_invalid_link_works_after_a_valid_put() {
     let env = TestEnv::start().await;
@@ -154,6 +158,7 @@ async fn an_invalid_link_works_after_a_valid_put() {
     eventually("the link works", async || client.get("", "k").await.is_ok()).await;
 }
 
+// Guarantees: G21
 #[tokio::test]
 async fn an_unknown_setting_causes_one_warning_with_a_suggestion() {
     let mut env = TestEnv::builder()
@@ -191,6 +196,7 @@ async fn an_unknown_setting_causes_one_warning_with_a_suggestion() {
 }
 
 /// Warnings are not remembered for a deleted link, so that changing links do not leak memory.
+// Guarantees: G21
 #[tokio::test]
 async fn a_recreated_link_causes_the_warning_again() {
     let mut env = TestEnv::builder().unlinked().start().await;
@@ -212,6 +218,7 @@ async fn a_recreated_link_causes_the_warning_again() {
     }
 }
 
+// Guarantees: G21
 #[tokio::test]
 async fn settings_of_the_sdk_are_not_unknown() {
     let names = [
@@ -237,6 +244,7 @@ async fn settings_of_the_sdk_are_not_unknown() {
     }
 }
 
+// Guarantees: G21
 #[tokio::test]
 async fn a_password_in_plain_configuration_causes_one_warning() {
     let mut env = TestEnv::builder()

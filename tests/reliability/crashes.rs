@@ -5,6 +5,8 @@
 //! (`ledger`); all callers also increment a few shared counters. `histories` checks the order between
 //! callers.
 
+// Guarantees: G45
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Shutdown by the host, by SIGTERM and by SIGINT with calls in flight: every call completes. A second
 //! signal ends the process at once, and so does a first one without NATS.
 
+// Guarantees: G53
+
 use std::time::Duration;
 
 use rustix::process::Signal;

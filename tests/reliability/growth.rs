@@ -4,6 +4,8 @@
 //! The baseline is taken after a part of the load, because the first calls grow buffers and tables to
 //! their final size.
 
+// Guarantees: G50
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ async fn calls_leak_no_memory_files_or_connections() {
     });
 }
 
+// Guarantees: G15
 #[tokio::test]
 async fn deleted_links_leak_no_memory_files_or_connections() {
     let links = pick(200, 10_000);
@@ -59,6 +62,7 @@ async fn deleted_links_leak_no_memory_files_or_connections() {
     });
 }
 
+// Guarantees: G14
 #[tokio::test]
 async fn reconnects_leak_no_memory_files_or_connections() {
     let cuts = pick(20, 1_000);

@@ -2,6 +2,8 @@
 //! timeout, other links are unaffected, health checks always get a reply, and the link recovers when the
 //! fault is over.
 
+// Guarantees: G17, G43
+
 use std::time::Duration;
 
 use futures_util::future::join_all;

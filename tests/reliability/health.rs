@@ -1,5 +1,7 @@
 //! The health report on links, and `HEALTH=process`.
 
+// Guarantees: G54
+
 use std::time::Duration;
 
 use test_support::client::other_error;

@@ -5,6 +5,8 @@
 //! Every call of unknown outcome doubles the possible states, so callers change to a new key after a
 //! few of them. `history` records the operations, `linearizable` checks them.
 
+// Guarantees: G45
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

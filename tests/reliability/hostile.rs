@@ -3,6 +3,8 @@
 //!
 //! tests/provider/junk.rs tests the kinds of malformed messages one by one.
 
+// Guarantees: G48
+
 use std::time::Duration;
 
 use async_nats::HeaderMap;

@@ -1,6 +1,8 @@
 //! No password, stored value or key appears in any output of kvredis: its log at every level, the errors
 //! of calls, and the exported traces and logs, through all kinds of failing calls.
 
+// Guarantees: G51
+
 use std::time::Duration;
 
 use async_nats::HeaderMap;

@@ -1,6 +1,8 @@
 //! NATS restarts, or is unreachable for a while. The provider recovers within two seconds, with all its
 //! links, although no host puts them again.
 
+// Guarantees: G49
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -133,6 +135,7 @@ async fn a_hanging_nats_reconnect_ends_the_process() {
     });
 }
 
+// Guarantees: G53
 #[tokio::test]
 async fn the_provider_stops_during_a_nats_outage() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -150,6 +153,7 @@ async fn the_provider_stops_during_a_nats_outage() {
     }
 }
 
+// Guarantees: G52
 #[tokio::test]
 async fn the_provider_waits_for_nats_at_startup() {
     let mut nats = Nats::start().await;

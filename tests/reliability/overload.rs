@@ -1,6 +1,8 @@
 //! `MAX_IN_FLIGHT`, `MAX_WAITING`, `MAX_VALUE_BYTES` and `MAX_BYTES_IN_FLIGHT` under ten times the
 //! permitted load: the limits hold, memory is bounded, and excess calls are rejected at once.
 
+// Guarantees: G47
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -98,6 +100,7 @@ async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
     });
 }
 
+// Guarantees: G25
 #[tokio::test]
 async fn values_above_max_value_bytes_are_rejected_before_redis() {
     let limit = pick(64 << 10, 256 << 10);

@@ -4,6 +4,8 @@
 //! All errors come from Redis itself. Credentials that are wrong from the start, NOPERM and OOM are in
 //! `tests/provider/errors.rs`.
 
+// Guarantees: G46
+
 use std::time::Duration;
 
 use test_support::client::{Client, Error, other_error};
@@ -77,6 +79,7 @@ async fn masterdown_errors_are_retried() {
     pair.refuses("MASTERDOWN", Refused::All, come_back).await;
 }
 
+// Guarantees: G30
 #[tokio::test]
 async fn clusterdown_errors_are_retried() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
@@ -85,6 +88,7 @@ async fn clusterdown_errors_are_retried() {
     pair.refuses("CLUSTERDOWN", Refused::Keys, give_slots).await;
 }
 
+// Guarantees: G30
 #[tokio::test]
 async fn tryagain_errors_are_retried() {
     let cluster = ["--cluster-enabled", "yes"];
@@ -234,6 +238,7 @@ async fn misconf_errors_are_retried() {
     lasting("MISCONF: failed snapshot", 6, took);
 }
 
+// Guarantees: G29
 #[tokio::test]
 async fn withdrawn_credentials_fail_at_once_and_recover() {
     let env = TestEnv::builder()

@@ -1,5 +1,7 @@
 //! Exports at shutdown, and no exports that the host does not request.
 
+// Guarantees: G53
+
 use std::net::TcpListener;
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! Failures: both spans are marked with the type of the error, the metrics count by it, and none
 //! contains the text of the error.
 
+// Guarantees: G56
+
 use test_support::collector;
 use test_support::host::Link;
 use test_support::redis::Redis;

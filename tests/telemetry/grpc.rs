@@ -1,5 +1,7 @@
 //! OTLP over gRPC.
 
+// Guarantees: G56
+
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{

@@ -1,5 +1,7 @@
 //! The log: as text or JSON, at the host's level, on standard error and optionally exported.
 
+// Guarantees: G55
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! Metrics match the events: calls, commands, open connections, and delivered or lost changes.
 
+// Guarantees: G56
+
 use rustix::process::Signal;
 use test_support::collector::{self, Collector};
 use test_support::component::Behavior;

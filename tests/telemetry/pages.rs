@@ -2,6 +2,8 @@
 //! docs/operations.md explains every warning and error of the log, and the dashboard queries only
 //! documented metrics.
 
+// Guarantees: G56
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -216,6 +218,7 @@ fn expressions(json: &Value, found: &mut Vec<String>) {
     }
 }
 
+// Guarantees: G55
 #[test]
 fn every_warning_and_error_is_documented() {
     let page = in_one_line(&read("docs/operations.md"));

@@ -1,6 +1,8 @@
 //! No key, bucket, value or password is exported, whatever fails. tests/reliability/leaks.rs covers all
 //! kinds of failures, and the log.
 
+// Guarantees: G51
+
 use test_support::collector;
 use test_support::host::Link;
 use test_support::redis::Redis;

@@ -1,5 +1,7 @@
 //! Traces: the spans of a call and of its commands continue the component's trace.
 
+// Guarantees: G56
+
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use test_support::collector;
 use test_support::collector::signals::Attributes;

@@ -1,5 +1,7 @@
 //! Clusters: every function, keys in moved slots, failed primaries.
 
+// Guarantees: G30
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ async fn every_function_works_on_a_cluster() {
     }
 }
 
+// Guarantees: G9
 #[tokio::test]
 async fn batches_with_a_ttl_work_on_a_cluster() {
     let cluster = RedisCluster::start(0, &[]).await;
@@ -66,6 +69,7 @@ async fn batches_with_a_ttl_work_on_a_cluster() {
     assert_eq!(with_ttl, keys.len());
 }
 
+// Guarantees: G47
 #[tokio::test]
 async fn a_scattered_batch_counts_as_one_call() {
     let cluster = RedisCluster::start(0, &[]).await;
@@ -97,6 +101,7 @@ async fn a_scattered_batch_counts_as_one_call() {
     tokio::join!(batch("a"), batch("b"), batch("c"), batch("d"));
 }
 
+// Guarantees: G7
 #[tokio::test]
 async fn a_listing_is_complete_over_all_nodes() {
     let cluster = RedisCluster::start(0, &[]).await;
@@ -182,6 +187,7 @@ async fn a_failover_under_load_is_followed() {
     );
 }
 
+// Guarantees: G32
 #[tokio::test]
 async fn reads_use_replicas_with_read_from_replica() {
     let cluster = RedisCluster::start(1, &[]).await;
@@ -208,6 +214,7 @@ async fn reads_use_replicas_with_read_from_replica() {
     .await;
 }
 
+// Guarantees: G32
 #[tokio::test]
 async fn failing_replicas_fail_no_read() {
     let cluster = RedisCluster::start(1, &["--replica-serve-stale-data", "no"]).await;
@@ -331,6 +338,7 @@ async fn missing_permission_for_the_slot_map_is_reported_at_once() {
     .await;
 }
 
+// Guarantees: G47
 #[tokio::test]
 async fn calls_waiting_for_the_first_slot_map_are_limited() {
     let nobody = format!("redis-cluster://127.0.0.1:{}", ports::free());

@@ -61,6 +61,7 @@ async fn set_user(server: &RedisNode, rules: &str) {
     let _: String = server.command(&words).await.unwrap();
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn the_documented_permissions_are_sufficient() {
     let redis = RedisNode::start(&[]).await;
@@ -98,6 +99,7 @@ async fn the_documented_permissions_are_sufficient() {
     }
 }
 
+// Guarantees: G5
 #[tokio::test]
 async fn a_failed_increment_needs_no_further_permission_to_be_undone() {
     let redis = RedisNode::start(&[]).await;
@@ -114,6 +116,7 @@ async fn a_failed_increment_needs_no_further_permission_to_be_undone() {
     assert_eq!(stored, "-10");
 }
 
+// Guarantees: G26
 #[tokio::test]
 async fn only_listed_commands_are_sent() {
     let redis = RedisNode::start(&[]).await;
@@ -144,6 +147,7 @@ async fn commands(redis: &RedisNode) -> BTreeSet<String> {
         .collect()
 }
 
+// Guarantees: G29
 #[tokio::test]
 async fn password_file_rotation_fails_no_call() {
     let redis = RedisNode::start(&[]).await;
@@ -190,6 +194,7 @@ async fn password_file_rotation_fails_no_call() {
     );
 }
 
+// Guarantees: G29
 #[tokio::test]
 async fn a_password_changed_first_in_redis_recovers_with_the_file() {
     let redis = RedisNode::start(&[]).await;
@@ -222,6 +227,7 @@ async fn a_password_changed_first_in_redis_recovers_with_the_file() {
     .await;
 }
 
+// Guarantees: G29
 #[tokio::test]
 async fn missing_and_empty_password_files_are_named() {
     let redis = RedisNode::start(&[]).await;

@@ -1,6 +1,8 @@
 //! Listings are complete whatever happens to the servers meanwhile: slots that move, restarts,
 //! failovers, cursors near 2^64. A key whose slot moved may be missed.
 
+// Guarantees: G7
+
 use std::collections::BTreeSet;
 
 use test_support::client::Client;

@@ -1,5 +1,7 @@
 //! Sentinel: finding the primary, following failovers, and never writing to a demoted primary.
 
+// Guarantees: G31
+
 use std::time::Duration;
 
 use test_support::client::{Client, other_error};
@@ -137,6 +139,7 @@ async fn sentinels_and_servers_have_their_own_credentials() {
     assert!(error.contains("know no service \"nobody\""), "{error}");
 }
 
+// Guarantees: G32
 #[tokio::test]
 async fn reads_use_replicas_with_read_from_replica() {
     let redis = SentinelDeployment::start().await;
@@ -157,6 +160,7 @@ async fn reads_use_replicas_with_read_from_replica() {
     assert_writes_reach_the_primary(&client).await;
 }
 
+// Guarantees: G32
 #[tokio::test]
 async fn failing_replicas_fail_no_read() {
     let redis = SentinelDeployment::with(&["--replica-serve-stale-data", "no"], "", None).await;

@@ -1,5 +1,7 @@
 //! TLS: trusted CAs, client certificates, and the errors of failed handshakes.
 
+// Guarantees: G28
+
 use std::fs;
 
 use test_support::certificates::{Certificate, CertificateAuthority};

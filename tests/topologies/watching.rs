@@ -1,5 +1,7 @@
 //! Watching with keys on several servers, and on a server that is replaced.
 
+// Guarantees: G38
+
 use std::collections::BTreeSet;
 
 use test_support::cluster::RedisCluster;
@@ -113,6 +115,7 @@ async fn moving_a_key_to_another_node_is_not_a_deletion() {
     assert_eq!(deletions(), 1, "{:?}", component.call_summaries());
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn changes_missed_during_a_cluster_failover_are_logged() {
     const MISSED: &[&str] = &["WARN", WATCHER, "may have been missed"];
@@ -146,6 +149,7 @@ async fn changes_missed_during_a_cluster_failover_are_logged() {
     assert_eq!(env.provider.stop_and_count_log(MISSED).await, 1);
 }
 
+// Guarantees: G40
 #[tokio::test]
 async fn watching_follows_a_sentinel_failover() {
     let mut redis = SentinelDeployment::with(&["--notify-keyspace-events", "AKE"], "", None).await;

@@ -1,5 +1,7 @@
 //! The manifest of `make demo`, deployed by wadm.
 
+// Guarantees: G10
+
 use anyhow::{Result, ensure};
 use lattice::nats::free_port;
 use lattice::{Progress, http, manifest};

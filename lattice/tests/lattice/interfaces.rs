@@ -7,6 +7,7 @@ use crate::setup::{Counter, Extra, in_lattice, start_providers};
 /// Larger than the maximum size of a NATS message (1 MiB).
 const LARGE: usize = 3 * 1024 * 1024;
 
+// Guarantees: G10
 #[tokio::test]
 async fn store_and_batch_functions_work_through_the_host() -> Result<()> {
     in_lattice(Extra::None, async |lattice| {

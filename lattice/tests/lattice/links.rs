@@ -5,6 +5,7 @@ use lattice::wait;
 
 use crate::setup::{Counter, Extra, in_lattice, start_providers};
 
+// Guarantees: G12
 #[tokio::test]
 async fn links_of_two_components_are_isolated() -> Result<()> {
     in_lattice(Extra::None, async |lattice| {
@@ -31,6 +32,7 @@ async fn links_of_two_components_are_isolated() -> Result<()> {
     .await
 }
 
+// Guarantees: G12
 #[tokio::test]
 async fn link_names_select_separate_databases() -> Result<()> {
     in_lattice(Extra::None, async |lattice| {
@@ -55,6 +57,7 @@ async fn link_names_select_separate_databases() -> Result<()> {
     .await
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn deleted_link_fails_until_it_is_put_again() -> Result<()> {
     in_lattice(Extra::None, async |lattice| {
@@ -77,6 +80,7 @@ async fn deleted_link_fails_until_it_is_put_again() -> Result<()> {
     .await
 }
 
+// Guarantees: G13
 #[tokio::test]
 async fn putting_a_link_again_replaces_it() -> Result<()> {
     in_lattice(Extra::None, async |lattice| {

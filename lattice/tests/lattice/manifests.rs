@@ -1,5 +1,7 @@
 //! The manifests in the repository, and the loading of manifests.
 
+// Guarantees: G58
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +30,7 @@ fn manifests_differ_only_in_images_and_addresses() -> Result<()> {
     Ok(())
 }
 
+// Guarantees: G27
 #[tokio::test]
 async fn example_manifests_are_valid_for_every_redis_topology() -> Result<()> {
     let mut names = Vec::new();

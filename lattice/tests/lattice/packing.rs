@@ -12,6 +12,7 @@ use wit_component::DecodedWasm;
 
 use crate::setup::{archive, root};
 
+// Guarantees: G23
 #[tokio::test]
 async fn archive_contains_the_wit_world_and_the_settings_schema() -> Result<()> {
     let archive = load(&archive()).await?;

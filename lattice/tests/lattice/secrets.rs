@@ -7,6 +7,7 @@ use crate::setup::{self, Counter, Extra, PROVIDER, in_lattice, start_providers};
 
 const PASSWORD: &str = "open-sesame-7";
 
+// Guarantees: G18
 #[tokio::test]
 async fn link_url_is_read_from_the_secrets_backend() -> Result<()> {
     in_lattice(Extra::SecretsBackend, async |lattice| {
@@ -51,6 +52,7 @@ async fn link_url_is_read_from_the_secrets_backend() -> Result<()> {
 
 /// The host omits the link with the denied secret each time that it starts the provider. Restarting for
 /// that link again and again would interrupt the other links every five seconds.
+// Guarantees: G16
 #[tokio::test]
 async fn denied_secret_does_not_affect_other_links() -> Result<()> {
     in_lattice(Extra::SecretsBackend, async |lattice| {

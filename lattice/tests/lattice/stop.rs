@@ -1,5 +1,7 @@
 //! Stopping and restarting the provider through the host.
 
+// Guarantees: G15
+
 use anyhow::{Result, ensure};
 use lattice::wait;
 

@@ -1,5 +1,7 @@
 //! Watching: a component receives the key changes that redis-cli makes.
 
+// Guarantees: G10
+
 use anyhow::{Result, ensure};
 use lattice::{LinkSpec, wait};
 
