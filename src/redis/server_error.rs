@@ -33,9 +33,10 @@ pub(crate) trait ServerErrorExt: Sized {
     /// that follows the first sentence in protected mode.
     fn message(&self) -> String;
 
-    /// The error of a command in a script as it would be without the script: Redis 6.2 prefixes it
-    /// with the position in the script, which hides its code. Returns any other error unchanged.
-    fn strip_script_prefix(self) -> Self;
+    /// The error of a command in a script or of `EXEC` as it would be without: Redis 6.2 prefixes it
+    /// with the position in the script, and `EXEC` with `EXECABORT`, which hides its code. Returns any
+    /// other error unchanged.
+    fn innermost(self) -> Self;
 }
 
 impl ServerErrorExt for ServerError {
@@ -77,9 +78,9 @@ impl ServerErrorExt for ServerError {
         }
     }
 
-    fn strip_script_prefix(self) -> Self {
+    fn innermost(self) -> Self {
         let whole = format!("{} {}", self.code(), self.details().unwrap_or_default());
-        let bare = after_positions(after_call(&whole));
+        let bare = after_positions(after_call(after_exec(&whole)));
         if bare.len() == whole.len() {
             return self;
         }
@@ -116,6 +117,13 @@ impl From<&ServerError> for Error {
 fn is_code(word: &str) -> bool {
     (2..=MAX_CODE_LENGTH).contains(&word.len())
         && word.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// The text after `EXECABORT Transaction discarded because of: `, if that is an error with a code.
+fn after_exec(text: &str) -> &str {
+    text.strip_prefix("EXECABORT Transaction discarded because of: ")
+        .filter(|rest| rest.split(' ').next().is_some_and(is_code))
+        .unwrap_or(text)
 }
 
 /// The text after `ERR Error running script (call to f_<hash>): `.
@@ -178,7 +186,7 @@ mod tests {
             "ERR ACL failure in script: User app has no permissions to run the 'incrby' command",
             "ERR ACL failure in script: No permissions to access a key script: on @user_script:1.",
         ] {
-            let error = server_error(text).strip_script_prefix();
+            let error = server_error(text).innermost();
             assert_eq!(Error::from(&error), Error::access_denied(), "{text}");
         }
     }
@@ -220,8 +228,18 @@ mod tests {
                 "ERR value is not an integer or out of range",
             ),
             ("LOADING", "LOADING", "LOADING"),
+            (
+                "EXECABORT Transaction discarded because of: BUSY Redis is busy running a script.",
+                "BUSY",
+                "BUSY Redis is busy running a script.",
+            ),
+            (
+                "EXECABORT Transaction discarded because of previous errors.",
+                "EXECABORT",
+                "EXECABORT Transaction discarded because of previous errors.",
+            ),
         ] {
-            let error = server_error(text).strip_script_prefix();
+            let error = server_error(text).innermost();
             assert_eq!((error.code(), &*error.message()), (code, words));
         }
     }

@@ -175,7 +175,7 @@ impl Session {
             }
         };
         match reply {
-            Ok(Value::ServerError(error)) => SessionReply::ServerError(error.strip_script_prefix()),
+            Ok(Value::ServerError(error)) => SessionReply::ServerError(error.innermost()),
             Ok(reply) => SessionReply::Value(reply),
             // The redis crate turns an aborted transaction into an error; any other error means that
             // the connection broke.
