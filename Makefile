@@ -39,11 +39,12 @@ bench: tools ## Compare the performance of kvredis with that of the SDK baseline
 readme: ## Write the generated tables of the settings into the pages
 	@scripts/readme
 
-lint: ## Check format, clippy with warnings denied, and workflows
+lint: ## Check format, clippy with warnings denied, layers, language, and workflows
 	cargo fmt --all --check
 	cd lattice && cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd lattice && cargo clippy --all-targets --locked -- -D warnings
+	scripts/lint-layers
 	scripts/lint-workflows
 
 doc: ## Build the documentation with warnings denied

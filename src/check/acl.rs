@@ -8,8 +8,8 @@ pub(crate) mod required_commands;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::redis::server_error::ServerError;
 use futures_util::future::join_all;
-use redis::ServerError;
 use serde_json::json;
 
 use crate::check::acl::required_commands::{RequiredCommand, required_commands};

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::redis::reply::Value;
 use futures_util::future::join_all;
-use redis::Value;
 
 use crate::check::connect::ProbedNode;
 use crate::check::report::{Finding, Report, Status};

@@ -1,8 +1,8 @@
 //! Whether Redis tells of changes of keys, as `WATCH` needs: its setting `notify-keyspace-events`,
 //! and whether the channels may be subscribed to.
 
+use crate::redis::server_error::ServerError;
 use futures_util::future::join_all;
-use redis::ServerError;
 
 use crate::check::acl::quoted;
 use crate::check::connect::ProbedNode;

@@ -337,6 +337,12 @@ impl<'a> Command<'a> {
     }
 }
 
+impl<'a> From<AdminCommand<'a>> for Command<'a> {
+    fn from(command: AdminCommand<'a>) -> Self {
+        Self::Admin(command)
+    }
+}
+
 fn set(key: &str, value: SplitBytes<'_>, ttl_ms: Option<u64>) -> Cmd {
     let mut set = Cmd::with_capacity(5, key.len() + value.size() + 32);
     set.arg("SET").arg(key).arg(value);

@@ -1,7 +1,9 @@
 //! Classification of the errors that a server replies with: transient, permanent, of the ACL, or of a
 //! server without room for another client; and their text without data.
 
-use redis::{ServerError, Value};
+use redis::Value;
+
+pub(crate) use redis::ServerError;
 
 use crate::error::{Error, ErrorKind};
 

@@ -2,8 +2,6 @@
 
 use redis::Cmd;
 
-use crate::redis::command::Command;
-
 /// A command about the connection or the server.
 #[derive(Clone, Copy)]
 pub(crate) enum AdminCommand<'a> {
@@ -79,11 +77,5 @@ impl AdminCommand<'_> {
             Self::Trial(words) => command.arg(*words),
         };
         command
-    }
-}
-
-impl<'a> From<AdminCommand<'a>> for Command<'a> {
-    fn from(command: AdminCommand<'a>) -> Self {
-        Self::Admin(command)
     }
 }
