@@ -8,6 +8,7 @@ pub(crate) mod host_data;
 pub(crate) mod host_messages;
 pub(crate) mod missed_links;
 pub(crate) mod nats;
+pub(crate) mod nats_url;
 pub(crate) mod signals;
 
 use std::env;

@@ -4,6 +4,7 @@
 //! without a greeting, because a network dropped the connection or a server froze, would last
 //! forever. [`Nats::stuck`] detects that.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use wasmcloud_provider_sdk::HostData;
+use wasmcloud_provider_sdk::core::tls::{NATIVE_ROOTS, load_certs_from_paths};
 
+use crate::provider::nats_url::{NatsUrl, UrlCredentials};
 use crate::telemetry::log_throttle::LogThrottle;
 
-const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 /// The time limit of the start; after it the provider exits, and the host restarts it.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause between attempts: short, because calls wait.
@@ -61,16 +63,23 @@ impl Nats {
     ///
     /// NATS rejects the credentials, or is unreachable for 30 s.
     pub(crate) async fn connect(host_data: &HostData) -> anyhow::Result<Self> {
-        let url = Some(host_data.lattice_rpc_url.as_str())
-            .filter(|url| !url.is_empty())
-            .unwrap_or(DEFAULT_URL);
+        let NatsUrl {
+            servers,
+            credentials,
+        } = NatsUrl::parse(&host_data.lattice_rpc_url)?;
+        let tls = tls_config(&host_data.otel_config.additional_ca_paths).await;
         let deadline = Instant::now() + START_TIMEOUT;
         let failures = LogThrottle::default();
         loop {
             let latest_attempt = Arc::new(Mutex::new(Instant::now()));
             let (sender, connected) = watch::channel(Instant::now());
-            let options = options(host_data, sender, Arc::clone(&latest_attempt))?;
-            let error = match timeout(START_ATTEMPT_TIMEOUT, options.connect(url)).await {
+            let mut options = authenticate(host_data, credentials.as_ref())?;
+            if let Some(tls) = &tls {
+                options = options.tls_client_config(tls.clone());
+            }
+            let options = supervise(options, host_data, sender, Arc::clone(&latest_attempt));
+            let connecting = options.connect(servers.as_slice());
+            let error = match timeout(START_ATTEMPT_TIMEOUT, connecting).await {
                 Ok(Ok(client)) => {
                     return Ok(Self {
                         client,
@@ -78,7 +87,9 @@ impl Nats {
                         latest_attempt,
                     });
                 }
-                Ok(Err(error)) if is_fatal(error.kind()) => Err(error)?,
+                Ok(Err(error)) if is_fatal(error.kind()) => {
+                    Err(error).context(rejection(host_data, credentials.as_ref()))?
+                }
                 Ok(Err(error)) => anyhow::Error::from(error),
                 Err(_) => anyhow::anyhow!("no greeting from the server"),
             };
@@ -115,27 +126,97 @@ fn is_fatal(error: ConnectErrorKind) -> bool {
     )
 }
 
-fn options(
+/// Names the credentials that NATS has rejected.
+fn rejection(host_data: &HostData, credentials: Option<&UrlCredentials>) -> &'static str {
+    let has_jwt = !host_data.lattice_rpc_user_jwt.trim().is_empty();
+    let has_seed = !host_data.lattice_rpc_user_seed.trim().is_empty();
+    match credentials {
+        Some(UrlCredentials::Password { .. }) => {
+            "NATS rejects the user and password of the URL in the host data"
+        }
+        Some(UrlCredentials::Token(_)) => "NATS rejects the token of the URL in the host data",
+        None if has_jwt => "NATS rejects the JWT and seed of the host data",
+        None if has_seed => "NATS rejects the nkey seed of the host data",
+        None => {
+            "NATS requires credentials, and the host data has none (pass the host a NATS URL with \
+             user:password@ or token@, or a JWT and a seed)"
+        }
+    }
+}
+
+/// The options with the credentials of the host data. If there are several, NATS checks those that it
+/// requires.
+fn authenticate(
+    host_data: &HostData,
+    credentials: Option<&UrlCredentials>,
+) -> anyhow::Result<ConnectOptions> {
+    let options = match credentials {
+        None => ConnectOptions::new(),
+        Some(UrlCredentials::Password { user, password }) => ConnectOptions::new()
+            .user_and_password(user.reveal().to_owned(), password.reveal().to_owned()),
+        Some(UrlCredentials::Token(token)) => {
+            ConnectOptions::new().token(token.reveal().to_owned())
+        }
+    };
+    let jwt = host_data.lattice_rpc_user_jwt.trim();
+    let seed = host_data.lattice_rpc_user_seed.trim();
+    if jwt.is_empty() && seed.is_empty() {
+        return Ok(options);
+    }
+    let key = nkeys::KeyPair::from_seed(seed)
+        .ok()
+        .context("the NATS seed in the host data is malformed")?;
+    if jwt.is_empty() {
+        return Ok(options.nkey(seed.to_owned()));
+    }
+    let key = Arc::new(key);
+    Ok(options.jwt(jwt.to_owned(), move |nonce| {
+        let key = Arc::clone(&key);
+        async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+    }))
+}
+
+/// Trust in the system's roots and the host's additional certificates. `None` without additional
+/// ones: `async_nats` loads the system's roots itself, and only for TLS.
+async fn tls_config(additional: &[PathBuf]) -> Option<rustls::ClientConfig> {
+    if additional.is_empty() {
+        return None;
+    }
+    let paths = additional.to_vec();
+    let loaded = tokio::task::spawn_blocking(move || load_tls_config(&paths));
+    let reason = match timeout(START_TIMEOUT, loaded).await {
+        Ok(Ok(Ok(config))) => return Some(config),
+        Ok(Ok(Err(error))) => format!("{error:#}"),
+        Ok(Err(_)) => "reading them failed".to_owned(),
+        Err(_) => format!("they could not be read within {START_TIMEOUT:?}"),
+    };
+    warn!(
+        reason,
+        "the host's additional certificates are not used for NATS"
+    );
+    None
+}
+
+fn load_tls_config(paths: &[PathBuf]) -> anyhow::Result<rustls::ClientConfig> {
+    let additional = load_certs_from_paths(paths)?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(NATIVE_ROOTS.iter().chain(&additional).cloned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// The options with the events and limits of the supervision.
+fn supervise(
+    options: ConnectOptions,
     host_data: &HostData,
     connected: watch::Sender<Instant>,
     latest_attempt: ConnectAttempt,
-) -> anyhow::Result<ConnectOptions> {
-    let jwt = host_data.lattice_rpc_user_jwt.trim();
-    let seed = host_data.lattice_rpc_user_seed.trim();
-    let options = if jwt.is_empty() && seed.is_empty() {
-        ConnectOptions::new()
-    } else {
-        let key = nkeys::KeyPair::from_seed(seed)
-            .ok()
-            .context("the NATS seed in the host data is malformed")?;
-        let key = Arc::new(key);
-        ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
-            let key = Arc::clone(&key);
-            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
-        })
-    };
+) -> ConnectOptions {
     let throttles = Arc::<LogThrottles>::default();
-    Ok(options
+    options
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
                 connected.send_replace(Instant::now());
@@ -150,7 +231,7 @@ fn options(
         .reconnect_delay_callback(move |attempts| {
             *latest_attempt.lock() = Instant::now();
             pause(attempts)
-        }))
+        })
 }
 
 fn log_event(event: Event, throttles: &LogThrottles) {

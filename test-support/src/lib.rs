@@ -20,6 +20,7 @@ pub mod component;
 pub mod host;
 pub mod keyvalue;
 pub mod nats;
+pub mod nats_jwt;
 pub mod ports;
 pub mod process;
 pub mod provider;

@@ -39,6 +39,7 @@ pub struct TestEnv {
 /// The options of a [`TestEnv`].
 pub struct TestEnvBuilder {
     redis: Option<Redis>,
+    nats: Option<Nats>,
     linked: bool,
     config: HashMap<String, String>,
     adjust: Box<dyn FnOnce(&mut HostData)>,
@@ -59,6 +60,7 @@ impl TestEnv {
     pub fn builder() -> TestEnvBuilder {
         TestEnvBuilder {
             redis: None,
+            nats: None,
             linked: true,
             config: HashMap::new(),
             adjust: Box::new(|data| data.default_rpc_timeout_ms = Some(RPC_TIMEOUT_MS)),
@@ -150,6 +152,12 @@ impl TestEnvBuilder {
         self
     }
 
+    /// Uses this NATS server instead of a new one without credentials.
+    pub fn nats(mut self, nats: Nats) -> Self {
+        self.nats = Some(nats);
+        self
+    }
+
     /// Adds settings to the first link.
     pub fn config(mut self, config: &[(&str, &str)]) -> Self {
         self.config.extend(owned_config(config));
@@ -195,7 +203,10 @@ impl TestEnvBuilder {
             Some(redis) => redis,
             None => Redis::start().await,
         };
-        let nats = Nats::start().await;
+        let nats = match self.nats {
+            Some(nats) => nats,
+            None => Nats::start().await,
+        };
         let host = Host::new(nats.connect().await, nats.url());
         let mut data = host.data();
         (self.adjust)(&mut data);

@@ -19,6 +19,7 @@ mod junk;
 mod limits;
 mod links;
 mod listing;
+mod nats_credentials;
 mod outcomes;
 mod secrecy;
 mod settings;
