@@ -1,6 +1,8 @@
 //! The outcome of a failed write: an error that does not say "may or may not have been carried out"
 //! means that nothing was.
 
+// Guarantees: G59
+
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -112,6 +114,7 @@ async fn a_write_that_is_in_flight_at_shutdown_is_ambiguous() {
     assert_eq!(counted, "1", "it was counted");
 }
 
+// Guarantees: G6
 #[tokio::test]
 async fn a_transaction_of_which_the_acl_forbids_a_part_changes_nothing() {
     for forbidden in ["-multi", "-exec", "-set"] {
@@ -136,6 +139,7 @@ async fn a_transaction_of_which_the_acl_forbids_a_part_changes_nothing() {
     }
 }
 
+// Guarantees: G5
 #[tokio::test]
 async fn an_increment_of_which_the_acl_forbids_a_part_leaves_no_key() {
     for forbidden in ["-pexpire", "-pttl", "-incrby", "-get"] {
@@ -157,6 +161,7 @@ async fn an_increment_of_which_the_acl_forbids_a_part_leaves_no_key() {
     }
 }
 
+// Guarantees: G6
 #[tokio::test]
 async fn a_batch_with_more_words_than_redis_accepts_is_refused_before_it_is_sent() {
     let env = TestEnv::builder()

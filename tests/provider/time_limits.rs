@@ -294,6 +294,7 @@ async fn a_sent_increment_is_never_retried() {
     }
 }
 
+// Guarantees: G43
 #[tokio::test]
 async fn max_wait_ms_makes_calls_fail_fast_while_redis_is_away() {
     let env = TestEnv::builder()
@@ -323,6 +324,7 @@ async fn max_wait_ms_makes_calls_fail_fast_while_redis_is_away() {
     }
 }
 
+// Guarantees: G43
 #[tokio::test]
 async fn max_wait_ms_limits_the_wait_for_a_free_slot() {
     let env = TestEnv::builder()

@@ -252,6 +252,38 @@ fn every_warning_and_error_is_documented() {
     }
 }
 
+// Guarantees: G55
+#[test]
+fn example_log_lines_have_messages_and_targets_of_the_sources() {
+    let page = section("docs/operations.md", "The log");
+    let mut examples = Vec::new();
+    for line in page.lines() {
+        if line.starts_with('{') {
+            let event: Value = serde_json::from_str(line).unwrap();
+            let (target, message) = (&event["target"], &event["fields"]["message"]);
+            examples.push((
+                target.as_str().unwrap().to_owned(),
+                message.as_str().unwrap().to_owned(),
+            ));
+        } else if let Some((_, event)) = line.split_once(" kvredis::")
+            && line.starts_with(|first: char| first.is_ascii_digit())
+        {
+            let (target, rest) = event.split_once(": ").unwrap();
+            let words = rest.split(' ').take_while(|word| !word.contains('='));
+            let message = words.collect::<Vec<_>>().join(" ");
+            examples.push((format!("kvredis::{target}"), message));
+        }
+    }
+    assert!(examples.len() > 5, "{examples:?}");
+    for (target, message) in examples {
+        let file = target.replacen("kvredis", "src", 1).replace("::", "/") + ".rs";
+        assert!(
+            read(&file).contains(&format!("\"{message}\"")),
+            "{file} does not log {message:?}"
+        );
+    }
+}
+
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

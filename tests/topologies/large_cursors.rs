@@ -2,6 +2,8 @@
 //! (spring-data-redis#2796). A fake serves here, because that product cannot be had: it speaks as much
 //! of the protocol as a listing needs.
 
+// Guarantees: G7
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
