@@ -1,6 +1,8 @@
 //! The outputs of `kvredis check` in the pages are those of the program, apart from durations and the
 //! version of the server.
 
+// Guarantees: G58
+
 use std::fs;
 
 use tempfile::TempDir;
