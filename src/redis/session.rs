@@ -3,9 +3,10 @@
 //!
 //! A session is never repaired. `connector` opens it, `supervisor` replaces it.
 
+pub(crate) mod state;
+
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -13,7 +14,7 @@ use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, PushInfo, RedisConnectionInfo, RedisResult, ServerError,
     Value,
 };
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +25,7 @@ use crate::redis::connect_error::ConnectError;
 use crate::redis::listing::RunId;
 use crate::redis::reply::text;
 use crate::redis::server_error::ServerErrorExt as _;
+use crate::redis::session::state::{SessionState, StateCell};
 use crate::redis::transport::AsyncStream;
 
 /// Commands that may be queued for the socket. The limiters of the links are the real limit.
@@ -43,26 +45,6 @@ pub(crate) struct Session {
     tracking: Tracking,
     _heartbeat: Option<AbortOnDropHandle<()>>,
     _driver: AbortOnDropHandle<()>,
-}
-
-/// The state of a session. Each state outranks the ones before it: only a suspicion is ever taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum SessionState {
-    Open,
-    /// A command timed out: the supervisor must check whether the server replies at all.
-    Suspected,
-    /// The server has become a replica.
-    Demoted,
-    /// The connection broke: nothing that is sent now reaches the server.
-    Closed,
-}
-
-/// A [`SessionState`] that every call reads and the supervisor waits for.
-#[derive(Debug, Default)]
-struct StateCell {
-    state: AtomicU8,
-    raised: Notify,
 }
 
 /// The outcome of a command that was sent.
@@ -356,45 +338,6 @@ impl Drop for Session {
     }
 }
 
-impl StateCell {
-    fn load(&self) -> SessionState {
-        // Acquire, with the release of `raise`: whoever sees `Closed` also sees the revoked cache.
-        match self.state.load(Ordering::Acquire) {
-            0 => SessionState::Open,
-            1 => SessionState::Suspected,
-            2 => SessionState::Demoted,
-            _ => SessionState::Closed,
-        }
-    }
-
-    fn raise(&self, state: SessionState) {
-        if self.state.fetch_max(state as u8, Ordering::AcqRel) < state as u8 {
-            // The supervisor alone waits; a permit is stored while it is elsewhere.
-            self.raised.notify_one();
-        }
-    }
-
-    async fn next(&self) -> SessionState {
-        loop {
-            match self.load() {
-                SessionState::Open => self.raised.notified().await,
-                SessionState::Suspected => {
-                    let taken_back = self.state.compare_exchange(
-                        SessionState::Suspected as u8,
-                        SessionState::Open as u8,
-                        Ordering::AcqRel,
-                        Ordering::Acquire,
-                    );
-                    if taken_back.is_ok() {
-                        return SessionState::Suspected;
-                    }
-                }
-                state => return state,
-            }
-        }
-    }
-}
-
 /// Moves bytes until the connection breaks.
 async fn drive(
     driver: impl Future<Output = ()>,
@@ -432,26 +375,5 @@ fn first_server_error(reply: Value) -> Value {
             .cloned()
             .unwrap_or(Value::Array(replies)),
         reply => reply,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn suspicion_is_reported_once_and_an_end_for_good() {
-        let cell = StateCell::default();
-        cell.raise(SessionState::Suspected);
-        cell.raise(SessionState::Suspected);
-        assert_eq!(cell.next().await, SessionState::Suspected);
-        let waiting = tokio::time::timeout(Duration::from_secs(1), cell.next());
-        assert!(waiting.await.is_err(), "the suspicion was taken back");
-        cell.raise(SessionState::Demoted);
-        cell.raise(SessionState::Suspected);
-        assert_eq!(cell.next().await, SessionState::Demoted);
-        cell.raise(SessionState::Closed);
-        cell.raise(SessionState::Demoted);
-        assert_eq!(cell.next().await, SessionState::Closed);
     }
 }
