@@ -2,7 +2,7 @@
 //! lost write or a double count.
 //!
 //! Every caller has its own keys, and derives from the results of its calls what they may hold
-//! (`ledger`); all callers also increment a few shared counters. `histories` checks the order between
+//! (`possible_values`); all callers also increment a few shared counters. `histories` checks the order between
 //! callers.
 
 // Guarantees: G45
@@ -19,9 +19,9 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::Instant;
 
-use crate::ledger::{Possible, disjoint};
-use crate::progress::{Progress, may_have_counted};
-use crate::scale::{Row, pick, record};
+use crate::possible_values::{Possible, check_increments};
+use crate::progress::{Progress, outcome_is_unknown};
+use crate::scenario::{Row, pick, record};
 
 const CALLERS: usize = 64;
 const SHARED_COUNTERS: usize = 4;
@@ -46,17 +46,17 @@ async fn killing_redis_under_load_loses_no_write_and_no_increment() {
         .collect();
     let mut recoveries = Vec::new();
     for kill in 0..kills {
-        progress.more_succeed(calls_between).await;
+        progress.wait_for_successes(calls_between).await;
         env.redis.stop();
         if kill % 2 == 1 {
             // Exceeds the timeout of waiting calls.
-            progress.more_fail(CALLERS).await;
+            progress.wait_for_failures(CALLERS).await;
         }
         env.redis.restart().await;
         env.redis.ready().await;
         recoveries.push(recovery(&env.client).await);
     }
-    progress.more_succeed(calls_between).await;
+    progress.wait_for_successes(calls_between).await;
     progress.finish();
     let mut callers: Vec<Caller> = join_all(callers)
         .await
@@ -85,7 +85,7 @@ async fn killing_redis_under_load_loses_no_write_and_no_increment() {
             "{} calls, {} errors ({unknown} increments of unknown outcome), {} without a response, {} wrong results, {} lost writes; recovery in {} ms (median), {} ms (maximum)",
             progress.calls(),
             progress.failed(),
-            progress.unanswered(),
+            progress.without_response(),
             wrong.len(),
             lost.len(),
             recoveries[recoveries.len() / 2].as_millis(),
@@ -93,8 +93,8 @@ async fn killing_redis_under_load_loses_no_write_and_no_increment() {
         ),
     });
     assert!(wrong.is_empty(), "wrong results: {wrong:#?}");
-    assert!(lost.is_empty(), "after all: {lost:#?}");
-    assert_eq!(progress.unanswered(), 0, "calls without a response");
+    assert!(lost.is_empty(), "lost writes: {lost:#?}");
+    assert_eq!(progress.without_response(), 0, "calls without a response");
     assert!(progress.failed() > 0, "no call failed despite the kills");
     // The promised second holds on an idle machine.
     let limit = Duration::from_secs(pick(10, 1));
@@ -153,7 +153,7 @@ impl Caller {
     }
 
     async fn run(mut self) -> Self {
-        while !self.progress.is_over() {
+        while !self.progress.is_finished() {
             let register = self.rng.usize(0..self.registers.len());
             match self.rng.u8(0..20) {
                 0..=6 => self.set(register).await,
@@ -174,22 +174,27 @@ impl Caller {
         let value = format!("{}/{}/{filler}", self.number, self.written);
         let key = self.register_key(register);
         let result = self.client.set("", &key, &value).await;
-        self.wrote(&result, &[register], &Some(value));
+        self.record_write(&result, &[register], &Some(value));
     }
 
     async fn delete_both(&mut self) {
         let keys = [self.register_key(0), self.register_key(1)];
         let result = self.client.delete_many("", &[&keys[0], &keys[1]]).await;
-        self.wrote(&result, &[0, 1], &None);
+        self.record_write(&result, &[0, 1], &None);
     }
 
-    fn wrote(&mut self, result: &Result<(), Error>, registers: &[usize], content: &Option<String>) {
+    fn record_write(
+        &mut self,
+        result: &Result<(), Error>,
+        registers: &[usize],
+        content: &Option<String>,
+    ) {
         self.progress.record(result);
         for register in registers {
             let possible = &mut self.registers[*register];
             match result {
-                Ok(()) => possible.surely(|_| content.clone()),
-                Err(_) => possible.perhaps(|_| content.clone()),
+                Ok(()) => possible.apply(|_| content.clone()),
+                Err(_) => possible.maybe_apply(|_| content.clone()),
             }
         }
     }
@@ -200,7 +205,7 @@ impl Caller {
         self.progress.record(&result);
         if let Ok(value) = result {
             let check = self.registers[register].read(value.map(text));
-            self.judge("get", &key, check);
+            self.record_contradiction("get", &key, check);
         }
     }
 
@@ -210,7 +215,7 @@ impl Caller {
         self.progress.record(&result);
         if let Ok(value) = result {
             let check = self.counter.read(number(value));
-            self.judge("get", &key, check);
+            self.record_contradiction("get", &key, check);
         }
     }
 
@@ -221,13 +226,13 @@ impl Caller {
         self.progress.record(&result);
         match result {
             Ok(sum) => {
-                self.counter.surely(|before| before + delta);
+                self.counter.apply(|before| before + delta);
                 let check = self.counter.read(sum);
-                self.judge("increment", &key, check);
+                self.record_contradiction("increment", &key, check);
             }
-            Err(error) if may_have_counted(&error) => {
+            Err(error) if outcome_is_unknown(&error) => {
                 self.unknown += 1;
-                self.counter.perhaps(|before| before + delta);
+                self.counter.maybe_apply(|before| before + delta);
             }
             // If it was not executed, the next sum shows it.
             Err(_) => {}
@@ -245,11 +250,11 @@ impl Caller {
                 let before = sums.last().map_or(0, |(before, _)| *before);
                 sums.push((sum, delta));
                 if sum < before + delta {
-                    let check = Err(format!("{sum}, although {before} had been reached"));
-                    self.judge("increment", &shared_key(index), check);
+                    let check = Err(format!("{sum}, although an earlier sum was {before}"));
+                    self.record_contradiction("increment", &shared_key(index), check);
                 }
             }
-            Err(error) if may_have_counted(&error) => {
+            Err(error) if outcome_is_unknown(&error) => {
                 self.unknown += 1;
                 self.shared[index].unknown += delta;
             }
@@ -264,8 +269,8 @@ impl Caller {
             self.register_key(1),
             self.counter_key(),
         ];
-        let words = ["MGET", &keys[0], &keys[1], &keys[2]];
-        let [first, second, counter]: [Option<Vec<u8>>; 3] = redis.command(&words).await;
+        let args = ["MGET", &keys[0], &keys[1], &keys[2]];
+        let [first, second, counter]: [Option<Vec<u8>>; 3] = redis.command(&args).await;
         let checks = [
             self.registers[0].read(first.map(text)),
             self.registers[1].read(second.map(text)),
@@ -273,14 +278,14 @@ impl Caller {
         ];
         keys.iter()
             .zip(checks)
-            .filter_map(|(key, check)| Some(shown(key, check.err()?)))
+            .filter_map(|(key, check)| Some(shortened(key, check.err()?)))
             .collect()
     }
 
-    fn judge(&mut self, function: &str, key: &str, check: Result<(), String>) {
+    fn record_contradiction(&mut self, function: &str, key: &str, check: Result<(), String>) {
         if let Err(contradiction) = check {
             self.wrong
-                .push(shown(&format!("{function} of {key}"), contradiction));
+                .push(shortened(&format!("{function} of {key}"), contradiction));
         }
     }
 
@@ -298,14 +303,14 @@ async fn check_shared(index: usize, callers: &[Caller], redis: &Redis) -> Result
     let key = shared_key(index);
     let shares = || callers.iter().map(|caller| &caller.shared[index]);
     let mut sums: Vec<(u64, u64)> = shares().flat_map(|share| share.sums.clone()).collect();
-    disjoint(&mut sums).map_err(|error| shown(&key, error))?;
+    check_increments(&mut sums).map_err(|error| shortened(&key, error))?;
     let acknowledged: u64 = sums.iter().map(|(_, delta)| delta).sum();
     let unknown: u64 = shares().map(|share| share.unknown).sum();
     let total = number(redis.command(&["GET", &key]).await);
     let highest = sums.last().map_or(0, |(sum, _)| *sum);
     if total < highest || !(acknowledged..=acknowledged + unknown).contains(&total) {
         return Err(format!(
-            "{key}: {total}, with {acknowledged} acknowledged, {unknown} unknown, {highest} reached"
+            "{key}: {total}, with {acknowledged} acknowledged, {unknown} unknown, highest sum {highest}"
         ));
     }
     Ok(())
@@ -324,7 +329,7 @@ fn number(value: Option<Vec<u8>>) -> u64 {
 }
 
 /// Shortens long values.
-fn shown(what: &str, contradiction: impl Debug) -> String {
-    let text = format!("{what}: {contradiction:?}").replace("....", "");
+fn shortened(subject: &str, contradiction: impl Debug) -> String {
+    let text = format!("{subject}: {contradiction:?}").replace("....", "");
     text.chars().take(500).collect()
 }

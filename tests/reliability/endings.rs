@@ -13,18 +13,18 @@ use test_support::wait::{eventually, test_timeout};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::scale::{Row, pick, record};
+use crate::scenario::{Row, pick, record};
 
 /// Longer than anything here takes, so that no call reaches its timeout.
-const LONG_MS: u64 = 60_000;
+const LONG_TIMEOUT_MS: u64 = 60_000;
 const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "60000");
 /// The 5 s for calls in flight, with an allowance for busy machines.
-const DRAINED: Duration = Duration::from_secs(12);
+const DRAIN_LIMIT: Duration = Duration::from_secs(12);
 /// "At once" on a busy machine: less than the 5 s for calls in flight.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const IMMEDIATE_EXIT_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug)]
-enum Ending {
+enum Trigger {
     Host,
     Signal(Signal),
 }
@@ -32,35 +32,35 @@ enum Ending {
 /// The totals over the callers of a shutdown.
 #[derive(Default)]
 struct Tally {
-    answered: u64,
+    completed: u64,
     held: usize,
-    ended_after: Duration,
+    exited_after: Duration,
 }
 
 #[tokio::test]
 async fn a_shutdown_by_the_host_completes_calls_in_flight() {
-    ends("shutdown by the host", Ending::Host).await;
+    shut_down_repeatedly("shutdown by the host", Trigger::Host).await;
 }
 
 #[tokio::test]
 async fn sigterm_completes_calls_in_flight() {
-    ends("SIGTERM", Ending::Signal(Signal::TERM)).await;
+    shut_down_repeatedly("SIGTERM", Trigger::Signal(Signal::TERM)).await;
 }
 
 #[tokio::test]
 async fn sigint_completes_calls_in_flight() {
-    ends("SIGINT", Ending::Signal(Signal::INT)).await;
+    shut_down_repeatedly("SIGINT", Trigger::Signal(Signal::INT)).await;
 }
 
-async fn ends(fault: &str, ending: Ending) {
+async fn shut_down_repeatedly(fault: &str, trigger: Trigger) {
     let rounds = pick(1, 10);
     let callers = pick(64, 256);
     let mut sum = Tally::default();
     for _ in 0..rounds {
-        let tally = end_in_the_middle(ending, callers).await;
-        sum.answered += tally.answered;
+        let tally = shut_down_with_calls_in_flight(trigger, callers).await;
+        sum.completed += tally.completed;
         sum.held += tally.held;
-        sum.ended_after = sum.ended_after.max(tally.ended_after);
+        sum.exited_after = sum.exited_after.max(tally.exited_after);
     }
     record(&Row {
         fault,
@@ -71,32 +71,34 @@ async fn ends(fault: &str, ending: Ending) {
         promised: "no new calls are accepted, calls in flight complete, exit code 0",
         counted: format!(
             "{} calls completed, {} of them held until after the shutdown started; 0 lost, 0 applied twice; exit code 0 within {:.1?}",
-            sum.answered + sum.held as u64,
+            sum.completed + sum.held as u64,
             sum.held,
-            sum.ended_after
+            sum.exited_after
         ),
     });
 }
 
 /// Ends a provider with calls in flight on two links: one is busy; the replies to the other are held
 /// back until the provider accepts no more calls.
-async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
+async fn shut_down_with_calls_in_flight(trigger: Trigger, callers: usize) -> Tally {
     let mut env = TestEnv::builder()
-        .rpc_timeout_ms(Some(LONG_MS))
+        .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
         .start()
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let slow = slow_link(&env, &proxy).await;
-    let held = hold(&slow, &proxy, callers).await;
-    let busy: Vec<_> = (0..callers).map(|_| increment_on(&env.client)).collect();
+    let held = hold_calls(&slow, &proxy, callers).await;
+    let busy: Vec<_> = (0..callers)
+        .map(|_| increment_until_error(&env.client))
+        .collect();
     eventually("calls are made", async || {
         count(&env).await > 4 * callers as u64
     })
     .await;
     let started = Instant::now();
-    let host = match ending {
-        Ending::Host => Some(&env.host),
-        Ending::Signal(signal) => {
+    let host = match trigger {
+        Trigger::Host => Some(&env.host),
+        Trigger::Signal(signal) => {
             env.provider.signal(signal);
             None
         }
@@ -107,35 +109,35 @@ async fn end_in_the_middle(ending: Ending, callers: usize) -> Tally {
             None => true,
         }
     };
-    let middle = async {
+    let release_calls = async {
         wait_until_calls_are_rejected(&env.client).await;
         assert!(held.iter().all(|call| !call.is_finished()));
         proxy.release();
     };
-    let (answered, ()) = tokio::join!(shutdown, middle);
-    assert!(answered, "no reply to the host");
+    let (acknowledged, ()) = tokio::join!(shutdown, release_calls);
+    assert!(acknowledged, "no reply to the host");
     for call in &mut { held } {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
-    assert_eq!(env.provider.wait().await.code(), Some(0), "{ending:?}");
-    let ended_after = started.elapsed();
-    assert!(ended_after < DRAINED, "it took {ended_after:?}");
-    let mut answered = 0;
+    assert_eq!(env.provider.wait().await.code(), Some(0), "{trigger:?}");
+    let exited_after = started.elapsed();
+    assert!(exited_after < DRAIN_LIMIT, "it took {exited_after:?}");
+    let mut completed = 0;
     for caller in busy {
         let (served, end) = caller.await.unwrap();
-        assert_eq!(end, Error::Call(CallFailure::NoResponders), "{ending:?}");
-        answered += served;
+        assert_eq!(end, Error::Call(CallFailure::NoResponders), "{trigger:?}");
+        completed += served;
     }
     assert_eq!(
         count(&env).await,
-        answered,
+        completed,
         "successful increments differ from the stored sum"
     );
     env.wait_for_no_connections().await;
     Tally {
-        answered,
+        completed,
         held: callers,
-        ended_after,
+        exited_after,
     }
 }
 
@@ -149,12 +151,12 @@ async fn a_second_signal_ends_the_process_at_once() {
     let mut slowest = Duration::ZERO;
     for (first, second, code) in pairs {
         let mut env = TestEnv::builder()
-            .rpc_timeout_ms(Some(LONG_MS))
+            .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
             .start()
             .await;
         let proxy = Proxy::start(env.redis.port()).await;
         let slow = slow_link(&env, &proxy).await;
-        let held = hold(&slow, &proxy, 8).await;
+        let held = hold_calls(&slow, &proxy, 8).await;
         env.provider.signal(first);
         wait_until_calls_are_rejected(&env.client).await;
         assert_eq!(env.provider.try_wait(), None, "calls are in flight");
@@ -162,7 +164,7 @@ async fn a_second_signal_ends_the_process_at_once() {
         env.provider.signal(second);
         assert_eq!(env.provider.wait().await.code(), Some(code));
         let took = started.elapsed();
-        assert!(took < AT_ONCE, "it took {took:?}");
+        assert!(took < IMMEDIATE_EXIT_LIMIT, "it took {took:?}");
         slowest = slowest.max(took);
         for call in held {
             call.abort();
@@ -192,7 +194,7 @@ async fn a_signal_ends_the_process_without_nats() {
     env.provider.signal(Signal::TERM);
     assert_eq!(env.provider.wait().await.code(), Some(0));
     let took = started.elapsed();
-    assert!(took < DRAINED, "it took {took:?}");
+    assert!(took < DRAIN_LIMIT, "it took {took:?}");
     env.wait_for_no_connections().await;
     record(&Row {
         fault: "SIGTERM while NATS is unavailable",
@@ -207,7 +209,7 @@ async fn a_signal_ends_the_process_without_nats() {
 #[tokio::test]
 async fn a_signal_ends_the_process_after_nats_restarted() {
     let mut env = TestEnv::builder()
-        .rpc_timeout_ms(Some(LONG_MS))
+        .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
         .start()
         .await;
     for _ in 0..300 {
@@ -221,9 +223,11 @@ async fn a_signal_ends_the_process_after_nats_restarted() {
     .await;
     let proxy = Proxy::start(env.redis.port()).await;
     let slow = slow_link(&env, &proxy).await;
-    let held = hold(&slow, &proxy, 8).await;
+    let held = hold_calls(&slow, &proxy, 8).await;
     let callers = pick(64, 256);
-    let busy: Vec<_> = (0..callers).map(|_| increment_on(&env.client)).collect();
+    let busy: Vec<_> = (0..callers)
+        .map(|_| increment_until_error(&env.client))
+        .collect();
     eventually("calls are made", async || count(&env).await > 4 * callers).await;
     env.provider.signal(Signal::TERM);
     wait_until_calls_are_rejected(&env.client).await;
@@ -247,11 +251,11 @@ async fn slow_link(env: &TestEnv, proxy: &Proxy) -> Client {
         )
         .await;
     client.set("", "k", b"v").await.unwrap();
-    client.timeout(Duration::from_millis(LONG_MS))
+    client.timeout(Duration::from_millis(LONG_TIMEOUT_MS))
 }
 
 /// Calls whose replies from Redis are held back by the proxy.
-async fn hold(
+async fn hold_calls(
     client: &Client,
     proxy: &Proxy,
     calls: usize,
@@ -279,7 +283,7 @@ async fn wait_until_calls_are_rejected(client: &Client) {
 }
 
 /// Increments until calls are not accepted; returns the number of increments and the final error.
-fn increment_on(client: &Client) -> JoinHandle<(u64, Error)> {
+fn increment_until_error(client: &Client) -> JoinHandle<(u64, Error)> {
     let client = client.timeout(test_timeout());
     tokio::spawn(async move {
         let mut served = 0;

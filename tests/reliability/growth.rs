@@ -17,24 +17,24 @@ use test_support::test_env::TestEnv;
 use test_support::values::bytes;
 use test_support::wait::eventually;
 
-use crate::gauge::{self, ResourceUsage};
-use crate::scale::{Row, pick, record};
+use crate::resources::{self, ResourceUsage};
+use crate::scenario::{Row, pick, record};
 
 /// The allowance for the allocator and the servers' buffers, in KiB.
-const NOISE: u64 = 4 << 10;
+const TOLERANCE: u64 = 4 << 10;
 const CALLERS: usize = 64;
 /// The time for memory to settle.
-const BEFORE: Duration = Duration::from_secs(3);
-const AFTER: Duration = Duration::from_secs(15);
+const SETTLE_BEFORE: Duration = Duration::from_secs(3);
+const SETTLE_AFTER: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn calls_leak_no_memory_files_or_connections() {
     let calls = pick(20_000, 1_000_000);
     let env = TestEnv::start().await;
     mixed_calls(&env, calls / 10).await;
-    let before = gauge::settled(&env, 0, BEFORE, false).await;
+    let before = resources::settled(&env, 0, SETTLE_BEFORE, false).await;
     mixed_calls(&env, calls).await;
-    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
+    let after = resources::settled(&env, before.resident + TOLERANCE, SETTLE_AFTER, false).await;
     assert_unchanged(before, after);
     record(&Row {
         fault: "sustained load",
@@ -50,9 +50,9 @@ async fn deleted_links_leak_no_memory_files_or_connections() {
     let links = pick(200, 10_000);
     let env = TestEnv::start().await;
     add_and_delete_links(&env, links / 10, "early").await;
-    let before = gauge::settled(&env, 0, BEFORE, false).await;
+    let before = resources::settled(&env, 0, SETTLE_BEFORE, false).await;
     add_and_delete_links(&env, links, "late").await;
-    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
+    let after = resources::settled(&env, before.resident + TOLERANCE, SETTLE_AFTER, false).await;
     assert_unchanged(before, after);
     record(&Row {
         fault: "links put and deleted",
@@ -74,9 +74,9 @@ async fn reconnects_leak_no_memory_files_or_connections() {
     ];
     let client = env.link("cut", "default", &config).await;
     disconnect_during_calls(&proxy, &client, 10).await;
-    let before = gauge::settled(&env, 0, BEFORE, false).await;
+    let before = resources::settled(&env, 0, SETTLE_BEFORE, false).await;
     let errors = disconnect_during_calls(&proxy, &client, cuts).await;
-    let after = gauge::settled(&env, before.resident + NOISE, AFTER, false).await;
+    let after = resources::settled(&env, before.resident + TOLERANCE, SETTLE_AFTER, false).await;
     assert_unchanged(before, after);
     record(&Row {
         fault: "connections cut",
@@ -89,14 +89,14 @@ async fn reconnects_leak_no_memory_files_or_connections() {
 /// Calls all functions, on each caller's own keys, and checks the results.
 async fn mixed_calls(env: &TestEnv, calls: usize) {
     let left = AtomicUsize::new(calls);
-    let enough = |of: usize| {
+    let is_done = |of: usize| {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(of))
             .is_err()
     };
     join_all((0..CALLERS).map(async |caller| {
         let (c, bucket) = (&env.client, &format!("b{caller}"));
         let mut round = 0;
-        while !enough(10) {
+        while !is_done(10) {
             round += 1;
             let value = bytes(round * 37 % 2_000);
             c.set(bucket, "k", &value).await.unwrap();
@@ -120,20 +120,20 @@ async fn mixed_calls(env: &TestEnv, calls: usize) {
 
 /// Puts and deletes links of new components, twenty at a time.
 async fn add_and_delete_links(env: &TestEnv, links: usize, name: &str) {
-    const TOGETHER: usize = 20;
+    const BATCH_SIZE: usize = 20;
     let url = env.redis.url();
-    for round in 0..links / TOGETHER {
-        let these: Vec<Link> = (0..TOGETHER)
+    for round in 0..links / BATCH_SIZE {
+        let batch: Vec<Link> = (0..BATCH_SIZE)
             .map(|i| {
                 // The unknown name causes one warning per link.
                 Link::new(&format!("{name}-{round}-{i}"), "default")
                     .config(&[("URL", &*url), ("PREFIXX", "x")])
             })
             .collect();
-        for link in &these {
+        for link in &batch {
             env.host.put(link).await;
         }
-        join_all(these.iter().map(async |link| {
+        join_all(batch.iter().map(async |link| {
             let client = env.client.component(link.component(), link.name());
             eventually("the provider has the link", async || {
                 client.increment("", "links", 1).await.is_ok()
@@ -141,10 +141,10 @@ async fn add_and_delete_links(env: &TestEnv, links: usize, name: &str) {
             .await;
         }))
         .await;
-        for link in &these {
+        for link in &batch {
             env.host.delete(link.component(), link.name()).await;
         }
-        let last = these.last().expect("there are twenty links");
+        let last = batch.last().expect("there are twenty links");
         let client = env.client.component(last.component(), last.name());
         eventually("the provider has dropped the link", async || {
             client.probe().await.is_err()
@@ -179,7 +179,7 @@ async fn disconnect_during_calls(proxy: &Proxy, client: &Client, cuts: usize) ->
 
 fn assert_unchanged(before: ResourceUsage, after: ResourceUsage) {
     assert!(
-        after.resident <= before.resident + NOISE,
+        after.resident <= before.resident + TOLERANCE,
         "memory: {before:?}, then {after:?}"
     );
     assert_eq!(after.files, before.files);
@@ -189,8 +189,8 @@ fn assert_unchanged(before: ResourceUsage, after: ResourceUsage) {
 fn describe(before: ResourceUsage, after: ResourceUsage) -> String {
     format!(
         "memory {} before, {} after; files {}, {}; connections {}, {}",
-        gauge::mebibytes(before.resident),
-        gauge::mebibytes(after.resident),
+        resources::mebibytes(before.resident),
+        resources::mebibytes(after.resident),
         before.files,
         after.files,
         before.connections,

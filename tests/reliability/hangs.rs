@@ -14,15 +14,15 @@ use test_support::test_env::TestEnv;
 use test_support::wait::test_timeout;
 use tokio::time::{Instant, timeout};
 
-use crate::scale::{Row, pick, record};
-use crate::stopwatch::{Times, health, ms, s, steady_calls};
+use crate::latency::{Latencies, health, ms, s, steady_calls};
+use crate::scenario::{Row, pick, record};
 
 /// The host's RPC timeout in these tests.
 const HOST_TIMEOUT: Duration = Duration::from_secs(3);
 /// `BACKEND_RESPONSE_TIMEOUT_MS` of the faulty links.
-const RESPONSE: Duration = Duration::from_millis(300);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Enough for the beginning, changes and end of a fault, and far fewer than the calls.
-const LINES: usize = 25;
+const MAX_LOG_LINES: usize = 25;
 const COUNTER: &str = "counter";
 
 /// A provider with one faulty link and one healthy link, and a second provider without faults for
@@ -58,7 +58,7 @@ fn hanging(fault: &str) -> FaultCase<'_> {
     FaultCase {
         fault,
         promised: "calls return within 2 × 300 ms (`BACKEND_RESPONSE_TIMEOUT_MS`); other links and health unaffected",
-        budget: 2 * RESPONSE + Duration::from_millis(pick(1_500, 400)),
+        budget: 2 * RESPONSE_TIMEOUT + Duration::from_millis(pick(1_500, 400)),
     }
 }
 
@@ -75,7 +75,7 @@ fn disconnected(fault: &str) -> FaultCase<'_> {
 async fn calls_to_a_suspended_redis_time_out() {
     let scene = Scenario::new().await;
     let link = scene.link(&scene.redis.url()).await;
-    works(&link).await;
+    assert_works(&link).await;
     let case = hanging("Redis frozen (SIGSTOP)");
     scene.redis.pause();
     scene.observe(&case, &link, || scene.redis.resume()).await;
@@ -118,7 +118,7 @@ async fn calls_time_out_while_every_command_disconnects() {
     let scene = Scenario::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
     let link = scene.link(&proxy.url()).await;
-    works(&link).await;
+    assert_works(&link).await;
     let commands = ["GET", "SET", "DEL", "SCAN", "EVALSHA"];
     for command in commands {
         proxy.disconnect_on(command, Disconnect::BeforeCommand);
@@ -143,23 +143,23 @@ async fn behind_a_proxy(case: &FaultCase<'_>, fault: Fault) {
     let scene = Scenario::new().await;
     let proxy = Proxy::start(scene.redis.port()).await;
     let link = scene.link(&proxy.url()).await;
-    works(&link).await;
+    assert_works(&link).await;
     proxy.inject(fault);
     scene.observe(case, &link, || proxy.release()).await;
 }
 
-async fn works(link: &Client) {
+async fn assert_works(link: &Client) {
     link.set("", "before", b"v").await.unwrap();
 }
 
 impl Scenario {
     async fn new() -> Self {
-        let world = async || {
+        let start_env = async || {
             let milliseconds = u64::try_from(HOST_TIMEOUT.as_millis()).unwrap();
             let builder = TestEnv::builder().rpc_timeout_ms(Some(milliseconds));
             builder.start().await
         };
-        let (env, undisturbed, redis) = tokio::join!(world(), world(), Redis::start());
+        let (env, undisturbed, redis) = tokio::join!(start_env(), start_env(), Redis::start());
         Self {
             env,
             undisturbed,
@@ -168,9 +168,9 @@ impl Scenario {
     }
 
     async fn link(&self, url: &str) -> Client {
-        let response = RESPONSE.as_millis().to_string();
+        let response = RESPONSE_TIMEOUT.as_millis().to_string();
         let config = [("URL", url), ("BACKEND_RESPONSE_TIMEOUT_MS", &response)];
-        self.env.link("troubled", "default", &config).await
+        self.env.link("faulty", "default", &config).await
     }
 
     /// Calls and measures during the fault, ends it, and records the results.
@@ -178,7 +178,7 @@ impl Scenario {
         let callers = pick(8, 32);
         let lines_before = self.env.provider.log().len();
         let until = Instant::now() + Duration::from_secs(pick(3, 12));
-        let (suffered, beside, undisturbed, health, other_health) = tokio::join!(
+        let (suffered, other_link, undisturbed, health, other_health) = tokio::join!(
             call_continuously(link, callers, until),
             steady_calls(&self.env.client, until),
             steady_calls(&self.undisturbed.client, until),
@@ -187,17 +187,17 @@ impl Scenario {
         );
         end();
         let lines = self.env.provider.log().len() - lines_before;
-        assert!(lines <= LINES, "{lines} lines in the log");
+        assert!(lines <= MAX_LOG_LINES, "{lines} lines in the log");
         let (recovered, uncertain) = recovery(link).await;
         let total: u64 = self.redis.command(&["GET", COUNTER]).await;
-        let least = suffered.counted + 1;
-        let most = least + suffered.uncertain + uncertain;
+        let minimum = suffered.counted + 1;
+        let maximum = minimum + suffered.uncertain + uncertain;
         assert!(
-            (least..=most).contains(&total),
-            "{total} counted, {least} to {most} asked"
+            (minimum..=maximum).contains(&total),
+            "the counter is {total}, expected {minimum} to {maximum}"
         );
 
-        let calls = Times::from(suffered.times);
+        let calls = Latencies::from(suffered.times);
         let longest = calls.longest();
         assert!(
             longest <= case.budget,
@@ -208,9 +208,9 @@ impl Scenario {
         let floor = Duration::from_millis(pick(250, 20));
         let allowed = floor.max(undisturbed.p99() * 2);
         assert!(
-            beside.p99() <= allowed,
-            "p99 beside: {:?}, undisturbed {:?}",
-            beside.p99(),
+            other_link.p99() <= allowed,
+            "p99 of the other link: {:?}, undisturbed {:?}",
+            other_link.p99(),
             undisturbed.p99()
         );
         let promptly = Duration::from_millis(pick(1_000, 100)).max(other_health.longest() * 2);
@@ -229,8 +229,8 @@ impl Scenario {
                 calls.count(),
                 suffered.errors,
                 s(longest),
-                beside.count(),
-                ms(beside.p99()),
+                other_link.count(),
+                ms(other_link.p99()),
                 ms(undisturbed.p99()),
                 health.count(),
                 ms(health.longest()),
@@ -271,7 +271,10 @@ async fn call_continuously(link: &Client, callers: usize, until: Instant) -> Fau
             match result {
                 Ok(()) => {}
                 Err(Error::Other(text)) => {
-                    assert!(text.contains("redis://127.0.0.1:"), "where? {text}");
+                    assert!(
+                        text.contains("redis://127.0.0.1:"),
+                        "the error names no server: {text}"
+                    );
                     suffered.errors += 1;
                 }
                 Err(error) => panic!("function {}: {error:?}", round % 5),

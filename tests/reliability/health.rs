@@ -11,11 +11,11 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::eventually;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::scale::{Row, pick, record};
-use crate::stopwatch::{ms, s};
+use crate::latency::{ms, s};
+use crate::scenario::{Row, pick, record};
 
 /// The time for which an outage is tolerated.
-const TOLERATED: Duration = Duration::from_secs(10);
+const TOLERATED_OUTAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn health_names_links_with_a_prolonged_outage() {
@@ -43,7 +43,7 @@ async fn health_names_links_with_a_prolonged_outage() {
     env.add_link(&refused).await;
 
     // Down for half of the time, up, and down again: never 10 s in a row.
-    sleep_until(started + TOLERATED / 2).await;
+    sleep_until(started + TOLERATED_OUTAGE / 2).await;
     flickering.restart().await;
     let client = env.client.component("flickering", "default");
     client.set("", "k", b"v").await.unwrap();
@@ -52,10 +52,10 @@ async fn health_names_links_with_a_prolonged_outage() {
     let mut results = 0;
     let mut longest = Duration::ZERO;
     let (unhealthy_after, message) = loop {
-        let asked = Instant::now();
+        let request_started = Instant::now();
         let health = env.host.health().await.unwrap();
         results += 1;
-        longest = longest.max(asked.elapsed());
+        longest = longest.max(request_started.elapsed());
         let since = started.elapsed();
         let message = health.message.unwrap_or_default();
         assert_eq!(health.healthy, message.is_empty(), "{message}");
@@ -66,11 +66,11 @@ async fn health_names_links_with_a_prolonged_outage() {
             break (since, message);
         }
         assert!(
-            health.healthy || since >= TOLERATED,
+            health.healthy || since >= TOLERATED_OUTAGE,
             "unhealthy after {since:?}"
         );
         assert!(
-            since < TOLERATED + Duration::from_secs(pick(4, 3)),
+            since < TOLERATED_OUTAGE + Duration::from_secs(pick(4, 3)),
             "{message:?} after {since:?}"
         );
         sleep(Duration::from_millis(20)).await;
@@ -120,7 +120,7 @@ async fn health_names_links_with_a_prolonged_outage() {
 
 #[tokio::test]
 async fn health_process_ignores_links() {
-    let world = async |config: &'static [(&str, &str)]| {
+    let start_env = async |config: &'static [(&str, &str)]| {
         let down = Redis::stopped();
         TestEnv::builder()
             .redis(down)
@@ -128,7 +128,7 @@ async fn health_process_ignores_links() {
             .start()
             .await
     };
-    let (links, process) = tokio::join!(world(&[]), world(&[("HEALTH", "process")]));
+    let (links, process) = tokio::join!(start_env(&[]), start_env(&[("HEALTH", "process")]));
     // The setting of a link overrides that of the provider.
     let strict = process.link("strict", "default", &[("HEALTH", "links")]);
     strict.await;

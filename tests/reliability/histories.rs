@@ -19,8 +19,8 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 
 use crate::history::{Clock, Counter, History, Register, Verdict};
-use crate::progress::{Progress, may_have_counted};
-use crate::scale::{Row, pick, record};
+use crate::progress::{Progress, outcome_is_unknown};
+use crate::scenario::{Row, pick, record};
 
 const CALLERS_PER_LINK: usize = 4;
 /// The number of keys of each kind in use at a time.
@@ -85,54 +85,54 @@ async fn registers_and_counters_are_linearizable_under_faults() {
         .start()
         .await;
     let history = Arc::new(SharedHistory::default());
-    let mut sides = Vec::new();
+    let mut links = Vec::new();
     for number in 0..2 {
         let proxy = Proxy::start(env.redis.port()).await;
         let link = [("URL", &*proxy.url())];
-        let client = env.link(&format!("side{number}"), "default", &link).await;
-        sides.push(ProxiedLink {
+        let client = env.link(&format!("link{number}"), "default", &link).await;
+        links.push(ProxiedLink {
             number,
             proxy,
             client,
         });
     }
-    let callers: Vec<_> = sides
+    let callers: Vec<_> = links
         .iter()
-        .flat_map(|side| (0..CALLERS_PER_LINK).map(move |_| side))
-        .map(|side| tokio::spawn(call(side.number, side.client.clone(), Arc::clone(&history))))
+        .flat_map(|link| (0..CALLERS_PER_LINK).map(move |_| link))
+        .map(|link| tokio::spawn(call(link.number, link.client.clone(), Arc::clone(&history))))
         .collect();
     for fault in 0..faults {
-        history.progress.more_succeed(CALLS_BETWEEN).await;
+        history.progress.wait_for_successes(CALLS_BETWEEN).await;
         let from = history.clock.now();
-        let connected: Vec<_> = sides
+        let connected: Vec<_> = links
             .iter()
-            .map(|side| side.proxy.connect_times().len())
+            .map(|link| link.proxy.connect_times().len())
             .collect();
-        let harmed = match FAULTS[fault % FAULTS.len()] {
+        let affected = match FAULTS[fault % FAULTS.len()] {
             HistoryFault::Kill => {
                 env.redis.restart().await;
                 env.redis.ready().await;
-                &sides[..]
+                &links[..]
             }
             of_one => {
-                inject(&sides[fault % 2].proxy, of_one, &history.progress).await;
-                &sides[fault % 2..][..1]
+                inject(&links[fault % 2].proxy, of_one, &history.progress).await;
+                &links[fault % 2..][..1]
             }
         };
-        for side in harmed {
+        for link in affected {
             // Until it reconnects, replies may still arrive over the old connection.
             eventually("the link has reconnected", async || {
-                side.proxy.connect_times().len() > connected[side.number]
+                link.proxy.connect_times().len() > connected[link.number]
             })
             .await;
             eventually("calls over the link succeed", async || {
-                side.client.get("", "nothing").await.is_ok()
+                link.client.get("", "nothing").await.is_ok()
             })
             .await;
-            history.clock.broken(side.number, from);
+            history.clock.broken(link.number, from);
         }
     }
-    history.progress.more_succeed(CALLS_BETWEEN).await;
+    history.progress.wait_for_successes(CALLS_BETWEEN).await;
     history.progress.finish();
     for caller in join_all(callers).await {
         caller.expect("callers do not panic");
@@ -142,7 +142,11 @@ async fn registers_and_counters_are_linearizable_under_faults() {
     for verdict in [&registers, &counters] {
         assert!(verdict.wrong.is_empty(), "{:#?}", verdict.wrong);
     }
-    assert_eq!(history.progress.unanswered(), 0, "calls without a response");
+    assert_eq!(
+        history.progress.without_response(),
+        0,
+        "calls without a response"
+    );
     assert!(
         counters.unknown > 0,
         "no increment has an unknown outcome, although replies were lost"
@@ -157,7 +161,7 @@ async fn inject(proxy: &Proxy, fault: HistoryFault, progress: &Progress) {
             proxy.hold_replies();
             eventually("a reply is held back", async || proxy.has_held_replies()).await;
             proxy.disconnect_all();
-            progress.more_succeed(CALLS_MEANWHILE).await;
+            progress.wait_for_successes(CALLS_MEANWHILE).await;
             proxy.release();
         }
         HistoryFault::Hang => {
@@ -176,7 +180,7 @@ async fn inject(proxy: &Proxy, fault: HistoryFault, progress: &Progress) {
 /// Calls one function after the other until the end of the scenario.
 async fn call(connection: usize, client: Client, history: Arc<SharedHistory>) {
     let mut rng = Rng::new();
-    while !history.progress.is_over() {
+    while !history.progress.is_finished() {
         let slot = rng.usize(0..SLOTS);
         if rng.bool() {
             history
@@ -195,7 +199,7 @@ impl SharedHistory {
         let unknown = &self.unknown[0][slot];
         let key = format!("register:{slot}:{}", current(unknown));
         let called = self.clock.now();
-        let (what, written) = match rng.u8(0..8) {
+        let (action, written) = match rng.u8(0..8) {
             0..=2 => {
                 let value = self.values.fetch_add(1, Ordering::Relaxed);
                 let result = client.set("", &key, value.to_string()).await;
@@ -207,7 +211,7 @@ impl SharedHistory {
                 None => return,
             },
         };
-        if !matches!(what, Register::Get(_)) {
+        if !matches!(action, Register::Get(_)) {
             self.progress.record(&written);
         }
         if written.is_err() {
@@ -215,14 +219,14 @@ impl SharedHistory {
         }
         let succeeded = written.is_ok();
         self.registers
-            .add(&self.clock, connection, &key, called, succeeded, what);
+            .add(&self.clock, connection, &key, called, succeeded, action);
     }
 
     async fn on_counter(&self, connection: usize, client: &Client, slot: usize, rng: &mut Rng) {
         let unknown = &self.unknown[1][slot];
         let key = format!("counter:{slot}:{}", current(unknown));
         let called = self.clock.now();
-        let (what, succeeded) = if rng.u8(0..4) == 0 {
+        let (action, succeeded) = if rng.u8(0..4) == 0 {
             match self.read(client, &key).await {
                 Some(number) => (Counter::Get(number), true),
                 None => return,
@@ -239,7 +243,7 @@ impl SharedHistory {
                     },
                     true,
                 ),
-                Err(error) if may_have_counted(&error) => {
+                Err(error) if outcome_is_unknown(&error) => {
                     unknown.fetch_add(1, Ordering::Relaxed);
                     (Counter::Add { delta, sum: None }, false)
                 }
@@ -248,7 +252,7 @@ impl SharedHistory {
             }
         };
         self.counters
-            .add(&self.clock, connection, &key, called, succeeded, what);
+            .add(&self.clock, connection, &key, called, succeeded, action);
     }
 
     /// The verdicts on registers and counters.
@@ -267,7 +271,7 @@ impl SharedHistory {
                 "{} calls, {} errors, {} without a response; registers: {}; counters: {}",
                 self.progress.calls(),
                 self.progress.failed(),
-                self.progress.unanswered(),
+                self.progress.without_response(),
                 describe(&registers),
                 describe(&counters),
             ),

@@ -125,14 +125,14 @@ impl<M: Model + Clone> History<M> {
         key: &str,
         called: u64,
         succeeded: bool,
-        what: M,
+        action: M,
     ) {
         let operation = Operation {
-            what,
+            action,
             called,
-            answered: clock.now(),
+            returned: clock.now(),
             succeeded,
-            repeats: false,
+            may_repeat: false,
         };
         self.keys
             .lock()
@@ -143,7 +143,7 @@ impl<M: Model + Clone> History<M> {
     }
 
     /// Checks every key. `safe` selects the operations that kvredis retries after a disconnect.
-    pub fn check(&self, clock: &Clock, safe: impl Fn(&M) -> bool) -> Verdict {
+    pub fn check(&self, clock: &Clock, is_retried: impl Fn(&M) -> bool) -> Verdict {
         let mut verdict = Verdict::default();
         let keys = self.keys.lock().expect("the lock is not poisoned");
         for (key, operations) in keys.iter() {
@@ -154,14 +154,15 @@ impl<M: Model + Clone> History<M> {
             if check(&once).is_ok() {
                 continue;
             }
-            let perhaps_twice: Vec<Operation<M>> = operations
+            let maybe_twice: Vec<Operation<M>> = operations
                 .iter()
                 .map(|(connection, o)| Operation {
-                    repeats: safe(&o.what) && clock.was_broken(*connection, o.called, o.answered),
+                    may_repeat: is_retried(&o.action)
+                        && clock.was_broken(*connection, o.called, o.returned),
                     ..o.clone()
                 })
                 .collect();
-            match check(&perhaps_twice) {
+            match check(&maybe_twice) {
                 Ok(()) => verdict.repeated += 1,
                 Err(reason) => verdict.wrong.push(format!("{key}: {reason}")),
             }

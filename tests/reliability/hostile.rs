@@ -15,24 +15,24 @@ use test_support::codec::{bucket_and_key, put_bytes, put_list, put_number};
 use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::values::bytes;
 
-use crate::gauge;
-use crate::scale::{Row, pick, record};
+use crate::resources;
+use crate::scenario::{Row, pick, record};
 
 /// The senders of malformed messages, and the valid callers.
 const ATTACKERS: usize = 8;
 const CALLERS: usize = 8;
 /// The number of messages that an attacker sends between two calls that it waits for: more would only
 /// fill the queue of the NATS client.
-const AHEAD: usize = 20;
+const BATCH_SIZE: usize = 20;
 /// The length of a value whose result is never read.
-const LARGE: usize = 64 << 10;
+const LARGE_VALUE: usize = 64 << 10;
 /// Incomplete calls end after this time; a second later their memory is free.
 const RPC_TIMEOUT_MS: u64 = 6_000;
-const OVER: Duration = Duration::from_millis(RPC_TIMEOUT_MS + 1_000);
+const ABANDONED_AFTER: Duration = Duration::from_millis(RPC_TIMEOUT_MS + 1_000);
 /// The allowance for memory that the allocator retains, in KiB.
-const NOISE: u64 = 32 << 10;
+const TOLERANCE: u64 = 32 << 10;
 /// The allowance for the peak, in KiB: results in flight, and calls that wait for their parameters.
-const PEAK: u64 = 256 << 10;
+const PEAK_TOLERANCE: u64 = 256 << 10;
 
 #[tokio::test]
 async fn malformed_messages_affect_no_call_and_leak_no_memory() {
@@ -43,21 +43,25 @@ async fn malformed_messages_affect_no_call_and_leak_no_memory() {
         .config(&[("BACKEND_RESPONSE_TIMEOUT_MS", "6000")])
         .start()
         .await;
-    env.client.set("", "large", bytes(LARGE)).await.unwrap();
+    env.client
+        .set("", "large", bytes(LARGE_VALUE))
+        .await
+        .unwrap();
     // The allocator has reached its final size after the load of the short form.
     attack(&env, 10_000, 1).await;
-    let before = gauge::settled(&env, 0, OVER, true).await;
-    gauge::reset_peak(&env);
+    let before = resources::settled(&env, 0, ABANDONED_AFTER, true).await;
+    resources::reset_peak(&env);
     let calls = attack(&env, messages, 2).await;
-    let peak = gauge::peak(&env);
-    let after = gauge::settled(&env, before.resident + NOISE, 4 * OVER, true).await;
+    let peak = resources::peak(&env);
+    let after =
+        resources::settled(&env, before.resident + TOLERANCE, 4 * ABANDONED_AFTER, true).await;
     assert!(
-        after.resident <= before.resident + NOISE,
+        after.resident <= before.resident + TOLERANCE,
         "memory: {before:?}, then {after:?}"
     );
     assert!(after.files <= before.files, "{before:?}, then {after:?}");
     assert_eq!(after.connections, before.connections);
-    assert!(peak < before.resident + PEAK, "peak {peak} KiB");
+    assert!(peak < before.resident + PEAK_TOLERANCE, "peak {peak} KiB");
     assert_eq!(env.provider.try_wait(), None);
     assert!(env.host.health().await.unwrap().healthy);
     let lines = env.provider.stop_and_count_log(&[]).await;
@@ -73,9 +77,9 @@ async fn malformed_messages_affect_no_call_and_leak_no_memory() {
         promised: "a logged warning; no crash, no hang, no leak; valid calls succeed",
         counted: format!(
             "{calls} valid calls, 0 wrong results, 0 errors; memory {} before, {} after, {} at most; {lines} log lines",
-            gauge::mebibytes(before.resident),
-            gauge::mebibytes(after.resident),
-            gauge::mebibytes(peak),
+            resources::mebibytes(before.resident),
+            resources::mebibytes(after.resident),
+            resources::mebibytes(peak),
         ),
     });
 }
@@ -86,7 +90,7 @@ async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
         let mut attacker = Attacker::new(env, seed * 100 + i as u64);
         for sent in 0..messages / ATTACKERS {
             attacker.send().await;
-            if sent % AHEAD == 0 {
+            if sent % BATCH_SIZE == 0 {
                 env.client.probe().await.unwrap();
             }
         }
@@ -95,7 +99,7 @@ async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
     let callers = join_all((0..CALLERS).map(async |i| {
         let mut calls = 0;
         while !done.get() {
-            calls += call_properly(&env.client, &format!("bucket{i}"), calls).await;
+            calls += make_valid_calls(&env.client, &format!("bucket{i}"), calls).await;
         }
         calls
     }));
@@ -110,7 +114,7 @@ async fn attack(env: &TestEnv, messages: usize, seed: u64) -> usize {
 }
 
 /// A few calls with known results; returns their number.
-async fn call_properly(client: &Client, bucket: &str, round: usize) -> usize {
+async fn make_valid_calls(client: &Client, bucket: &str, round: usize) -> usize {
     let value = bytes(round % 3_000);
     let c = client;
     c.set(bucket, "k", &value).await.unwrap();
@@ -152,28 +156,28 @@ impl<'a> Attacker<'a> {
                 self.call(subject, cut).await;
             }
             1 => {
-                let claim = self.absurd();
-                self.call(subject, claim).await;
+                let length = self.excessive_length();
+                self.call(subject, length).await;
             }
-            2 => self.without_reply(subject, function).await,
-            3 | 4 => self.half(subject).await,
+            2 => self.without_reply_subject(subject, function).await,
+            3 | 4 => self.incomplete(subject).await,
             5 => {
                 // The result is never read.
                 let subject = self.env.client.subject("store", "get");
                 self.call(subject, bucket_and_key("", "large")).await;
             }
-            6 => self.wrong_headers(subject, function).await,
+            6 => self.invalid_headers(subject, function).await,
             7 => {
                 let length = self.random.usize(..300);
-                let junk = (0..length).map(|_| self.random.u8(..)).collect();
-                self.call(subject, junk).await;
+                let random_bytes = (0..length).map(|_| self.random.u8(..)).collect();
+                self.call(subject, random_bytes).await;
             }
             8 => {
-                let unknown = self.subject_of_nothing();
-                self.call(unknown, proper(function)).await;
+                let unknown = self.unknown_subject();
+                self.call(unknown, valid_params(function)).await;
             }
             9 => {
-                let mut more = proper(function);
+                let mut more = valid_params(function);
                 more.extend(bytes(self.random.usize(1..2_000)));
                 self.call(subject, more).await;
             }
@@ -181,21 +185,21 @@ impl<'a> Attacker<'a> {
             _ => {
                 // The results arrive as calls.
                 let reply = self.env.client.subject("store", "set");
-                self.publish(subject, Some(reply), None, proper(function))
+                self.publish(subject, Some(reply), None, valid_params(function))
                     .await;
             }
         }
     }
 
     fn truncated(&mut self, function: &str) -> Vec<u8> {
-        let whole = proper(function);
+        let whole = valid_params(function);
         let length = self.random.usize(..whole.len());
         whole[..length].to_vec()
     }
 
-    /// Parameters whose n-th length is absurd.
-    fn absurd(&mut self) -> Vec<u8> {
-        let claim =
+    /// Parameters with an excessive length in a random place.
+    fn excessive_length(&mut self) -> Vec<u8> {
+        let length =
             [u64::from(u32::MAX), 1 << 31, 1 << 40, u64::MAX, 300 << 20][self.random.usize(..5)];
         let mut out = match self.random.u8(..4) {
             0 => Vec::new(),
@@ -203,25 +207,26 @@ impl<'a> Attacker<'a> {
             2 => bucket_and_key("b", "k"),
             _ => vec![1, b'b', 1],
         };
-        put_number(&mut out, claim);
+        put_number(&mut out, length);
         out.extend(bytes(self.random.usize(..100)));
         out
     }
 
-    async fn without_reply(&mut self, subject: String, function: &str) {
+    async fn without_reply_subject(&mut self, subject: String, function: &str) {
         let headers = self.random.bool().then(|| self.headers());
-        self.publish(subject, None, headers, proper(function)).await;
+        self.publish(subject, None, headers, valid_params(function))
+            .await;
     }
 
     /// Parameters that begin correctly and never end.
-    async fn half(&mut self, subject: String) {
-        let mut half = bucket_and_key("", "half");
-        put_number(&mut half, 1 << self.random.u32(4..27));
-        half.extend(bytes(self.random.usize(..8)));
-        self.call(subject, half).await;
+    async fn incomplete(&mut self, subject: String) {
+        let mut incomplete = bucket_and_key("", "half");
+        put_number(&mut incomplete, 1 << self.random.u32(4..27));
+        incomplete.extend(bytes(self.random.usize(..8)));
+        self.call(subject, incomplete).await;
     }
 
-    async fn wrong_headers(&mut self, subject: String, function: &str) {
+    async fn invalid_headers(&mut self, subject: String, function: &str) {
         let mut headers = HeaderMap::new();
         let long = "x".repeat(8_000);
         let random = &mut self.random;
@@ -230,11 +235,16 @@ impl<'a> Attacker<'a> {
         headers.insert("link-name", pick(&["", "none", "\u{1f511}", &long]));
         headers.insert("traceparent", pick(&["", "00-zz-1-01", &long]));
         headers.append("source-id", pick(&["second", ""]));
-        self.publish(subject, Some(self.inbox()), Some(headers), proper(function))
-            .await;
+        self.publish(
+            subject,
+            Some(self.inbox()),
+            Some(headers),
+            valid_params(function),
+        )
+        .await;
     }
 
-    fn subject_of_nothing(&mut self) -> String {
+    fn unknown_subject(&mut self) -> String {
         let known = self.env.client.subject("store", "get");
         let (prefix, _) = known.split_once("wrpc:keyvalue").expect("a call's subject");
         let rest = [
@@ -249,15 +259,15 @@ impl<'a> Attacker<'a> {
 
     /// A call in several messages whose caller leaves midway, or sends more after the call is over.
     async fn late_and_repeated_parameters(&mut self, interface: &str, function: &str) {
-        let mut params = proper(function);
+        let mut params = valid_params(function);
         params.extend(bytes(self.random.usize(..40)));
         let piece = self.random.usize(1..20);
-        let impatient = self
+        let short_lived = self
             .env
             .client
             .timeout(Duration::from_millis(2))
             .max_frame(piece);
-        let _ = impatient.call::<()>(interface, function, params).await;
+        let _ = short_lived.call::<()>(interface, function, params).await;
     }
 
     async fn call(&self, subject: String, params: Vec<u8>) {
@@ -300,7 +310,7 @@ impl<'a> Attacker<'a> {
 }
 
 /// Valid parameters of a function, on keys that no valid caller uses.
-fn proper(function: &str) -> Vec<u8> {
+fn valid_params(function: &str) -> Vec<u8> {
     let mut params = bucket_and_key("hostile", "key");
     match function {
         "set" => put_bytes(&mut params, b"value"),

@@ -18,7 +18,7 @@ use wasmcloud_provider_sdk::HostData;
 use wasmcloud_provider_sdk::core::logging::Level;
 use wasmcloud_provider_sdk::core::otel::{OtelConfig, OtelProtocol};
 
-use crate::scale::{Row, pick, record};
+use crate::scenario::{Row, pick, record};
 
 const PASSWORD: &str = "hunter2-of-redis";
 const WRONG: &str = "sw0rdfish-of-nobody";
@@ -26,7 +26,7 @@ const VALUE: &str = "stored-value-of-somebody";
 const KEY: &str = "stored-key-of-somebody";
 /// The secrets as text, and as the bytes that `Debug` prints.
 const SECRET_PARTS: [&str; 4] = ["hunter2-of", "sw0rdfish-of", "value-of-some", "key-of-some"];
-const AS_NUMBERS: [&str; 2] = [
+const SECRET_BYTES: [&str; 2] = [
     // "stored-" and "hunter2"
     "115, 116, 111, 114, 101, 100, 45",
     "104, 117, 110, 116, 101, 114, 50",
@@ -52,7 +52,7 @@ async fn secrets_appear_in_no_output_at_any_log_level() {
         for error in &own_errors {
             assert_no_secret(error);
         }
-        let log = stopped(env).await;
+        let log = stop(env).await;
         assert!(collector.contains("wrpc:keyvalue/store/get") && collector.contains("SCAN"));
         for line in &log {
             assert_no_secret(line);
@@ -107,7 +107,7 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     let with = |url: &str, user: &str, password: &str| {
         url.replace("redis://", &format!("redis://{user}:{password}@"))
     };
-    let brief = ("BACKEND_RESPONSE_TIMEOUT_MS", "200");
+    let short_timeout = ("BACKEND_RESPONSE_TIMEOUT_MS", "200");
     let url = env.redis.url();
     let links = [
         Link::new("c", "works").secrets(&[("URL", &with(&url, "default", PASSWORD))]),
@@ -118,8 +118,10 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
         Link::new("c", "garbled").config(&[("URL", &format!("redis://:{WRONG}@[::"))]),
         Link::new("c", "down").secrets(&[("URL", &with(&down.url(), "default", PASSWORD))]),
         Link::new("c", "forbidden").secrets(&[("URL", &with(&url, "app", PASSWORD))]),
-        Link::new("c", "proxied")
-            .secrets(&[("URL", &with(&proxy.url(), "default", PASSWORD)), brief]),
+        Link::new("c", "proxied").secrets(&[
+            ("URL", &with(&proxy.url(), "default", PASSWORD)),
+            short_timeout,
+        ]),
     ];
     let mut errors = Vec::new();
     let mut clients = Vec::new();
@@ -134,22 +136,22 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
     push.arg("redis.call('RPUSH', KEYS[1], ARGV[1])").arg(1);
     let _: ::redis::Value = env.redis.query(push.arg(&list).arg(&text)).await;
     for client in &clients {
-        errors.extend(all_functions(client, KEY).await);
-        errors.extend(all_functions(client, &list).await);
+        errors.extend(errors_of_all_functions(client, KEY).await);
+        errors.extend(errors_of_all_functions(client, &list).await);
     }
-    junk(&env).await;
+    send_malformed_messages(&env).await;
     let proxied = clients.last().expect("the last of the links");
     proxy.hold_replies();
-    errors.extend(all_functions(proxied, KEY).await);
+    errors.extend(errors_of_all_functions(proxied, KEY).await);
     proxy.release();
     for _ in 0..3 {
-        let (more, ()) = tokio::join!(all_functions(proxied, KEY), async {
+        let (more, ()) = tokio::join!(errors_of_all_functions(proxied, KEY), async {
             proxy.disconnect_all()
         });
         errors.extend(more);
     }
     env.redis.pause();
-    errors.extend(all_functions(proxied, KEY).await);
+    errors.extend(errors_of_all_functions(proxied, KEY).await);
     env.redis.resume();
     for link in &links[1..] {
         env.host.delete(link.component(), link.name()).await;
@@ -159,14 +161,14 @@ async fn fail_in_every_way(level: Level, collector: &Collector) -> (TestEnv, Vec
 }
 
 /// Stops the provider; returns its output.
-async fn stopped(mut env: TestEnv) -> Vec<String> {
+async fn stop(mut env: TestEnv) -> Vec<String> {
     assert!(env.host.shutdown().await.is_some());
     env.provider.wait().await;
     env.provider.log()
 }
 
 /// The errors of all functions on this key, in `Display` and `Debug` form.
-async fn all_functions(client: &Client, key: &str) -> Vec<String> {
+async fn errors_of_all_functions(client: &Client, key: &str) -> Vec<String> {
     let c = &client.timeout(Duration::from_secs(5));
     let (get, set, add) = tokio::join!(
         c.get("", key),
@@ -202,7 +204,7 @@ async fn all_functions(client: &Client, key: &str) -> Vec<String> {
 }
 
 /// Messages with keys and values in unexpected places.
-async fn junk(env: &TestEnv) {
+async fn send_malformed_messages(env: &TestEnv) {
     let nats = env.host.nats();
     let subject = env.client.subject("store", "set");
     let mut headers = HeaderMap::new();
@@ -239,7 +241,7 @@ async fn junk(env: &TestEnv) {
 }
 
 fn assert_no_secret(text: &str) {
-    for part in SECRET_PARTS.iter().chain(&AS_NUMBERS) {
+    for part in SECRET_PARTS.iter().chain(&SECRET_BYTES) {
         if let Some(at) = text.find(part) {
             let around: String = text
                 .chars()

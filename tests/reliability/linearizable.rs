@@ -22,23 +22,23 @@ pub trait Model: Debug {
 #[derive(Clone, Debug)]
 pub struct Operation<M> {
     /// The operation with its result.
-    pub what: M,
+    pub action: M,
     /// The time of the call, on a clock shared by all callers that never returns a time twice.
     pub called: u64,
     /// The time of the response.
-    pub answered: u64,
+    pub returned: u64,
     /// True if it succeeded. A failed operation has happened at any time after its call, or never.
     pub succeeded: bool,
     /// True if it may have happened several times between call and response: it is idempotent, and
     /// kvredis had a reason to retry it.
-    pub repeats: bool,
+    pub may_repeat: bool,
 }
 
 /// One possible state of the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Configuration<S> {
     /// A bit for each pending operation that has happened.
-    happened: u64,
+    applied: u64,
     state: S,
 }
 
@@ -46,7 +46,7 @@ struct Configuration<S> {
 struct Search<'a, M: Model> {
     possible: HashSet<Configuration<M::State>>,
     /// The pending operations, indexed by their bit. A failed one stays pending forever.
-    under_way: [Option<(usize, &'a Operation<M>)>; 64],
+    pending: [Option<(usize, &'a Operation<M>)>; 64],
     /// The bits of the operations that may happen once more.
     repeatable: u64,
 }
@@ -59,7 +59,7 @@ struct Search<'a, M: Model> {
 pub fn check<M: Model>(operations: &[Operation<M>]) -> Result<(), String> {
     let mut events: Vec<(u64, usize)> = Vec::with_capacity(operations.len() * 2);
     for (index, operation) in operations.iter().enumerate() {
-        events.extend([(operation.called, index), (operation.answered, index)]);
+        events.extend([(operation.called, index), (operation.returned, index)]);
     }
     events.sort_unstable();
     let mut search = Search::new();
@@ -69,7 +69,7 @@ pub fn check<M: Model>(operations: &[Operation<M>]) -> Result<(), String> {
             search.call(index, operation);
         } else if operation.succeeded {
             search.succeed(index)?;
-        } else if operation.repeats {
+        } else if operation.may_repeat {
             search.fail(index);
         }
     }
@@ -80,65 +80,65 @@ impl<'a, M: Model> Search<'a, M> {
     fn new() -> Self {
         Self {
             possible: HashSet::from([Configuration {
-                happened: 0,
+                applied: 0,
                 state: M::State::default(),
             }]),
-            under_way: [None; 64],
+            pending: [None; 64],
             repeatable: 0,
         }
     }
 
     fn call(&mut self, index: usize, operation: &'a Operation<M>) {
-        let free = self.under_way.iter().position(Option::is_none);
-        let place = free.expect("at most as many pending operations as bits");
-        self.under_way[place] = Some((index, operation));
-        if operation.repeats {
-            self.repeatable |= 1 << place;
+        let free = self.pending.iter().position(Option::is_none);
+        let slot = free.expect("at most as many pending operations as bits");
+        self.pending[slot] = Some((index, operation));
+        if operation.may_repeat {
+            self.repeatable |= 1 << slot;
         }
     }
 
     /// An operation succeeded: it has happened.
     fn succeed(&mut self, index: usize) -> Result<(), String> {
-        let place = self.place(index);
-        let reached = self.ending_with(place);
+        let slot = self.slot(index);
+        let reached = self.ending_with(slot);
         if reached.is_empty() {
-            let (_, operation) = self.under_way[place].expect("the operation is pending");
+            let (_, operation) = self.pending[slot].expect("the operation is pending");
             let states: HashSet<_> = self.possible.iter().map(|c| &c.state).collect();
             return Err(format!(
                 "no order explains {operation:?}; before it the key may have held {states:?}, with \
-                 these under way: {:?}",
-                self.under_way.iter().flatten().collect::<Vec<_>>()
+                 these operations pending: {:?}",
+                self.pending.iter().flatten().collect::<Vec<_>>()
             ));
         }
         self.possible = reached;
-        self.under_way[place] = None;
-        self.forget(place);
+        self.pending[slot] = None;
+        self.free_bit(slot);
         Ok(())
     }
 
     /// A repeatable operation failed. Its last attempt may still happen, like any failed operation.
     fn fail(&mut self, index: usize) {
-        let place = self.place(index);
-        let reached = self.ending_with(place);
+        let slot = self.slot(index);
+        let reached = self.ending_with(slot);
         self.possible.extend(reached);
-        self.forget(place);
+        self.free_bit(slot);
     }
 
-    fn place(&self, index: usize) -> usize {
-        self.under_way
+    fn slot(&self, index: usize) -> usize {
+        self.pending
             .iter()
-            .position(|place| place.is_some_and(|(other, _)| other == index))
+            .position(|slot| slot.is_some_and(|(other, _)| other == index))
             .expect("a call precedes its response")
     }
 
     /// Frees the bit of an operation.
-    fn forget(&mut self, place: usize) {
-        self.repeatable &= !(1 << place);
+    fn free_bit(&mut self, slot: usize) {
+        self.repeatable &= !(1 << slot);
         self.possible = self
             .possible
             .drain()
             .map(|mut configuration| {
-                configuration.happened &= !(1 << place);
+                configuration.applied &= !(1 << slot);
                 configuration
             })
             .collect();
@@ -154,29 +154,29 @@ impl<'a, M: Model> Search<'a, M> {
             if !seen.insert(configuration.clone()) {
                 continue;
             }
-            let has_happened = configuration.happened & (1 << last) != 0;
+            let has_happened = configuration.applied & (1 << last) != 0;
             if has_happened && self.possible.contains(&configuration) {
                 reached.insert(configuration.clone());
             }
             if has_happened && self.repeatable & (1 << last) == 0 {
                 continue;
             }
-            for (place, under_way) in self.under_way.iter().enumerate() {
-                let Some((_, operation)) = under_way else {
+            for (slot, pending) in self.pending.iter().enumerate() {
+                let Some((_, operation)) = pending else {
                     continue;
                 };
-                let bit = 1 << place;
-                if configuration.happened & bit != 0 && self.repeatable & bit == 0 {
+                let bit = 1 << slot;
+                if configuration.applied & bit != 0 && self.repeatable & bit == 0 {
                     continue;
                 }
-                let Some(state) = operation.what.apply(&configuration.state) else {
+                let Some(state) = operation.action.apply(&configuration.state) else {
                     continue;
                 };
                 let next = Configuration {
-                    happened: configuration.happened | bit,
+                    applied: configuration.applied | bit,
                     state,
                 };
-                if place == last {
+                if slot == last {
                     reached.insert(next.clone());
                 }
                 ahead.push(next);

@@ -17,11 +17,11 @@ use test_support::test_env::{COMPONENT, TestEnv};
 use test_support::wait::{eventually, test_timeout};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::scale::{Row, pick, record};
-use crate::stopwatch::s;
+use crate::latency::s;
+use crate::scenario::{Row, pick, record};
 
 /// The time limit of a recovery.
-const PROMISED: Duration = Duration::from_secs(2);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 
 const LOAD: &str = "3 links: from the host data, put, put with secrets";
 
@@ -38,14 +38,14 @@ struct ThreeLinks {
 #[tokio::test]
 async fn the_provider_recovers_from_repeated_nats_restarts() {
     let mut env = start_env().await;
-    let mut linked = ThreeLinks::new(&env).await;
+    let mut links = ThreeLinks::new(&env).await;
     let rounds = pick(3, 20);
     let mut slowest = Duration::ZERO;
     for _ in 0..rounds {
         env.nats.restart().await;
-        slowest = slowest.max(linked.serve_again().await);
+        slowest = slowest.max(links.wait_until_serving().await);
     }
-    linked.assert_unaffected(&env).await;
+    links.assert_redis_connections_unchanged(&env).await;
     assert_receives_host_messages(&mut env).await;
     report(&format!("NATS restarted, {rounds} times"), slowest);
 }
@@ -53,13 +53,13 @@ async fn the_provider_recovers_from_repeated_nats_restarts() {
 #[tokio::test]
 async fn the_provider_recovers_from_a_nats_outage() {
     let mut env = start_env().await;
-    let mut linked = ThreeLinks::new(&env).await;
+    let mut links = ThreeLinks::new(&env).await;
     let outage = Duration::from_secs(10);
     env.nats.stop();
     sleep(outage).await;
     env.nats.restart().await;
-    let took = linked.serve_again().await;
-    linked.assert_unaffected(&env).await;
+    let took = links.wait_until_serving().await;
+    links.assert_redis_connections_unchanged(&env).await;
     assert_receives_host_messages(&mut env).await;
     report(&format!("NATS down for {outage:?}"), took);
 }
@@ -69,13 +69,13 @@ async fn the_provider_recovers_from_an_unreachable_nats() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
     let mut env = start_env_at(nats, redis, proxy.address("nats")).await;
-    let mut linked = ThreeLinks::new(&env).await;
+    let mut links = ThreeLinks::new(&env).await;
     let outage = Duration::from_secs(pick(10, 60));
     proxy.inject(Fault::Stall);
     sleep(outage).await;
     proxy.release();
-    let took = linked.serve_again().await;
-    linked.assert_unaffected(&env).await;
+    let took = links.wait_until_serving().await;
+    links.assert_redis_connections_unchanged(&env).await;
     assert_receives_host_messages(&mut env).await;
     report(&format!("NATS unreachable for {outage:?}"), took);
 }
@@ -85,14 +85,14 @@ async fn the_provider_recovers_from_a_silently_dropped_nats_connection() {
     let (nats, redis) = tokio::join!(Nats::start(), Redis::start());
     let proxy = Proxy::opaque(nats.port()).await;
     let mut env = start_env_at(nats, redis, proxy.address("nats")).await;
-    let mut linked = ThreeLinks::new(&env).await;
+    let mut links = ThreeLinks::new(&env).await;
     proxy.inject(Fault::StallForever);
-    let lost = env.client.timeout(Duration::from_millis(200));
-    assert!(lost.get("", "k").await.is_err());
+    let on_dropped_connection = env.client.timeout(Duration::from_millis(200));
+    assert!(on_dropped_connection.get("", "k").await.is_err());
     proxy.release();
     // Both ends consider it open until three pings, 4 s apart, have no reply and the next is due.
-    let took = linked.serve_again().await;
-    linked.assert_unaffected(&env).await;
+    let took = links.wait_until_serving().await;
+    links.assert_redis_connections_unchanged(&env).await;
     assert_receives_host_messages(&mut env).await;
     assert!(took < Duration::from_secs(pick(23, 20)), "{took:?}");
     record(&Row {
@@ -210,26 +210,26 @@ impl ThreeLinks {
     async fn new(env: &TestEnv) -> Self {
         let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all"];
         let () = env.redis.command(&rules).await;
-        let sealed = Link::new("sealed", "default")
+        let with_secrets = Link::new("sealed", "default")
             .config(&[("URL", &env.redis.url())])
             .secrets(&[("USERNAME", "app"), ("PASSWORD", "pw")]);
-        let mut linked = Self {
+        let mut links = Self {
             clients: vec![
                 env.client.clone(),
                 env.link("put", "named", &[("PREFIX", "p:")]).await,
-                env.add_link(&sealed).await,
+                env.add_link(&with_secrets).await,
             ],
             rounds: 0,
             connections: BTreeMap::new(),
         };
-        linked.serve_again().await;
-        linked.connections = connections(&env.redis).await;
-        assert_eq!(linked.connections.len(), 3);
-        linked
+        links.wait_until_serving().await;
+        links.connections = connections(&env.redis).await;
+        assert_eq!(links.connections.len(), 3);
+        links
     }
 
     /// Waits until all links serve; returns the time taken.
-    async fn serve_again(&mut self) -> Duration {
+    async fn wait_until_serving(&mut self) -> Duration {
         let started = Instant::now();
         let all = async {
             for (i, client) in self.clients.iter().enumerate() {
@@ -250,7 +250,7 @@ impl ThreeLinks {
     }
 
     /// Asserts that the NATS fault has not affected the connections to Redis.
-    async fn assert_unaffected(&self, env: &TestEnv) {
+    async fn assert_redis_connections_unchanged(&self, env: &TestEnv) {
         assert_eq!(connections(&env.redis).await, self.connections);
     }
 }
@@ -282,7 +282,7 @@ async fn assert_receives_host_messages(env: &mut TestEnv) {
 
 fn report(fault: &str, took: Duration) {
     // Other tests run beside the short form.
-    let allowed = PROMISED + Duration::from_secs(pick(3, 0));
+    let allowed = RECOVERY_LIMIT + Duration::from_secs(pick(3, 0));
     assert!(took <= allowed, "{fault}: served again after {took:?}");
     record(&Row {
         fault,

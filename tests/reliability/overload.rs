@@ -14,24 +14,24 @@ use test_support::values::bytes;
 use test_support::wait::{eventually, eventually_eq, test_timeout};
 use tokio::time::Instant;
 
-use crate::gauge;
-use crate::scale::{Row, pick, record};
+use crate::resources;
+use crate::scenario::{Row, pick, record};
 
-const TIMES: usize = 10;
+const FACTOR: usize = 10;
 /// The number of bytes sent ahead: nats-server closes connections that are 64 MiB behind
 /// (`max_pending`).
-const AHEAD: usize = 16 << 20;
+const MAX_BYTES_AHEAD: usize = 16 << 20;
 /// Longer than anything here takes, so that no call reaches its timeout.
-const LONG_MS: u64 = 120_000;
+const LONG_TIMEOUT_MS: u64 = 120_000;
 const LONG_RESPONSE_TIMEOUT: (&str, &str) = ("BACKEND_RESPONSE_TIMEOUT_MS", "120000");
 /// A slower rejection would have waited for something; a busy machine needs a fraction of it.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const REJECTION_LIMIT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
     let (in_flight, waiting) = pick((16, 48), (1_024, 4_096));
     let env = TestEnv::builder()
-        .rpc_timeout_ms(Some(LONG_MS))
+        .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
         .start()
         .await;
     let proxy = Proxy::start(env.redis.port()).await;
@@ -42,13 +42,13 @@ async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
         LONG_RESPONSE_TIMEOUT,
     ];
     let client = env.link(COMPONENT, "narrow", &config).await;
-    let client = client.timeout(Duration::from_millis(LONG_MS));
+    let client = client.timeout(Duration::from_millis(LONG_TIMEOUT_MS));
     client.set("", "k", b"v").await.unwrap();
     proxy.hold_replies();
-    let before = gauge::resident(&env);
-    gauge::reset_peak(&env);
-    let places = in_flight + waiting;
-    let held: Vec<_> = (0..places)
+    let before = resources::resident(&env);
+    resources::reset_peak(&env);
+    let capacity = in_flight + waiting;
+    let held: Vec<_> = (0..capacity)
         .map(|_| {
             let client = client.clone();
             tokio::spawn(async move { client.get("", "k").await })
@@ -59,13 +59,13 @@ async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
     })
     .await;
     // This call is last in the same queue: once it is rejected, all places are taken.
-    too_many(client.get("", "k").await);
+    assert_queue_full(client.get("", "k").await);
 
-    let refusals = places * (TIMES - 1);
-    let mut took: Vec<Duration> = stream::iter(0..refusals)
+    let rejections = capacity * (FACTOR - 1);
+    let mut took: Vec<Duration> = stream::iter(0..rejections)
         .map(async |_| {
             let started = Instant::now();
-            too_many(client.get("", "k").await);
+            assert_queue_full(client.get("", "k").await);
             started.elapsed()
         })
         .buffer_unordered(64)
@@ -73,29 +73,29 @@ async fn calls_above_in_flight_and_waiting_limits_are_rejected_at_once() {
         .await;
     took.sort();
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
-    assert!(longest < AT_ONCE, "a rejection took {longest:?}");
+    assert!(longest < REJECTION_LIMIT, "a rejection took {longest:?}");
     assert_eq!(
         proxy.command_count("GET"),
         in_flight,
         "MAX_IN_FLIGHT is held"
     );
     assert!(held.iter().all(|call| !call.is_finished()));
-    let grown = gauge::peak(&env).saturating_sub(before);
+    let grown = resources::peak(&env).saturating_sub(before);
     // A call takes 3 KiB in the debug build; allowed are four times that, and 16 MiB for the rest.
-    let bound = places as u64 * 12 + (16 << 10);
-    assert!(grown < bound, "{grown} KiB for {places} calls");
+    let bound = capacity as u64 * 12 + (16 << 10);
+    assert!(grown < bound, "{grown} KiB for {capacity} calls");
     proxy.release();
     for call in held {
         assert_eq!(call.await.unwrap(), Ok(Some(b"v".to_vec())));
     }
     record(&Row {
         fault: "10 times the calls that `MAX_IN_FLIGHT` and `MAX_WAITING` allow",
-        load: &format!("{} calls while Redis sends no replies", places * TIMES),
+        load: &format!("{} calls while Redis sends no replies", capacity * FACTOR),
         promised: "calls up to the limits are in flight or queued, others are rejected at once; memory is bounded",
         counted: format!(
             "{in_flight} in flight, {waiting} queued, all completed afterwards; {} rejected within {median:.1?} (median), {longest:.1?} (maximum); memory growth at most {}",
-            refusals + 1,
-            gauge::mebibytes(grown),
+            rejections + 1,
+            resources::mebibytes(grown),
         ),
     });
 }
@@ -106,17 +106,17 @@ async fn values_above_max_value_bytes_are_rejected_before_redis() {
     let limit = pick(64 << 10, 256 << 10);
     let calls = pick(100, 500);
     let env = TestEnv::builder()
-        .rpc_timeout_ms(Some(LONG_MS))
+        .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
         .config(&[("MAX_VALUE_BYTES", &limit.to_string())])
         .start()
         .await;
-    let client = env.client.timeout(Duration::from_millis(LONG_MS));
-    let (fits, large) = (bytes(limit), bytes(limit * TIMES));
+    let client = env.client.timeout(Duration::from_millis(LONG_TIMEOUT_MS));
+    let (fits, large) = (bytes(limit), bytes(limit * FACTOR));
     client.set("", "k", &fits).await.unwrap();
-    let before = gauge::resident(&env);
-    gauge::reset_peak(&env);
+    let before = resources::resident(&env);
+    resources::reset_peak(&env);
     let sets = env.redis.calls("set").await + env.redis.calls("mset").await;
-    let refused = stream::iter(0..calls)
+    let rejected = stream::iter(0..calls)
         .map(async |i| {
             let error = if i % 2 == 0 {
                 other_error(client.set("", "k", &large).await)
@@ -135,18 +135,18 @@ async fn values_above_max_value_bytes_are_rejected_before_redis() {
     );
     assert_eq!(client.get("", "k").await, Ok(Some(fits)));
     assert_eq!(client.exists("", "l").await, Ok(false));
-    let grown = gauge::peak(&env).saturating_sub(before);
+    let grown = resources::peak(&env).saturating_sub(before);
     // Sixteen concurrent values, each assembled in a buffer of up to twice its size, and the data
     // sent ahead over NATS.
-    let bound = (16 * 3 * limit * TIMES / 1024 + (64 << 10)) as u64;
+    let bound = (16 * 3 * limit * FACTOR / 1024 + (64 << 10)) as u64;
     assert!(grown < bound, "{grown} KiB");
     record(&Row {
         fault: "values of 10 times `MAX_VALUE_BYTES`",
         load: &format!("{calls} `set` and `set-many`, 16 in flight"),
         promised: "rejected, none reaches Redis",
         counted: format!(
-            "{refused} rejected, 0 reached Redis; memory growth at most {}",
-            gauge::mebibytes(grown)
+            "{rejected} rejected, 0 reached Redis; memory growth at most {}",
+            resources::mebibytes(grown)
         ),
     });
 }
@@ -155,7 +155,7 @@ async fn values_above_max_value_bytes_are_rejected_before_redis() {
 async fn calls_above_max_bytes_in_flight_wait_or_are_rejected() {
     let limit: usize = pick(8 << 20, 32 << 20);
     let env = TestEnv::builder()
-        .rpc_timeout_ms(Some(LONG_MS))
+        .rpc_timeout_ms(Some(LONG_TIMEOUT_MS))
         .provider_config(&[("MAX_BYTES_IN_FLIGHT", &limit.to_string())])
         .start()
         .await;
@@ -167,15 +167,15 @@ async fn calls_above_max_bytes_in_flight_wait_or_are_rejected() {
             &[("URL", &proxy.url()), LONG_RESPONSE_TIMEOUT],
         )
         .await;
-    let client = client.timeout(Duration::from_millis(LONG_MS));
+    let client = client.timeout(Duration::from_millis(LONG_TIMEOUT_MS));
     client.exists("", "k").await.unwrap();
     let mut counted = Vec::new();
     // Values in a single message, and values whose length is announced first.
     for size in [900_000, 3 << 20] {
         proxy.hold_replies();
-        let before = gauge::resident(&env);
-        gauge::reset_peak(&env);
-        let count = limit * TIMES / size;
+        let before = resources::resident(&env);
+        resources::reset_peak(&env);
+        let count = limit * FACTOR / size;
         let value = bytes(size);
         let sets = proxy.command_count("SET");
         let mut calls = Vec::new();
@@ -184,7 +184,7 @@ async fn calls_above_max_bytes_in_flight_wait_or_are_rejected() {
             calls.push(tokio::spawn(async move {
                 client.set("", &format!("k{i}"), value).await
             }));
-            if (i + 1) * size % AHEAD < size {
+            if (i + 1) * size % MAX_BYTES_AHEAD < size {
                 // The provider has read the preceding messages; no call completes meanwhile.
                 assert!(env.host.health().await.unwrap().healthy);
             }
@@ -219,27 +219,27 @@ async fn calls_above_max_bytes_in_flight_wait_or_are_rejected() {
             }
         }
         assert!(written >= fit, "{written} of {count}");
-        let grown = gauge::peak(&env).saturating_sub(before);
-        bounded(grown, limit);
+        let grown = resources::peak(&env).saturating_sub(before);
+        assert_bounded(grown, limit);
         counted.push(format!(
             "{count} `set` of {}: {written} written, {} rejected, memory growth at most {}",
-            gauge::mebibytes(size as u64 / 1024),
+            resources::mebibytes(size as u64 / 1024),
             count - written,
-            gauge::mebibytes(grown),
+            resources::mebibytes(grown),
         ));
         // Results count towards the limit, too.
-        let before = gauge::resident(&env);
-        gauge::reset_peak(&env);
+        let before = resources::resident(&env);
+        resources::reset_peak(&env);
         let results = join_all((0..count).map(|_| client.get("", "k0"))).await;
         for result in &results {
             assert_eq!(result.as_ref().unwrap().as_ref(), Some(&value));
         }
         drop(results);
-        let grown = gauge::peak(&env).saturating_sub(before);
-        bounded(grown, limit);
+        let grown = resources::peak(&env).saturating_sub(before);
+        assert_bounded(grown, limit);
         counted.push(format!(
             "{count} `get` of the same: all correct, memory growth at most {}",
-            gauge::mebibytes(grown),
+            resources::mebibytes(grown),
         ));
     }
     record(&Row {
@@ -263,13 +263,13 @@ async fn assert_health(env: &TestEnv) {
 
 /// The bound is three times the bytes in flight and waiting: NATS's buffers are up to twice the size of a
 /// message, and Redis gets a copy. The rest is the data read ahead.
-fn bounded(grown: u64, limit: usize) {
+fn assert_bounded(grown: u64, limit: usize) {
     let counted = (limit + limit.max(16 << 20)) / 1024;
     let bound = (4 * counted + (64 << 10)) as u64;
     assert!(grown < bound, "{grown} KiB, expected at most {bound}");
 }
 
-fn too_many(result: Result<Option<Vec<u8>>, Error>) {
+fn assert_queue_full(result: Result<Option<Vec<u8>>, Error>) {
     let error = other_error(result);
     assert!(error.contains("too many calls waiting"), "{error}");
 }

@@ -11,8 +11,8 @@ use test_support::wait::eventually;
 pub struct Progress {
     succeeded: AtomicUsize,
     failed: AtomicUsize,
-    unanswered: AtomicUsize,
-    over: AtomicBool,
+    without_response: AtomicUsize,
+    finished: AtomicBool,
 }
 
 impl Progress {
@@ -20,20 +20,20 @@ impl Progress {
     pub fn record<T>(&self, result: &Result<T, Error>) {
         let count = match result {
             Ok(_) => &self.succeeded,
-            Err(Error::Call(_)) => &self.unanswered,
+            Err(Error::Call(_)) => &self.without_response,
             Err(_) => &self.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until this many more calls have succeeded.
-    pub async fn more_succeed(&self, more: usize) {
+    pub async fn wait_for_successes(&self, more: usize) {
         let target = self.succeeded() + more;
         eventually("calls succeed", async || self.succeeded() >= target).await;
     }
 
     /// Waits until this many more calls have failed.
-    pub async fn more_fail(&self, more: usize) {
+    pub async fn wait_for_failures(&self, more: usize) {
         let target = self.failed() + more;
         eventually("calls fail", async || self.failed() >= target).await;
     }
@@ -49,28 +49,28 @@ impl Progress {
     }
 
     /// The number of calls without a valid response.
-    pub fn unanswered(&self) -> usize {
-        self.unanswered.load(Ordering::Relaxed)
+    pub fn without_response(&self) -> usize {
+        self.without_response.load(Ordering::Relaxed)
     }
 
     /// The number of calls.
     pub fn calls(&self) -> usize {
-        self.succeeded() + self.failed() + self.unanswered()
+        self.succeeded() + self.failed() + self.without_response()
     }
 
     /// Ends the callers.
     pub fn finish(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.finished.store(true, Ordering::Relaxed);
     }
 
     /// True if the callers should end.
-    pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
     }
 }
 
 /// True if a failed increment may have been executed; every other error means that it was not.
-pub fn may_have_counted(error: &Error) -> bool {
+pub fn outcome_is_unknown(error: &Error) -> bool {
     match error {
         Error::Other(text) => text.contains("may or may not have been carried out"),
         Error::Call(_) => true,

@@ -15,12 +15,12 @@ use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::{Instant, sleep};
 
-use crate::pair::{FAULT_DURATION, ProviderPair, Refused, report};
-use crate::scale::{Row, record};
-use crate::stopwatch::s;
+use crate::latency::s;
+use crate::provider_pair::{FAULT_DURATION, ProviderPair, Rejected, record_retried};
+use crate::scenario::{Row, record};
 
-/// `at once` on a machine that runs other tests, too.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// The time limit of an immediate error, on a machine that runs other tests, too.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn loading_errors_are_retried() {
@@ -34,9 +34,12 @@ async fn loading_errors_are_retried() {
     pair.redis.command::<()>(&["SAVE"]).await;
     // As in Redis's own tests: 4,000 keys take 4 s to load, and Redis serves clients in between.
     let slow = ["--key-load-delay", "1000"];
-    let looking = ["--loading-process-events-interval-bytes", "1024"];
-    pair.redis.restart_with(&[slow, looking].concat()).await;
-    pair.refuses("LOADING", Refused::All, async |_| {}).await;
+    let serve_clients = ["--loading-process-events-interval-bytes", "1024"];
+    pair.redis
+        .restart_with(&[slow, serve_clients].concat())
+        .await;
+    pair.assert_retried("LOADING", Rejected::All, async |_| {})
+        .await;
 }
 
 #[tokio::test]
@@ -52,7 +55,8 @@ async fn readonly_errors_are_retried_until_the_promotion() {
     })
     .await;
     let promote = async |redis: &Redis| redis.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
-    pair.refuses("READONLY", Refused::Writes, promote).await;
+    pair.assert_retried("READONLY", Rejected::Writes, promote)
+        .await;
 }
 
 #[tokio::test]
@@ -64,7 +68,7 @@ async fn masterdown_errors_are_retried() {
     let port = primary.port().to_string();
     let follow = ["REPLICAOF", "127.0.0.1", &port];
     pair.redis.command::<()>(&follow).await;
-    let come_back = async |redis: &Redis| {
+    let restore_primary = async |redis: &Redis| {
         primary.restart().await;
         let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
         primary.command::<()>(&at_once).await;
@@ -76,7 +80,8 @@ async fn masterdown_errors_are_retried() {
         // Writes succeed once it is a primary itself.
         redis.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     };
-    pair.refuses("MASTERDOWN", Refused::All, come_back).await;
+    pair.assert_retried("MASTERDOWN", Rejected::All, restore_primary)
+        .await;
 }
 
 // Guarantees: G30
@@ -85,7 +90,8 @@ async fn clusterdown_errors_are_retried() {
     let redis = Redis::with_arguments(&["--cluster-enabled", "yes"]).await;
     let pair = ProviderPair::new(redis).await;
     let give_slots = async |redis: &Redis| redis.query(&slots()).await;
-    pair.refuses("CLUSTERDOWN", Refused::Keys, give_slots).await;
+    pair.assert_retried("CLUSTERDOWN", Rejected::Keys, give_slots)
+        .await;
 }
 
 // Guarantees: G30
@@ -102,7 +108,7 @@ async fn tryagain_errors_are_retried() {
         .command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port])
         .await;
     let id: String = other_node.command(&["CLUSTER", "MYID"]).await;
-    eventually("the nodes know each other", async || {
+    eventually("the nodes have joined", async || {
         let nodes: String = redis.command(&["CLUSTER", "NODES"]).await;
         let info: String = redis.command(&["CLUSTER", "INFO"]).await;
         nodes.contains(&id) && !nodes.contains("handshake") && info.contains("cluster_state:ok")
@@ -140,15 +146,15 @@ async fn tryagain_errors_are_retried() {
         "the call completed before the end of the fault: {took:?}"
     );
     let stats: String = redis.command(&["INFO", "commandstats"]).await;
-    let asked = stats
+    let attempts = stats
         .lines()
         .find_map(|line| line.strip_prefix("cmdstat_mget:"))
         .and_then(|line| line.split_once("rejected_calls="))
         .and_then(|(_, rest)| rest.split(',').next())
         .and_then(|count| count.parse::<u64>().ok())
-        .expect("the call failed");
-    assert!((3..100).contains(&asked), "asked {asked} times");
-    report("TRYAGAIN", "1 get-many", 1, 0, took);
+        .expect("Redis counts rejected calls");
+    assert!((3..100).contains(&attempts), "{attempts} attempts");
+    record_retried("TRYAGAIN", "1 get-many", 1, 0, took);
 }
 
 #[tokio::test]
@@ -173,32 +179,32 @@ async fn busy_errors_are_retried() {
         result.is_err_and(|error| error.code() == Some("BUSY"))
     })
     .await;
-    // A link that is put meanwhile connects to a database that Redis does not select yet.
+    // A link that is put during the fault connects to a database that Redis does not select yet.
     let late = Link::new("late", "default").config(&[("URL", &pair.redis.url_of(1))]);
     let mut kill = redis::cmd("SCRIPT");
     kill.arg("KILL");
     let end = async |_: &Redis| {
-        let late = pair.patient.add_link(&late).await;
+        let late = pair.long_timeout.add_link(&late).await;
         let call = late.set("", "k", b"v");
         let killed = async {
             sleep(FAULT_DURATION).await;
             kill.query_async::<()>(&mut killer).await.unwrap();
         };
         let (result, ()) = tokio::join!(call, killed);
-        assert_eq!(result, Ok(()), "a link that was put meanwhile");
+        assert_eq!(result, Ok(()), "a link that was put during the fault");
     };
-    pair.refuses("BUSY", Refused::All, end).await;
+    pair.assert_retried("BUSY", Rejected::All, end).await;
     assert!(endless.await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn misconf_errors_are_retried() {
+async fn misconf_errors_are_returned_at_once() {
     let env = TestEnv::builder()
         .rpc_timeout_ms(Some(30_000))
         .start()
         .await;
-    let passing = env
-        .link("passing", "default", &[("TTL_MS", "500000")])
+    let expiring = env
+        .link("expiring", "default", &[("TTL_MS", "500000")])
         .await;
     env.client.set("", "k", b"1").await.unwrap();
     // A folder blocks the path of the snapshot.
@@ -222,20 +228,20 @@ async fn misconf_errors_are_retried() {
         env.client.increment("", "k", 1).await.map(drop),
         env.client.delete("", "k").await,
         env.client.set_many("", &[("k", b"v")]).await,
-        passing.set("", "k", b"v").await,
-        passing.set_many("", &[("k", b"v")]).await,
+        expiring.set("", "k", b"v").await,
+        expiring.set_many("", &[("k", b"v")]).await,
     ] {
         let error = other_error(result);
         assert!(error.starts_with("MISCONF "), "{error}");
     }
     let took = started.elapsed();
-    assert!(took < AT_ONCE, "{took:?}");
+    assert!(took < IMMEDIATE_LIMIT, "{took:?}");
     assert_eq!(env.client.get("", "k").await, Ok(Some(b"1".to_vec())));
     std::fs::remove_dir_all(&file).unwrap();
     let _: String = env.redis.command(&["BGSAVE"]).await;
     eventually("the snapshot has succeeded", async || status("ok").await).await;
     assert_eq!(env.client.increment("", "k", 1).await, Ok(2));
-    lasting("MISCONF: failed snapshot", 6, took);
+    record_permanent("MISCONF: failed snapshot", 6, took);
 }
 
 // Guarantees: G29
@@ -264,28 +270,28 @@ async fn withdrawn_credentials_fail_at_once_and_recover() {
     assert!(error.contains("WRONGPASS"), "{error}");
     let mut took = started.elapsed();
     env.redis.command::<()>(&allow).await;
-    works_again(&app).await;
+    wait_until_recovered(&app).await;
 
     // Redis now requires a password; connections without one are closed.
     let mut admin = env.redis.connect(0).await.unwrap();
-    let mut order = async |words: &[&str]| {
-        let done = redis::cmd(words[0]).arg(&words[1..]).take();
+    let mut execute = async |args: &[&str]| {
+        let done = redis::cmd(args[0]).arg(&args[1..]).take();
         done.query_async::<redis::Value>(&mut admin).await.unwrap();
     };
-    order(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
-    order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    execute(&["CONFIG", "SET", "requirepass", "hunter2"]).await;
+    execute(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let started = Instant::now();
     let error = other_error(env.client.set("", "k", b"w").await);
     assert!(error.contains("NOAUTH"), "{error}");
     took = took.max(started.elapsed());
-    assert!(took < AT_ONCE, "{took:?}");
-    order(&["CONFIG", "SET", "requirepass", ""]).await;
-    works_again(&env.client).await;
-    lasting("WRONGPASS, NOAUTH: revoked credentials", 2, took);
+    assert!(took < IMMEDIATE_LIMIT, "{took:?}");
+    execute(&["CONFIG", "SET", "requirepass", ""]).await;
+    wait_until_recovered(&env.client).await;
+    record_permanent("WRONGPASS, NOAUTH: revoked credentials", 2, took);
 }
 
 /// Waits until the link works, without a new put.
-async fn works_again(client: &Client) {
+async fn wait_until_recovered(client: &Client) {
     eventually("the link works again", async || {
         client.set("", "k", b"v").await.is_ok()
     })
@@ -299,7 +305,7 @@ fn slots() -> redis::Cmd {
     slots
 }
 
-fn lasting(fault: &str, calls: usize, took: Duration) {
+fn record_permanent(fault: &str, calls: usize, took: Duration) {
     record(&Row {
         fault,
         load: &format!("{calls} sequential calls"),

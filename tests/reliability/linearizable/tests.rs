@@ -8,26 +8,26 @@ use fastrand::Rng;
 use super::*;
 use crate::history::{Counter, Register};
 
-fn done<M>(called: u64, answered: u64, what: M) -> Operation<M> {
+fn done<M>(called: u64, returned: u64, action: M) -> Operation<M> {
     Operation {
-        what,
+        action,
         called,
-        answered,
+        returned,
         succeeded: true,
-        repeats: false,
+        may_repeat: false,
     }
 }
 
-fn failed<M>(called: u64, answered: u64, what: M) -> Operation<M> {
+fn failed<M>(called: u64, returned: u64, action: M) -> Operation<M> {
     Operation {
         succeeded: false,
-        ..done(called, answered, what)
+        ..done(called, returned, action)
     }
 }
 
-fn repeated<M>(operation: Operation<M>) -> Operation<M> {
+fn retried<M>(operation: Operation<M>) -> Operation<M> {
     Operation {
-        repeats: true,
+        may_repeat: true,
         ..operation
     }
 }
@@ -39,7 +39,7 @@ fn added(delta: u64, sum: u64) -> Counter {
     }
 }
 
-fn added_perhaps(delta: u64) -> Counter {
+fn maybe_added(delta: u64) -> Counter {
     Add { delta, sum: None }
 }
 
@@ -68,10 +68,10 @@ fn a_stale_read_is_rejected() {
     let write = [done(0, 1, Set(1)), done(2, 3, Set(2))];
     rejects(&[&write[..], &[done(4, 5, Get(Some(1)))]].concat());
     // Also when only another reader has seen the newer value.
-    let under_way = [done(0, 1, Set(1)), done(2, 20, Set(2))];
+    let pending = [done(0, 1, Set(1)), done(2, 20, Set(2))];
     let newer = done(4, 5, Get(Some(2)));
-    accepts(&[&under_way[..], &[newer.clone(), done(3, 8, Get(Some(1)))]].concat());
-    rejects(&[&under_way[..], &[newer, done(6, 8, Get(Some(1)))]].concat());
+    accepts(&[&pending[..], &[newer.clone(), done(3, 8, Get(Some(1)))]].concat());
+    rejects(&[&pending[..], &[newer, done(6, 8, Get(Some(1)))]].concat());
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_lost_update_is_rejected() {
 
 #[test]
 fn a_double_increment_is_rejected() {
-    let once = failed(0, 1, added_perhaps(2));
+    let once = failed(0, 1, maybe_added(2));
     accepts(&[once.clone(), done(2, 3, added(1, 3))]);
     accepts(&[once.clone(), done(2, 3, added(1, 1))]);
     rejects(&[once.clone(), done(2, 3, added(1, 5))]);
@@ -121,25 +121,25 @@ fn a_retried_operation_may_happen_twice_while_pending() {
         [&[operation][..], &others, std::slice::from_ref(then)].concat()
     };
     rejects(&again(done(0, 9, Set(9)), &twice));
-    accepts(&again(repeated(done(0, 9, Set(9))), &twice));
+    accepts(&again(retried(done(0, 9, Set(9))), &twice));
     // The last attempt may become visible after the response, but must precede it.
     let later = done(12, 13, Get(Some(9)));
-    accepts(&again(repeated(done(0, 9, Set(9))), &later));
+    accepts(&again(retried(done(0, 9, Set(9))), &later));
     accepts(&again(
-        repeated(done(0, 9, Set(9))),
+        retried(done(0, 9, Set(9))),
         &done(12, 13, Get(Some(1))),
     ));
     let between = done(10, 11, Set(2));
     rejects(
         &[
-            &again(repeated(done(0, 9, Set(9))), &later)[..],
+            &again(retried(done(0, 9, Set(9))), &later)[..],
             std::slice::from_ref(&between),
         ]
         .concat(),
     );
     // After an error it may follow the response: the last attempt is pending, and happens once.
     let lost = [
-        &again(repeated(failed(0, 9, Set(9))), &later)[..],
+        &again(retried(failed(0, 9, Set(9))), &later)[..],
         &[between],
     ]
     .concat();
@@ -155,9 +155,9 @@ fn the_checker_agrees_with_an_exhaustive_search() {
     const ROUNDS: usize = 4_000;
     for _ in 0..ROUNDS {
         let history = random_history(&mut rng);
-        let orderly = any_order(&history, 0, None);
-        assert_eq!(check(&history).is_ok(), orderly, "{history:#?}");
-        accepted += usize::from(orderly);
+        let is_linearizable = any_order(&history, 0, None);
+        assert_eq!(check(&history).is_ok(), is_linearizable, "{history:#?}");
+        accepted += usize::from(is_linearizable);
     }
     // Both verdicts are frequent.
     assert!(
@@ -173,18 +173,18 @@ fn random_history(rng: &mut Rng) -> Vec<Operation<Register>> {
     times
         .chunks(2)
         .map(|pair| {
-            let (called, answered) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
-            let what = match rng.u8(0..7) {
+            let (called, returned) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
+            let action = match rng.u8(0..7) {
                 0 => Set(1),
                 1 => Set(2),
                 2 => Delete,
                 3 => Get(None),
                 value => Get(Some(u64::from(value % 2) + 1)),
             };
-            if matches!(what, Get(_)) || rng.bool() {
-                done(called, answered, what)
+            if matches!(action, Get(_)) || rng.bool() {
+                done(called, returned, action)
             } else {
-                failed(called, answered, what)
+                failed(called, returned, action)
             }
         })
         .collect()
@@ -202,10 +202,10 @@ fn any_order(history: &[Operation<Register>], placed: u32, state: Option<u64>) -
         return true;
     }
     left().any(|(index, next)| {
-        let in_time = left().all(|(_, other)| !other.succeeded || other.answered > next.called);
+        let in_time = left().all(|(_, other)| !other.succeeded || other.returned > next.called);
         in_time
             && next
-                .what
+                .action
                 .apply(&state)
                 .is_some_and(|after| any_order(history, placed | (1 << index), after))
     })

@@ -12,9 +12,9 @@ use test_support::host::Host;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// The response times, sorted.
-pub struct Times(Vec<Duration>);
+pub struct Latencies(Vec<Duration>);
 
-impl Times {
+impl Latencies {
     /// The number of responses.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -31,7 +31,7 @@ impl Times {
     }
 }
 
-impl From<Vec<Duration>> for Times {
+impl From<Vec<Duration>> for Latencies {
     fn from(mut times: Vec<Duration>) -> Self {
         times.sort();
         Self(times)
@@ -49,7 +49,7 @@ pub fn s(time: Duration) -> String {
 }
 
 /// Four callers that read back their writes, some 800 calls per second, and check every result.
-pub async fn steady_calls(client: &Client, until: Instant) -> Times {
+pub async fn steady_calls(client: &Client, until: Instant) -> Latencies {
     let callers = (0..4).map(async |caller| {
         let key = format!("steady{caller}");
         client.set("", &key, &key).await.unwrap();
@@ -65,11 +65,11 @@ pub async fn steady_calls(client: &Client, until: Instant) -> Times {
         }
         times
     });
-    Times::from(join_all(callers).await.concat())
+    Latencies::from(join_all(callers).await.concat())
 }
 
 /// Twenty health checks per second; each must get a reply.
-pub async fn health(host: &Host, until: Instant) -> Times {
+pub async fn health(host: &Host, until: Instant) -> Latencies {
     let mut times = Vec::new();
     let mut pace = interval(Duration::from_millis(50));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,5 +79,5 @@ pub async fn health(host: &Host, until: Instant) -> Times {
         assert!(host.health().await.is_some(), "a health check got no reply");
         times.push(started.elapsed());
     }
-    Times::from(times)
+    Latencies::from(times)
 }

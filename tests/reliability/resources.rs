@@ -44,27 +44,27 @@ pub fn reset_peak(env: &TestEnv) {
 /// The usage of an idle provider: the least memory seen until it is at most `enough`, or for the
 /// time `limit`.
 ///
-/// After large values, `stir` makes a call with one: the allocator releases large blocks on later
+/// After large values, `allocate_large` makes a call with one: the allocator releases large blocks on later
 /// allocations, not while idle.
 pub async fn settled(
     env: &TestEnv,
     enough: u64,
     test_timeout: Duration,
-    stir: bool,
+    allocate_large: bool,
 ) -> ResourceUsage {
     let deadline = Instant::now() + test_timeout;
-    let mut least = resident(env);
-    let value = vec![b'x'; if stir { LARGE } else { 1 }];
-    while least > enough && Instant::now() < deadline {
+    let mut minimum = resident(env);
+    let value = vec![b'x'; if allocate_large { LARGE } else { 1 }];
+    while minimum > enough && Instant::now() < deadline {
         sleep(INTERVAL).await;
         env.client
-            .set("", "stir", &value)
+            .set("", "settle", &value)
             .await
             .expect("Redis is running");
-        least = least.min(resident(env));
+        minimum = minimum.min(resident(env));
     }
     ResourceUsage {
-        resident: least,
+        resident: minimum,
         files: env.provider.open_files(),
         connections: env.redis.connections().await,
     }

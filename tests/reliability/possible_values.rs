@@ -17,12 +17,12 @@ impl<T: Clone + Ord + Debug> Possible<T> {
     }
 
     /// Records an acknowledged change.
-    pub fn surely(&mut self, change: impl Fn(&T) -> T) {
+    pub fn apply(&mut self, change: impl Fn(&T) -> T) {
         self.0 = self.0.iter().map(change).collect();
     }
 
     /// Records a change whose call failed without saying that it was not executed.
-    pub fn perhaps(&mut self, change: impl Fn(&T) -> T) {
+    pub fn maybe_apply(&mut self, change: impl Fn(&T) -> T) {
         let changed: Vec<T> = self.0.iter().map(change).collect();
         self.0.extend(changed);
     }
@@ -47,7 +47,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
 /// # Errors
 ///
 /// Two increments that contradict each other: one was lost or counted twice.
-pub fn disjoint(increments: &mut [(u64, u64)]) -> Result<(), String> {
+pub fn check_increments(increments: &mut [(u64, u64)]) -> Result<(), String> {
     increments.sort_unstable();
     for pair in increments.windows(2) {
         let [(earlier, _), (later, delta)] = [pair[0], pair[1]];
@@ -63,7 +63,7 @@ pub fn disjoint(increments: &mut [(u64, u64)]) -> Result<(), String> {
 #[test]
 fn a_failed_write_may_or_may_not_be_visible() {
     let mut key = Possible::only(1);
-    key.perhaps(|_| 2);
+    key.maybe_apply(|_| 2);
     assert!(key.clone().read(1).is_ok());
     assert!(key.clone().read(2).is_ok());
     assert!(key.clone().read(3).is_err(), "never written");
@@ -72,8 +72,8 @@ fn a_failed_write_may_or_may_not_be_visible() {
         key.clone().read(1).is_err(),
         "a value older than the one read was accepted"
     );
-    key.perhaps(|_| 4);
-    key.surely(|_| 5);
+    key.maybe_apply(|_| 4);
+    key.apply(|_| 5);
     assert!(
         key.clone().read(4).is_err(),
         "a value older than the one written was accepted"
@@ -84,8 +84,8 @@ fn a_failed_write_may_or_may_not_be_visible() {
 #[test]
 fn a_counter_excludes_partial_increments() {
     let mut counter = Possible::only(10);
-    counter.perhaps(|n| n + 3);
-    counter.surely(|n| n + 1);
+    counter.maybe_apply(|n| n + 3);
+    counter.apply(|n| n + 1);
     assert!(counter.clone().read(11).is_ok());
     assert!(counter.clone().read(14).is_ok());
     assert!(
@@ -98,8 +98,14 @@ fn a_counter_excludes_partial_increments() {
 
 #[test]
 fn contradicting_sums_of_a_shared_counter_are_detected() {
-    assert!(disjoint(&mut [(7, 4), (1, 1), (3, 2)]).is_ok());
-    assert!(disjoint(&mut [(9, 2), (3, 3)]).is_ok(), "others' between");
-    assert!(disjoint(&mut [(3, 2), (1, 1), (3, 1)]).is_err(), "twice");
-    assert!(disjoint(&mut [(4, 2), (3, 3)]).is_err(), "lost");
+    assert!(check_increments(&mut [(7, 4), (1, 1), (3, 2)]).is_ok());
+    assert!(
+        check_increments(&mut [(9, 2), (3, 3)]).is_ok(),
+        "with another caller's increment between"
+    );
+    assert!(
+        check_increments(&mut [(3, 2), (1, 1), (3, 1)]).is_err(),
+        "twice"
+    );
+    assert!(check_increments(&mut [(4, 2), (3, 3)]).is_err(), "lost");
 }
