@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use redis::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::cache::read_through::Cache;
 use crate::redis::client_tracking::ClientTracker;
 use crate::redis::connect_error::{ConnectError, ConnectErrorKind};
 use crate::redis::handshake::{handshake, resp3_login};
 use crate::redis::options::ConnectOptions;
-use crate::redis::resolve::resolve;
+use crate::redis::resolve::{Resolved, resolve};
 use crate::redis::selector::ServerSelector;
 use crate::redis::server_error::ServerErrorExt as _;
 use crate::redis::session::Session;
@@ -21,6 +21,8 @@ use crate::redis::transport::{ServerAddr, dial};
 use crate::settings::address::ServerSpec;
 use crate::settings::secret::Secret;
 
+/// The interval at which the sentinels are queried for a replica while there is none.
+const REPLICA_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long, and how many bytes of, an unsolicited error is awaited.
 const UNSOLICITED_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_UNSOLICITED_BYTES: u64 = 4096;
@@ -40,6 +42,8 @@ pub(crate) struct Connected {
     pub(crate) session: Session,
     /// The password that the session is authenticated with.
     pub(crate) password: Option<Secret>,
+    /// Whether it leads to the primary only because there is no replica.
+    pub(crate) lacks_replica: bool,
 }
 
 /// The outcome of opening a session in RESP3.
@@ -52,14 +56,32 @@ enum Resp3 {
 impl Connector {
     /// Connects once, without a time limit.
     pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
-        let addr = resolve(&self.selector, &self.options).await?;
+        let Resolved {
+            addr,
+            lacks_replica,
+        } = resolve(&self.selector, &self.options).await?;
         match self.connect_to(&addr).await {
+            Ok(connected) => Ok(Connected {
+                lacks_replica,
+                ..connected
+            }),
             Err(error)
                 if *error.kind() == ConnectErrorKind::ClosedByPeer && !self.options.address.tls =>
             {
                 Err(read_unsolicited_error(&addr).await.unwrap_or(error))
             }
-            outcome => outcome,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until there is a replica to connect to.
+    pub(crate) async fn replica_found(&self) {
+        loop {
+            sleep(REPLICA_CHECK_INTERVAL).await;
+            let resolved = resolve(&self.selector, &self.options).await;
+            if resolved.is_ok_and(|resolved| !resolved.lacks_replica) {
+                return;
+            }
         }
     }
 
@@ -78,7 +100,11 @@ impl Connector {
         let (options, selector) = (&self.options, &self.selector);
         let password = handshake(&session, options, selector, &self.client_name).await?;
         session.enable_tracking().await?;
-        Ok(Connected { session, password })
+        Ok(Connected {
+            session,
+            password,
+            lacks_replica: false,
+        })
     }
 
     async fn open(&self, addr: &ServerAddr) -> Result<Session, ConnectError> {

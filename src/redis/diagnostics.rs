@@ -50,7 +50,8 @@ pub(crate) async fn resolve(
     selector: &ServerSelector,
 ) -> Result<ServerAddr, ConnectError> {
     let resolved = resolve::resolve(selector, options);
-    within(options.connection_timeout, resolved).await
+    let resolved = within(options.connection_timeout, resolved).await?;
+    Ok(resolved.addr)
 }
 
 /// Opens a connection without TLS and closes it.

@@ -112,6 +112,8 @@ enum DisconnectReason {
     Broken,
     Unresponsive,
     Demoted,
+    /// It led to the primary for lack of a replica, and now there is one.
+    ReplicaFound,
 }
 
 impl Supervisor {
@@ -122,7 +124,11 @@ impl Supervisor {
         let mut is_reconnect = false;
         connections::register(&options.address, Purpose::Commands);
         loop {
-            let Connected { session, password } = self.connect(outage, &mut backoff).await;
+            let Connected {
+                session,
+                password,
+                lacks_replica,
+            } = self.connect(outage, &mut backoff).await;
             let session = Arc::new(session);
             if log_next_connect {
                 info!(
@@ -135,11 +141,33 @@ impl Supervisor {
             self.state
                 .send_replace(ConnectionState::Connected(Arc::clone(&session)));
             let connected = ConnectedGuard::new(&options.address, Purpose::Commands, is_reconnect);
-            let end = self.watch(&session, password, &mut backoff).await;
+            let replica_found = async {
+                if lacks_replica {
+                    self.connector.replica_found().await;
+                } else {
+                    std::future::pending().await
+                }
+            };
+            let end = tokio::select! {
+                end = self.watch(&session, password, &mut backoff) => end,
+                () = replica_found => DisconnectReason::ReplicaFound,
+            };
             session.revoke_cache();
             drop(connected);
-            is_reconnect = true;
+            is_reconnect = end != DisconnectReason::ReplicaFound;
             let reason = match end {
+                // Nothing was lost: calls in flight complete on the session that is replaced.
+                DisconnectReason::ReplicaFound => {
+                    log_next_connect = true;
+                    outage = Disconnected {
+                        since: Instant::now(),
+                        last_error: None,
+                        is_unresponsive: false,
+                    };
+                    self.state
+                        .send_replace(ConnectionState::Disconnected(outage.clone()));
+                    continue;
+                }
                 DisconnectReason::Broken => "the connection broke".to_owned(),
                 DisconnectReason::Unresponsive => format!(
                     "it did not answer within {} ms",

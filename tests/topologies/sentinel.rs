@@ -2,11 +2,13 @@
 
 // Guarantees: G31
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use test_support::client::{Client, other_error};
 use test_support::host::Link;
-use test_support::sentinel::SentinelDeployment;
+use test_support::redis_node::RedisNode;
+use test_support::sentinel::{SERVICE, SentinelDeployment};
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
 use tokio::time::Instant;
@@ -158,6 +160,63 @@ async fn reads_use_replicas_with_read_from_replica() {
     })
     .await;
     assert_writes_reach_the_primary(&client).await;
+}
+
+/// How many `GET`s a server has executed.
+async fn gets(server: &RedisNode) -> u64 {
+    let stats: String = server.command(&["INFO", "commandstats"]).await.unwrap();
+    let count = stats.lines().find_map(|line| {
+        let rest = line.strip_prefix("cmdstat_get:calls=")?;
+        rest.split(',').next()?.parse::<u64>().ok()
+    });
+    count.unwrap_or(0)
+}
+
+// Guarantees: G32
+#[tokio::test]
+async fn a_replica_that_comes_later_is_read_within_seconds() {
+    let mut redis = SentinelDeployment::start().await;
+    for replica in [1, 2] {
+        redis.servers[replica].kill();
+    }
+    let wait_for_replicas = async |redis: &SentinelDeployment, healthy: usize| {
+        let what = format!("the sentinels report {healthy} healthy replicas");
+        eventually(&what, async || {
+            for sentinel in &redis.sentinels {
+                let words = ["SENTINEL", "REPLICAS", SERVICE];
+                let known: Vec<HashMap<String, String>> = sentinel.command(&words).await.unwrap();
+                let is_healthy = |replica: &&HashMap<String, String>| {
+                    replica["flags"] == "slave" && replica["master-link-status"] == "ok"
+                };
+                if known.iter().filter(is_healthy).count() != healthy {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    };
+    wait_for_replicas(&redis, 0).await;
+    let mut env = start_env().await;
+    let url = redis.url("");
+    let client = link(&env, &[("URL", &url), ("READ_FROM", "replica")]).await;
+    client.set("", "k", b"v").await.unwrap();
+    let before = gets(&redis.servers[0]).await;
+    assert_eq!(client.get("", "k").await, Ok(Some(b"v".to_vec())));
+    assert_eq!(gets(&redis.servers[0]).await, before + 1);
+
+    redis.servers[1].restart().await;
+    wait_for_replicas(&redis, 1).await;
+    let start = Instant::now();
+    eventually("the replica is read", async || {
+        assert_eq!(client.get("", "k").await, Ok(Some(b"v".to_vec())));
+        gets(&redis.servers[1]).await > 0
+    })
+    .await;
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+    // Changing servers is not a lost connection.
+    assert_eq!(env.provider.stop_and_count_log(&["WARN"]).await, 0);
 }
 
 // Guarantees: G32

@@ -54,7 +54,7 @@ impl PubSubConnection {
         listener: Arc<dyn Listener>,
     ) -> Result<(Self, Driver), ConnectError> {
         let login = resp3_login(options)?.set_db(i64::from(options.address.database));
-        let addr = resolve(selector, options).await?;
+        let addr = resolve(selector, options).await?.addr;
         let stream = dial(&addr, options.tls()).await?;
         let messages = Arc::<AtomicU64>::default();
         let counter = Arc::clone(&messages);
