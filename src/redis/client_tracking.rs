@@ -140,7 +140,7 @@ impl ClientTracker {
             self.freshness.next_heartbeat().await;
             let key = self.heartbeat_key.lock().clone();
             let command = match &key {
-                Some(key) => Command::Exists { key },
+                Some(key) => Command::Pttl { key },
                 None => AdminCommand::Ping.into(),
             };
             let Packed::One(command) = command.pack() else {
@@ -148,6 +148,9 @@ impl ClientTracker {
             };
             let sent = Instant::now();
             match connection.send_packed_command(&command).await {
+                Ok(Value::ServerError(error)) if key.is_some() && error.is_permanent() => {
+                    self.disable(format!("PTTL: {}", error.message()));
+                }
                 Ok(Value::ServerError(_)) if key.is_some() => {
                     // The slot has moved, or the node does not serve it at present.
                     *self.heartbeat_key.lock() = None;

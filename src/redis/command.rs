@@ -42,6 +42,8 @@ pub(crate) enum Command<'a> {
     CachedGet { key: &'a str },
     /// `EXISTS`.
     Exists { key: &'a str },
+    /// `PTTL`, which needs no right that a link with a cache does not need anyway.
+    Pttl { key: &'a str },
     /// `SET`, with `PX` where there is a time to live.
     Set {
         key: &'a str,
@@ -175,6 +177,7 @@ impl<'a> Command<'a> {
             Self::Get { .. } => &spec::GET,
             Self::CachedGet { .. } => &spec::CACHED_GET,
             Self::Exists { .. } => &spec::EXISTS,
+            Self::Pttl { .. } => &spec::PTTL,
             Self::Set { .. } => &spec::SET,
             Self::Del { .. } => &spec::DEL,
             Self::MGet { .. } => &spec::MGET,
@@ -212,6 +215,7 @@ impl<'a> Command<'a> {
             Self::Get { key }
             | Self::CachedGet { key }
             | Self::Exists { key }
+            | Self::Pttl { key }
             | Self::Set { key, .. }
             | Self::Increment { key, .. }
             | Self::AcquireLease { key, .. }
@@ -286,6 +290,7 @@ impl<'a> Command<'a> {
             }
             Self::Get { key } => redis::cmd("GET").arg(key).take(),
             Self::Exists { key } => redis::cmd("EXISTS").arg(key).take(),
+            Self::Pttl { key } => redis::cmd("PTTL").arg(key).take(),
             Self::Set { key, value, ttl_ms } => set(key, *value, *ttl_ms),
             Self::Del { keys } => with_keys("DEL", keys),
             Self::MGet { keys } => with_keys("MGET", keys),

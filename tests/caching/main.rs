@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod changes;
+mod cluster_maps;
 mod hits;
 mod losses;
 mod races;

@@ -65,6 +65,7 @@ const fn write(rule: &'static str, trial: &'static [&'static str]) -> AclRule {
 
 const GET_RULE: AclRule = read("+get", &["GET", KEY]);
 const EXISTS_RULE: AclRule = read("+exists", &["EXISTS", KEY]);
+const PTTL_RULE: AclRule = read("+pttl", &["PTTL", KEY]);
 /// `NX` and `XX` are never true at once.
 const SET_RULE: AclRule = write("+set", &["SET", KEY, "", "NX", "XX"]);
 /// Deletes a key that does not exist.
@@ -108,13 +109,19 @@ pub(crate) const CACHED_GET: CommandSpec = CommandSpec {
     name: "GET",
     access: Access::Read,
     idempotent: true,
-    acl: &[read("+pttl", &["PTTL", KEY])],
+    acl: &[PTTL_RULE],
 };
 pub(crate) const EXISTS: CommandSpec = CommandSpec {
     name: "EXISTS",
     access: Access::Read,
     idempotent: true,
     acl: &[EXISTS_RULE],
+};
+pub(crate) const PTTL: CommandSpec = CommandSpec {
+    name: "PTTL",
+    access: Access::Read,
+    idempotent: true,
+    acl: &[PTTL_RULE],
 };
 pub(crate) const SET: CommandSpec = CommandSpec {
     name: "SET",
