@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::redis::cluster::scatter::{Part, Plan};
 use crate::redis::cluster::slot_map::SlotMap;
 use crate::redis::cluster::slot_map_state::SlotMapState;
+use crate::redis::cluster::slot_ranges::NodeHost;
 use crate::redis::cluster::topology::Topology;
 use crate::redis::command::{Command, RetryPolicy};
 use crate::redis::connect_error::Outage;
@@ -32,6 +33,7 @@ use crate::redis::limiter::{Admission, Limiter, SharedPermit};
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
 use crate::redis::retry::{AttemptOutcome, Reply, RetryLoop};
+use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::address::Endpoint;
 
 /// How many redirects a command follows without a pause in between.
@@ -175,11 +177,16 @@ impl Cluster {
                 // be assigned to another node, which this one cannot name.
                 AttemptOutcome::Retry => self.topology.refresh(),
                 AttemptOutcome::Redirect(error) => {
-                    let followed = self.follow(&error);
-                    redirect = Some(followed.map_err(|error| retry_loop.qualify(error))?);
+                    let followed = self.follow(&error, &node);
+                    redirect = followed.map_err(|error| retry_loop.qualify(error))?;
                     redirects += 1;
-                    if redirects > MAX_REDIRECTS && !retry_loop.pause().await {
-                        return Err(retry_loop.qualify(Error::from(&error)));
+                    let must_pause = redirect.is_none() || redirects > MAX_REDIRECTS;
+                    if must_pause && !retry_loop.pause().await {
+                        let error = match redirect {
+                            Some(_) => Error::from(&error),
+                            None => unnamed(&node, &error),
+                        };
+                        return Err(retry_loop.qualify(error));
                     }
                 }
             }
@@ -195,21 +202,31 @@ impl Cluster {
         self.topology.changed_since(known).await;
     }
 
-    /// The node that `MOVED` or `ASK` names.
-    fn follow(&self, error: &ServerError) -> Result<Redirect, Error> {
+    /// The node that `MOVED` or `ASK` names; `None` if the error does not name its host, and the slot
+    /// map has no such node.
+    fn follow(&self, error: &ServerError, replied: &Node) -> Result<Option<Redirect>, Error> {
         let asking = error.code() == "ASK";
         if !asking {
             self.topology.refresh();
         }
-        let endpoint = error
+        let (host, port) = error
             .details()
             .and_then(|details| details.split(' ').nth(1))
-            .and_then(slot_ranges::parse_endpoint)
+            .and_then(slot_ranges::parse_redirect)
             .ok_or_else(|| Error::from(error))?;
-        Ok(Redirect {
+        let endpoint = match (host, &replied.endpoint) {
+            (NodeHost::Named(host), _) => Some(Endpoint { host, port }),
+            (NodeHost::Replying, Some(replied)) => Some(Endpoint {
+                host: replied.host.clone(),
+                port,
+            }),
+            // A node of the cluster executes no command for a slot that it neither has nor imports.
+            _ => self.topology.map().and_then(|map| map.endpoint_at(port)),
+        };
+        Ok(endpoint.map(|endpoint| Redirect {
             node: self.topology.node(&endpoint),
             asking,
-        })
+        }))
     }
 
     /// The slot map, waiting for the first one if need be.
@@ -236,4 +253,14 @@ impl Cluster {
             |outage| outage.error,
         ))
     }
+}
+
+/// The error of a call that is redirected to a node without a host.
+fn unnamed(replied: &Node, error: &ServerError) -> Error {
+    let address = &replied.address;
+    Error::other(format!(
+        "{address} does not say which host has the slot of the key ({}): set \
+         cluster-announce-hostname at every node, or another cluster-preferred-endpoint-type",
+        error.message()
+    ))
 }

@@ -149,7 +149,7 @@ impl Probe {
         queried: &Endpoint,
     ) -> Result<Option<Vec<SlotRange>>, CommandError> {
         let reply = self.execute(AdminCommand::ClusterSlots).await?;
-        Ok(parse_slots(&reply, queried))
+        Ok(parse_slots(&reply, queried).ok())
     }
 }
 

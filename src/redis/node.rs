@@ -19,11 +19,14 @@ use crate::redis::selector::ServerSelector;
 use crate::redis::session::Session;
 use crate::redis::supervisor;
 use crate::redis::supervisor::ConnectionState;
+use crate::settings::address::Endpoint;
 
 /// A connection that is kept established until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: String,
+    /// Of a node of a cluster.
+    pub(crate) endpoint: Option<Endpoint>,
     state: watch::Receiver<ConnectionState>,
     _supervisor: AbortOnDropHandle<()>,
 }
@@ -38,6 +41,7 @@ impl Node {
         name: &str,
         cache: Option<&Arc<Cache>>,
     ) -> Self {
+        let endpoint = selector.endpoint().cloned();
         let connector = Connector {
             options,
             selector,
@@ -47,6 +51,7 @@ impl Node {
         let (state, supervisor) = supervisor::start(connector, address.clone());
         Self {
             address,
+            endpoint,
             state,
             _supervisor: supervisor,
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::redis::transport::ServerAddr;
-use crate::settings::address::Sentinels;
+use crate::settings::address::{Endpoint, Sentinels};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServerSelector {
@@ -18,6 +18,15 @@ pub(crate) enum ServerSelector {
 }
 
 impl ServerSelector {
+    /// The endpoint, where it is fixed.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Fixed(ServerAddr::Tcp(endpoint))
+            | Self::ClusterReplica(ServerAddr::Tcp(endpoint)) => Some(endpoint),
+            _ => None,
+        }
+    }
+
     /// The role that the server must have, where a failover can take it away.
     pub(crate) fn required_role(&self) -> Option<&'static str> {
         matches!(self, Self::Primary(_)).then_some("master")

@@ -1,7 +1,10 @@
 //! Clusters: slot maps and heartbeats that must not empty the cache.
 
+// Guarantees: G36
+
 use std::time::Duration;
 
+use redis::Value;
 use test_support::cluster::RedisCluster;
 use test_support::host::Link;
 use test_support::redis_node::RedisNode;
@@ -23,6 +26,60 @@ async fn calls(servers: &[RedisNode], command: &str) -> u64 {
         sum += count.unwrap_or(0);
     }
     sum
+}
+
+/// Every node lists the replicas of a shard in an order of its own.
+#[tokio::test]
+async fn the_order_of_replicas_does_not_empty_the_cache() {
+    let arguments = [
+        "--cluster-require-full-coverage",
+        "no",
+        "--cluster-replica-no-failover",
+        "yes",
+    ];
+    let mut cluster = RedisCluster::start(2, &arguments).await;
+    // A node that restarts lists them as its file does. Some versions sort them.
+    for _ in 0..10 {
+        let slots = ["CLUSTER", "SLOTS"];
+        let first: Value = cluster.nodes[0].command(&slots).await.unwrap();
+        let second: Value = cluster.nodes[1].command(&slots).await.unwrap();
+        if first != second {
+            break;
+        }
+        cluster.nodes[1].restart().await;
+        cluster.wait_until_consistent().await;
+    }
+    let mut env = TestEnv::builder().unlinked().start().await;
+    let url = cluster.url();
+    let config = [CACHED, &[("URL", &*url)]].concat();
+    let client = env
+        .add_link(&Link::new("c", "default").config(&config))
+        .await;
+    // `bar` is on the first node.
+    client.set("", "bar", b"v").await.unwrap();
+    assert_eq!(client.get("", "bar").await, Ok(Some(b"v".to_vec())));
+
+    // With a shard down, the slot map is read ten times a second.
+    for node in 3..9 {
+        if cluster.primary_of(node).await == Some(2) {
+            cluster.nodes[node].kill();
+        }
+    }
+    cluster.nodes[2].kill();
+    let alive = &cluster.nodes[..2];
+    let gets = calls(alive, "get").await;
+    let queries = calls(alive, "cluster|slots").await;
+    eventually("the slot map is read forty times", async || {
+        assert_eq!(client.get("", "bar").await, Ok(Some(b"v".to_vec())));
+        calls(alive, "cluster|slots").await >= queries + 40
+    })
+    .await;
+    let gets = calls(alive, "get").await - gets;
+    // A slow machine may miss a heartbeat.
+    assert!(gets <= 3, "{gets} reads of Redis");
+    let updates = ["slot map of the cluster updated"];
+    let updates = env.provider.stop_and_count_log(&updates).await;
+    assert!(updates <= 2, "{updates} lines");
 }
 
 /// The documented rights of a link that caches and only uses `get` and `set`.

@@ -6,9 +6,11 @@
 mod all_functions;
 mod cluster;
 mod credentials;
+mod endpoints;
 mod large_cursors;
 mod listing;
 mod load;
 mod sentinel;
+mod slot_map;
 mod tls;
 mod watching;

@@ -202,7 +202,7 @@ impl Cluster {
         match timeout_at(limit, session.send(&command, false)).await {
             Ok(SessionReply::Value(value)) => parse_slots(&value, endpoint)
                 .map(|ranges| Partition::new(&ranges))
-                .ok_or_else(|| Error::unexpected_reply("CLUSTER SLOTS")),
+                .map_err(|reason| unknown(&reason)),
             Ok(SessionReply::ServerError(error)) => Err(Error::from(&error)),
             Ok(SessionReply::Disconnected) => Err(unknown("connection lost")),
             Err(_) => Err(unknown("no reply in time")),

@@ -79,6 +79,16 @@ impl SlotMap {
         &self.partition
     }
 
+    /// The primary with this port, if there is exactly one.
+    pub(crate) fn endpoint_at(&self, port: u16) -> Option<Endpoint> {
+        let mut shards = self
+            .shards
+            .iter()
+            .filter(|shard| shard.endpoint.port == port);
+        let shard = shards.next()?;
+        shards.next().is_none().then(|| shard.endpoint.clone())
+    }
+
     /// The endpoint of a primary.
     pub(crate) fn endpoint_of(&self, primary: &Arc<Node>) -> Option<&Endpoint> {
         let mut shards = self.shards.iter();

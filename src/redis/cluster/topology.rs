@@ -2,12 +2,14 @@
 //! while a node is disconnected, and at an interval.
 //!
 //! It owns the connections to the nodes: one for each that the map names, and those of the seeds while
-//! there is no map, or none of its nodes is connected.
+//! no node replies with a usable map.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -34,6 +36,12 @@ use crate::settings::address::Endpoint;
 
 /// The interval of queries while a node is disconnected, or the map is known to be wrong.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest interval of queries while all nodes of the map are connected, and none has a usable map.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// After this time without a reply another node is queried as well, until so many queries are in
+/// flight.
+const QUERY_STAGGER: Duration = Duration::from_millis(50);
+const MAX_QUERIES: usize = 8;
 /// The interval of queries while all nodes are connected.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -65,6 +73,10 @@ struct Refresher {
     map: watch::Sender<SlotMapState>,
     /// The ranges of the map.
     ranges: Vec<SlotRange>,
+    /// The connections that the map needs.
+    wanted: HashSet<(Endpoint, bool)>,
+    /// Whether there may be connections to seeds that the map does not need.
+    has_seed_connections: bool,
     /// The position of the node that is queried first.
     next_seed: usize,
     backoff: ReconnectBackoff,
@@ -92,6 +104,8 @@ impl Topology {
             refresh_requested: Arc::clone(&refresh_requested),
             map: sender,
             ranges: Vec::new(),
+            wanted: HashSet::new(),
+            has_seed_connections: false,
             next_seed: 0,
             backoff: ReconnectBackoff::new(),
         };
@@ -210,6 +224,36 @@ impl NodeTable {
         Node::start(self.options.clone(), selector, address, &self.name, cache)
     }
 
+    /// The slots as a node reports them; an error, or `None` if it does not reply.
+    async fn slots_of(
+        &self,
+        endpoint: Endpoint,
+        node: Arc<Node>,
+    ) -> Result<Vec<SlotRange>, Option<SlotMapError>> {
+        let session = node.session().ok_or(None)?;
+        let limit = self.options.response_timeout;
+        let address = self.address(&endpoint);
+        let command = AdminCommand::ClusterSlots.into();
+        match timeout(limit, session.send(&command, false)).await {
+            Ok(SessionReply::Value(reply)) => match parse_slots(&reply, &endpoint) {
+                Ok(ranges) if !ranges.is_empty() => Ok(ranges),
+                Ok(_) => Err(Some(SlotMapError::unusable(
+                    &address,
+                    "it knows of no slots",
+                ))),
+                Err(reason) => Err(Some(SlotMapError::unusable(&address, &reason))),
+            },
+            Ok(SessionReply::ServerError(error)) => {
+                Err(Some(SlotMapError::refused(&address, &error, self.scheme())))
+            }
+            Ok(SessionReply::Disconnected) => Err(None),
+            Err(_) => {
+                session.request_health_check();
+                Err(None)
+            }
+        }
+    }
+
     /// The connected nodes, in a stable order.
     fn connected(&self) -> Vec<(Endpoint, Arc<Node>)> {
         let nodes = self.nodes.lock();
@@ -230,79 +274,90 @@ impl NodeTable {
 
 impl Refresher {
     async fn run(mut self) {
+        let mut retry_interval = RETRY_INTERVAL;
         loop {
-            match self.query().await {
-                Ok(ranges) => self.apply(ranges),
+            let is_current = match self.query().await {
+                Ok(ranges) => {
+                    self.apply(ranges);
+                    true
+                }
                 Err(error) => {
                     self.map.send_if_modified(|state| state.fail(error));
+                    false
                 }
-            }
-            let is_complete = self.map.borrow().map().is_some_and(|map| {
+            };
+            let is_connected = self.map.borrow().map().is_some_and(|map| {
                 let mut shards = map.shards().iter();
                 shards.all(|shard| shard.primary.session().is_some())
             });
-            if is_complete {
+            if is_current && is_connected {
                 tokio::select! {
                     () = sleep(REFRESH_INTERVAL) => {}
                     () = self.refresh_requested.notified() => {}
                 }
             }
             // Limits the rate, however many calls request a refresh.
-            sleep(RETRY_INTERVAL).await;
+            sleep(retry_interval).await;
+            retry_interval = if is_connected && !is_current {
+                (retry_interval * 2).min(MAX_RETRY_INTERVAL)
+            } else {
+                RETRY_INTERVAL
+            };
         }
     }
 
-    /// Queries one node after another until one replies with a map. Begins with another node each
-    /// time: a node that was cut off from the cluster must not decide again and again.
+    /// Queries the nodes until one replies with a map: the next one as soon as a node has replied
+    /// without a map, or has not replied for a moment. Begins with another node each time: a node that
+    /// was cut off from the cluster must not decide again and again.
     async fn query(&mut self) -> Result<Vec<SlotRange>, SlotMapError> {
         let mut nodes = self.nodes.connected();
         self.next_seed = self.next_seed.wrapping_add(1);
         let first = self.next_seed % nodes.len().max(1);
         nodes.rotate_left(first);
-        let command = AdminCommand::ClusterSlots.into();
+        let mut nodes = nodes.into_iter().peekable();
         let mut latest: Option<SlotMapError> = None;
-        for (endpoint, node) in nodes {
-            let Some(session) = node.session() else {
-                continue;
+        let table = Arc::clone(&self.nodes);
+        let mut queries = FuturesUnordered::new();
+        loop {
+            if queries.len() < MAX_QUERIES
+                && let Some((endpoint, node)) = nodes.next()
+            {
+                queries.push(table.slots_of(endpoint, node));
+            }
+            let may_query_more = queries.len() < MAX_QUERIES && nodes.peek().is_some();
+            let reply = tokio::select! {
+                reply = queries.next() => reply,
+                () = sleep(QUERY_STAGGER), if may_query_more => continue,
             };
-            let limit = self.nodes.options.response_timeout;
-            let address = self.nodes.address(&endpoint);
-            let error = match timeout(limit, session.send(&command, false)).await {
-                Ok(SessionReply::Value(reply)) => match parse_slots(&reply, &endpoint) {
-                    Some(ranges) if !ranges.is_empty() => return Ok(ranges),
-                    Some(_) => SlotMapError::unusable(&address, "it knows of no slots"),
-                    None => {
-                        SlotMapError::unusable(&address, "its answer is not one that Redis gives")
-                    }
-                },
-                Ok(SessionReply::ServerError(error)) => {
-                    SlotMapError::refused(&address, &error, self.nodes.scheme())
+            match reply {
+                Some(Ok(ranges)) => return Ok(ranges),
+                // A transient error takes precedence: that node may soon have a map.
+                Some(Err(Some(error)))
+                    if latest.as_ref().is_none_or(|latest| latest.is_permanent) =>
+                {
+                    latest = Some(error);
                 }
-                Ok(SessionReply::Disconnected) => continue,
-                Err(_) => {
-                    session.request_health_check();
-                    continue;
-                }
-            };
-            // A transient error takes precedence: that node may soon have a map.
-            if latest.as_ref().is_none_or(|latest| latest.is_permanent) {
-                latest = Some(error);
+                Some(Err(_)) => {}
+                None if may_query_more => {}
+                None => break,
             }
         }
         Err(self.unavailable(latest))
     }
 
-    /// Why no node has replied with a map: its error, or that none is connected.
+    /// Why no node has replied with a map: its error, or that none is connected. Connects to the seeds,
+    /// which may know of other nodes.
     fn unavailable(&mut self, replied: Option<SlotMapError>) -> SlotMapError {
+        self.has_seed_connections = true;
+        let seeds: Vec<Arc<Node>> = self.nodes.seeds().collect();
         let Some(SlotMapError {
             error,
             is_permanent,
         }) = replied
         else {
-            // This also connects to the seeds, where the map names other nodes.
             return SlotMapError {
                 error: self.nodes.unreachable(),
-                is_permanent: self.nodes.seeds().all(|seed| seed.is_refused()),
+                is_permanent: seeds.iter().all(|seed| seed.is_refused()),
             };
         };
         if self.backoff.should_log(error.message()) {
@@ -316,7 +371,7 @@ impl Refresher {
         let is_permanent = is_permanent
             && self.map.borrow().map().is_none()
             // Another seed may reply with a map as soon as it is connected.
-            && self.nodes.seeds().all(|seed| seed.session().is_some() || seed.is_refused());
+            && seeds.iter().all(|seed| seed.session().is_some() || seed.is_refused());
         SlotMapError {
             error,
             is_permanent,
@@ -324,11 +379,21 @@ impl Refresher {
     }
 
     fn apply(&mut self, mut ranges: Vec<SlotRange>) {
+        let with_replicas = self.nodes.options.read_from_replica;
         ranges.sort_by_key(|range| range.first);
+        for range in &mut ranges {
+            // Each node lists them in an order of its own.
+            range.replicas.sort();
+            if !with_replicas {
+                range.replicas.clear();
+            }
+        }
         if ranges == self.ranges && self.map.borrow().map().is_some() {
+            if std::mem::take(&mut self.has_seed_connections) {
+                self.nodes.retain(&self.wanted);
+            }
             return;
         }
-        let with_replicas = self.nodes.options.read_from_replica;
         let mut wanted = HashSet::new();
         let mut shards: Vec<Shard> = Vec::new();
         let mut index: HashMap<&Endpoint, usize> = HashMap::new();
@@ -355,16 +420,25 @@ impl Refresher {
         let partition = Partition::new(&ranges);
         let map = Arc::new(SlotMap::new(shards, runs.into_iter(), partition));
         self.nodes.retain(&wanted);
-        info!(
-            nodes = map.shards().len(),
-            redis = %self.nodes.options.address,
-            "slot map of the cluster updated"
-        );
-        let previous = self.map.send_replace(SlotMapState::Known(map));
+        self.has_seed_connections = false;
+        self.wanted = wanted;
+        let previous = self.map.send_replace(SlotMapState::Known(Arc::clone(&map)));
         self.ranges = ranges;
+        let is_same_partition = previous
+            .map()
+            .is_some_and(|previous| previous.partition() == map.partition());
+        if !is_same_partition {
+            info!(
+                nodes = map.shards().len(),
+                redis = %self.nodes.options.address,
+                "slot map of the cluster updated"
+            );
+        }
         // A node that gives slots away may retain copies of their keys, and then reports no change of
         // the keys. This also invalidates the replies that are still to arrive from the old owners.
-        if let (Some(_), Some(cache)) = (previous.map(), &self.nodes.cache) {
+        if let (Some(_), Some(cache)) = (previous.map(), &self.nodes.cache)
+            && (with_replicas || !is_same_partition)
+        {
             cache.invalidate_all();
         }
     }
