@@ -10,7 +10,7 @@ pub(crate) const REDIS_PORT: u16 = 6379;
 pub(crate) const SENTINEL_PORT: u16 = 26379;
 
 /// The address of a Redis, with credentials and database.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
     pub(crate) server: ServerSpec,
     pub(crate) tls: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Endpoint {
 }
 
 /// The sentinels of a service, and their credentials.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Sentinels {
     pub(crate) endpoints: Vec<Endpoint>,
     /// The name of the primary, in the sentinels' configuration.
@@ -95,6 +95,26 @@ impl fmt::Display for Endpoint {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+/// Without credentials; a password is sometimes in the place of the user.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Address")
+            .field("server", &self.server)
+            .field("tls", &self.tls)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sentinels")
+            .field("endpoints", &self.endpoints)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
     }
 }
 

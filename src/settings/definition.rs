@@ -16,6 +16,8 @@ pub(crate) struct SettingDefinition<T> {
     pub(crate) belongs_to_url: bool,
     /// Returns true if this text contains a password, and must not be in plain configuration.
     pub(crate) contains_password: fn(&str) -> bool,
+    /// Errors may show an invalid value, if it contains nothing that looks like a secret.
+    pub(crate) shows_invalid: bool,
     pub(crate) parser: ValueParser<T>,
 }
 
@@ -51,6 +53,7 @@ impl<T> SettingDefinition<T> {
             secrecy: Secrecy::Public,
             belongs_to_url: false,
             contains_password: |_| false,
+            shows_invalid: true,
             parser,
         }
     }

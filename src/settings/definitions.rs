@@ -86,6 +86,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition {
         example: "/etc/redis/ca.pem",
         belongs_to_url: true,
+        shows_invalid: false,
         ..SettingDefinition::new(
             "TLS_CA",
             "system roots",
@@ -96,6 +97,7 @@ pub(crate) const LINK_SETTINGS: &[SettingDefinition<Settings>] = &[
     SettingDefinition {
         example: "/etc/redis/client.pem",
         belongs_to_url: true,
+        shows_invalid: false,
         ..SettingDefinition::new(
             "TLS_CERT",
             "",

@@ -8,14 +8,11 @@ use crate::settings::error::{ConfigWarning, InvalidValue, SettingError, ShownVal
 use crate::settings::link_settings::Settings;
 use crate::settings::origin::Origin;
 use crate::settings::provider_settings::ProviderSettings;
+use crate::settings::redaction;
 use crate::settings::source::{Layer, SourcedValue, Sources};
-use crate::settings::url;
 
 /// The names that the provider SDK reads from the same configuration begin so.
 pub(crate) const SDK_NAMES: [&str; 2] = ["OTEL_", "FLAMEGRAPH_PATH"];
-
-/// An error shows no more characters of a value.
-const MAX_SHOWN_CHARACTERS: usize = 100;
 
 /// The outcome of parsing: warnings come with valid settings and with invalid ones.
 #[derive(Debug)]
@@ -140,18 +137,14 @@ impl<T> SettingDefinition<T> {
 
     fn invalid(&self, origin: Origin, text: &str, reason: InvalidValue) -> SettingError {
         let is_secret = origin.is_secret() || (self.contains_password)(text);
-        let (value, reason) = if is_secret {
-            (ShownValue::Secret, reason.without_hint())
-        } else {
-            // A URL that was set under the name of another setting can contain a password, too.
-            let may_be_url = self.name == "URL" || text.contains("://") || text.contains('@');
-            let shown = if may_be_url && self.name != "WATCH" {
-                url::redacted(text)
-            } else {
-                text.to_owned()
-            };
-            let shown = shown.chars().take(MAX_SHOWN_CHARACTERS).collect();
-            (ShownValue::Public(shown), reason)
+        let shown = match self.name {
+            _ if is_secret || !self.shows_invalid => None,
+            "URL" => redaction::recognized_url(text),
+            _ => redaction::public_value(text),
+        };
+        let (value, reason) = match shown {
+            Some(shown) => (ShownValue::Public(shown), reason),
+            None => (ShownValue::Secret, reason.without_hint()),
         };
         SettingError::Invalid {
             name: self.name,
@@ -176,8 +169,10 @@ fn unknown_names<'a>(layers: &[Layer], known: impl Iterator<Item = &'a str>) -> 
                 .iter()
                 .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
             let nearest = nearest.copied().unwrap_or_default();
-            let message =
-                format!("unknown setting {name:?} in {origin} is ignored; did you mean {nearest}?");
+            let message = format!(
+                "unknown setting {:?} in {origin} is ignored; did you mean {nearest}?",
+                redaction::name(name)
+            );
             warnings.push(ConfigWarning { origin, message });
         }
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
 use crate::settings::origin::Origin;
+use crate::settings::redaction;
 
 /// The values of one origin, by the name of the setting.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,7 +94,8 @@ impl Layer {
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
-        f.debug_set().entries(self.values.keys()).finish()
+        let names = self.names().map(redaction::name);
+        f.debug_set().entries(names).finish()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use test_support::malformed_urls::malformed_urls;
 use wasmcloud_provider_sdk::core::secrets::SecretValue;
 
 use crate::settings::address::Address;
@@ -11,6 +12,7 @@ use crate::settings::error::SettingError;
 use crate::settings::link_settings::{BucketLayout, HealthPolicy, Settings};
 use crate::settings::origin::Origin;
 use crate::settings::parse::ParseOutcome;
+use crate::settings::provider_settings::ProviderSettings;
 use crate::settings::secret::Secret;
 use crate::settings::source::{Layer, Sources};
 use crate::settings::tls::{Pem, Tls};
@@ -218,7 +220,10 @@ fn invalid_values_are_named_with_the_expectation() {
         };
         let error = error_of(&[(definition.name, value)]);
         assert!(error.contains(definition.name), "{error}");
-        assert!(error.contains(&format!("{value:?}")), "{error}");
+        // In these, anything may be a secret that is in the wrong place.
+        let is_shown = !["URL", "TLS_CA", "TLS_CERT"].contains(&definition.name);
+        let shown = format!("{value:?}");
+        assert_eq!(error.contains(&shown), is_shown, "{error}");
         assert!(error.contains("expected "), "{error}");
     }
     assert!(error_of(&[("SCAN_COUNT", "0")]).contains("a whole number from 1 to 1000000"));
@@ -311,6 +316,43 @@ fn invalid_secrets_are_not_shown() {
     assert!(!format!("{sources:?}").contains("hunter2"));
     let error = Settings::parse(&sources).settings.unwrap_err().to_string();
     assert!(error.contains("URL") && error.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn malformed_urls_are_not_repeated() {
+    let marker = "MarkerOfPassword";
+    let urls = malformed_urls(marker);
+    assert!(urls.len() >= 200, "{}", urls.len());
+    // A text can be set under the name of another setting, too, or be in the place of a name.
+    let others = LINK_SETTINGS.iter().map(|definition| definition.name);
+    let names: Vec<&str> = others
+        .filter(|name| !["PREFIX", "BUCKETS", "WATCH_BUCKET"].contains(name))
+        .collect();
+    for url in &urls {
+        let of_config = read(&[("URL", url)]);
+        let sources = Sources::new(
+            secrets(Origin::LinkSecrets, &[("URL", text(url))]),
+            Layer::empty(Origin::LinkConfig),
+            Layer::empty(Origin::ProviderSecrets),
+            config(Origin::ProviderConfig, &[(url, url)]),
+        );
+        let mut outcomes = vec![of_config, Settings::parse(&sources), read(&[(url, "x")])];
+        for outcome in &outcomes[..2] {
+            let error = outcome.settings.as_ref().unwrap_err();
+            assert!(error.to_string().contains("expected"), "{url}: {error}");
+        }
+        let wrong_places = names.iter().map(|name| read(&[(name, url)]));
+        outcomes.extend(wrong_places.filter(|outcome| outcome.settings.is_err()));
+        for outcome in outcomes {
+            let mut forms = format!("{outcome:?} {sources:?}");
+            if let Err(error) = &outcome.settings {
+                forms += &error.to_string();
+            }
+            assert!(!forms.contains(marker), "{url}: {forms}");
+        }
+        let process = ProviderSettings::parse(&sources);
+        assert!(!format!("{process:?}").contains(marker), "{url}");
+    }
 }
 
 #[test]

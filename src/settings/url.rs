@@ -1,4 +1,6 @@
-//! The parser of the setting `URL`, and the redaction of URLs in errors.
+//! The parser of the setting `URL`. No error of it repeats a part of the text, except as a hint.
+
+use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
@@ -7,6 +9,8 @@ use crate::settings::address::{
     Address, Endpoint, REDIS_PORT, SENTINEL_PORT, Sentinels, ServerSpec,
 };
 use crate::settings::error::InvalidValue;
+use crate::settings::foreign_form;
+use crate::settings::redaction::{is_host_name, recognized_url};
 use crate::settings::secret::Secret;
 
 const EXPECTED: &str = "redis://[user[:password]@]host[:port][/db] (rediss:// with TLS), \
@@ -22,13 +26,13 @@ const EXPECTED_SENTINEL: &str = "redis-sentinel://[user[:password]@]host[:port][
 pub(crate) const PATTERN: &str = concat!(
     r"^(",
     // One server; over a Unix socket; a cluster; sentinels.
-    r"([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?://([^/?#]*@)?[^/?#@]+(/+[0-9]*/*)?",
-    r"|([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])\+[Uu][Nn][Ii][Xx]:///[^?#]+(\?db=[0-9]+)?",
+    r"([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?://([^/?#\t\r\n]*@)?[^/?#@\s,;=]+(/+[0-9]*/*)?",
+    r"|([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])\+[Uu][Nn][Ii][Xx]:///[^?#\s,;=@]+(\?db=[0-9]+)?",
     r"|([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?-[Cc][Ll][Uu][Ss][Tt][Ee][Rr]",
-    r"://([^/?#]*@)?[^/?#@]+/*(\?node=[^&#@]+(&node=[^&#@]+)*)?",
+    r"://([^/?#\t\r\n]*@)?[^/?#@\s,;=]+/*(\?node=[^&#@]+(&node=[^&#@]+)*)?",
     r"|([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?-[Ss][Ee][Nn][Tt][Ii][Nn][Ee][Ll]",
-    r"://([^/?#]*@)?[^/?#@]+(/+[0-9]*/*)?\?((node|sentinelUsername|sentinelPassword)=[^&#]*&)*",
-    r"sentinelServiceName=[^&#]+(&(node|sentinelUsername|sentinelPassword)=[^&#]*)*",
+    r"://([^/?#\t\r\n]*@)?[^/?#@\s,;=]+(/+[0-9]*/*)?\?((node|sentinelUsername|sentinelPassword)=[^&#]*&)*",
+    r"sentinelServiceName=[A-Za-z0-9.%_-]+(&(node|sentinelUsername|sentinelPassword)=[^&#]*)*",
     r")$",
 );
 
@@ -59,6 +63,19 @@ enum UrlScheme {
 
 /// Parses the setting `URL`.
 pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
+    parse_url(text).map_err(|invalid| match foreign_form::describe(text) {
+        Some(form) => InvalidValue::expected(format!("{EXPECTED}; {form}")),
+        None => invalid,
+    })
+}
+
+fn parse_url(text: &str) -> Result<ParsedUrl, InvalidValue> {
+    // The parser of the crate `url` would remove line breaks and tabs.
+    if text.contains(char::is_control) {
+        return Err(InvalidValue::expected(format!(
+            "{EXPECTED}, without line breaks and tabs"
+        )));
+    }
     let Some((scheme, _)) = text.split_once("://") else {
         return Err(without_scheme(text));
     };
@@ -89,6 +106,7 @@ pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     }
     let mut parsed = match kind {
         UrlScheme::Single => tcp_address(&url)?,
+        UrlScheme::Unix if text.contains(char::is_whitespace) => return Err(unusual_path()),
         UrlScheme::Unix => unix_address(&url)?,
         UrlScheme::Cluster => cluster_address(&url)?,
         UrlScheme::Sentinel => sentinel_address(&url)?,
@@ -102,44 +120,16 @@ pub(crate) fn parse(text: &str) -> Result<ParsedUrl, InvalidValue> {
     Ok(parsed)
 }
 
-/// The URL, or a text that was meant as one, without any part that may be secret.
-pub(crate) fn redacted(text: &str) -> String {
-    let (scheme, rest) = match text.find("://") {
-        Some(at) => text.split_at(at + 3),
-        None => ("", text),
-    };
-    let query = rest.find('?');
-    let rest = match rest.rfind('@') {
-        // A password may contain `?` and `@`: where the query begins is not certain.
-        Some(at) if query.is_some_and(|query| query < at) => "***".to_owned(),
-        Some(at) => format!("***{}", &rest[at..query.unwrap_or(rest.len())]),
-        None => without_invalid_port(&rest[..query.unwrap_or(rest.len())]),
-    };
-    scheme.to_owned() + &rest
-}
-
-/// Without the host, the text after the colon may be a password instead of a port.
-fn without_invalid_port(rest: &str) -> String {
-    let authority = rest.split('/').next().unwrap_or_default();
-    let may_be_port = |text: &str| text.len() <= 5 && text.chars().all(|c| c.is_ascii_digit());
-    match authority.split_once(':') {
-        Some((host, port)) if !host.starts_with('[') && !may_be_port(port) => {
-            format!("{host}:***")
-        }
-        _ => rest.to_owned(),
-    }
-}
-
+/// The error for a text that does not begin with a scheme.
 fn without_scheme(text: &str) -> InvalidValue {
     let invalid = InvalidValue::expected(EXPECTED);
-    if text.is_empty() || text.contains(char::is_whitespace) {
-        return invalid;
+    match recognized_url(text).filter(|shown| !shown.is_empty() && !shown.contains('*')) {
+        Some(path) if path.starts_with('/') => {
+            invalid.with_hint(format!("did you mean redis+unix://{path}?"))
+        }
+        Some(server) => invalid.with_hint(format!("did you mean redis://{server}?")),
+        None => invalid,
     }
-    let suggestion = match text.strip_prefix('/') {
-        Some(_) => format!("redis+unix://{}", redacted(text)),
-        None => format!("redis://{}", redacted(text)),
-    };
-    invalid.with_hint(format!("did you mean {suggestion}?"))
 }
 
 fn tcp_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
@@ -202,6 +192,11 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
             "{EXPECTED_SENTINEL}: sentinelServiceName is missing"
         )));
     }
+    if !is_service_name(&sentinels.service) {
+        return Err(InvalidValue::expected(format!(
+            "{EXPECTED_SENTINEL}: letters, digits, `.`, `-` and `_` in sentinelServiceName"
+        )));
+    }
     Ok(ParsedUrl {
         address: Address {
             server: ServerSpec::Sentinel(sentinels),
@@ -210,6 +205,12 @@ fn sentinel_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
         },
         wildcard,
     })
+}
+
+/// Sentinels accept no other characters in the name of a primary.
+fn is_service_name(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 /// The host and port of a URL, and the wildcard address that they replace, if there is one.
@@ -222,6 +223,11 @@ fn endpoint(url: &Url, default_port: u16) -> Result<(Endpoint, Option<String>), 
     };
     if host.is_empty() {
         return Err(InvalidValue::expected(format!("{EXPECTED}, with a host")));
+    }
+    if !is_host_name(&host) && host.parse::<Ipv6Addr>().is_err() {
+        return Err(InvalidValue::expected(format!(
+            "{EXPECTED}, with letters, digits, `-`, `_` and `.` in the host"
+        )));
     }
     let loopback = match host.as_str() {
         "0.0.0.0" => Some("127.0.0.1"),
@@ -255,7 +261,19 @@ fn database_of_path(url: &Url) -> Result<u32, InvalidValue> {
     }
 }
 
+fn unusual_path() -> InvalidValue {
+    InvalidValue::expected(
+        "redis+unix:///path[?db=N], special characters in the path percent-encoded",
+    )
+}
+
 fn unix_address(url: &Url) -> Result<ParsedUrl, InvalidValue> {
+    if url
+        .path()
+        .contains([',', ';', '=', '@', '"', '\'', '{', '}'])
+    {
+        return Err(unusual_path());
+    }
     let path = decoded(url.path(), "the path")?.unwrap_or_default();
     if url.host_str().is_some_and(|host| !host.is_empty()) || path.is_empty() || path == "/" {
         return Err(InvalidValue::expected(

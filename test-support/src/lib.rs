@@ -19,6 +19,7 @@ pub mod collector;
 pub mod component;
 pub mod host;
 pub mod keyvalue;
+pub mod malformed_urls;
 pub mod nats;
 pub mod nats_jwt;
 pub mod ports;

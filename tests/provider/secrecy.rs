@@ -3,11 +3,15 @@
 // Guarantees: G51
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use test_support::client::{Client, other_error};
 use test_support::host::Link;
+use test_support::malformed_urls::malformed_urls;
+use test_support::provider::kvredis_binary;
 use test_support::redis::Redis;
 use test_support::test_env::TestEnv;
 use test_support::wait::eventually;
+use tokio::process::Command;
 use wasmcloud_provider_sdk::core::logging::Level;
 
 /// Parts of passwords, in every form in which they might appear.
@@ -131,6 +135,47 @@ async fn stored_data_appears_in_no_error_and_no_log() {
     }
     env.client.set_many("", &[("text", data)]).await.unwrap();
     assert_eq!(env.provider.stop_and_count_log(&[data]).await, 0);
+}
+
+/// Nothing of a URL is shown that was not recognized, because it can be a password.
+#[tokio::test]
+async fn malformed_urls_are_shown_nowhere() {
+    let marker = "MarkerOfPassword";
+    let urls = malformed_urls(marker);
+    let mut env = TestEnv::builder()
+        .unlinked()
+        .data(|data| data.log_level = Some(Level::Trace))
+        .start()
+        .await;
+    for (i, url) in urls.iter().enumerate() {
+        for link in [
+            Link::new("config", &i.to_string()).config(&[("URL", url)]),
+            Link::new("secret", &i.to_string()).secrets(&[("URL", url)]),
+        ] {
+            let error = other_error(env.add_link(&link).await.get("", "k").await);
+            assert!(error.contains("URL"), "{url}: {error}");
+            assert!(!error.contains(marker), "{url}: {error}");
+        }
+    }
+    let health = env.host.health().await.unwrap();
+    let health = health.message.unwrap_or_default();
+    assert!(!health.contains(marker), "{health}");
+    assert_eq!(env.provider.stop_and_count_log(&[marker]).await, 0);
+    let checks = urls.iter().map(|url| async move {
+        let setting = format!("URL={url}");
+        let mut check = Command::new(kvredis_binary());
+        check
+            .args(["check", &setting])
+            .env_clear()
+            .kill_on_drop(true);
+        let output = check.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    });
+    let printed: Vec<_> = stream::iter(checks).buffered(8).collect().await;
+    for text in printed.concat() {
+        assert!(!text.contains(marker), "{text}");
+    }
 }
 
 /// The errors of a few failing calls.

@@ -114,6 +114,14 @@ fn invalid_urls_are_rejected() {
         "redis+unix://host/s",
         "redis+unix:///s?user=ada",
         "redis://user:p%ff@h",
+        "redis://h,password=p",
+        "redis://u:p@h;ssl=true",
+        "redis://h%2Cpassword=p",
+        "redis://h\n.example",
+        "redis+unix:///s,password=p",
+        "redis+unix:///s password=p",
+        "redis-cluster://h?node=b,password=p",
+        "redis-sentinel://h?sentinelServiceName=m,password=p",
     ] {
         assert!(parse(text).is_err(), "{text} must be invalid");
     }
@@ -121,12 +129,12 @@ fn invalid_urls_are_rejected() {
 
 #[test]
 fn redaction_removes_credentials() {
-    assert_eq!(redacted("redis://u:p@ss@h:1/2?x=y"), "redis://***@h:1/2");
-    assert_eq!(redacted("u:p@h"), "***@h");
-    assert_eq!(redacted("redis://h"), "redis://h");
-    assert_eq!(redacted("redis://h:1/2"), "redis://h:1/2");
-    assert_eq!(redacted("redis://[::1]:1"), "redis://[::1]:1");
-    assert_eq!(redacted("/run/redis.sock"), "/run/redis.sock");
+    let redacted = |text: &str| recognized_url(text).unwrap_or_default();
+    assert_eq!(
+        redacted("redis://u:p@ss@h.io:1/2?x=y"),
+        "redis://***@h.io:1/***"
+    );
+    assert_eq!(redacted("redis://localhost"), "redis://localhost");
     for secret in [
         "redis://u:hunter?2@h",
         "redis://u:hunter#2@h",
@@ -142,5 +150,28 @@ fn redaction_removes_credentials() {
     ] {
         let shown = redacted(secret);
         assert!(!shown.contains("hunter"), "{shown}");
+    }
+}
+
+#[test]
+fn forms_of_other_products_are_named() {
+    for (text, hint) in [
+        (
+            "redis://h.example,password=p,ssl=True",
+            "StackExchange.Redis",
+        ),
+        (
+            "h.example:6380,password=p,abortConnect=false",
+            "StackExchange.Redis",
+        ),
+        (r#"{"password":"p","url":"redis://h"}"#, "JSON"),
+        ("REDIS_PASSWORD=p REDIS_URL=redis://h", "NAME="),
+        ("export REDIS_URL=redis://:p@h", "NAME="),
+        ("redis-cli -h h -a p", "command line"),
+        ("redis-cli --tls -u redis://:p@h", "command line"),
+        ("https://eu1-a-1.upstash.io", "REST"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(hint), "{text}: {error}");
     }
 }
