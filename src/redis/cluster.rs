@@ -5,6 +5,7 @@
 //! Redis has no transaction over several nodes.
 
 pub(crate) mod listing;
+pub(crate) mod node_table;
 pub(crate) mod partition;
 pub(crate) mod scatter;
 pub(crate) mod slot_map;

@@ -10,28 +10,23 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::cache::read_through::Cache;
-use crate::error::{Error, ErrorKind};
 use crate::redis::backoff::ReconnectBackoff;
+use crate::redis::cluster::node_table::NodeTable;
 use crate::redis::cluster::partition::Partition;
 use crate::redis::cluster::slot_map::{Shard, SlotMap};
 use crate::redis::cluster::slot_map_error::SlotMapError;
 use crate::redis::cluster::slot_map_state::SlotMapState;
-use crate::redis::cluster::slot_ranges::{SlotRange, parse_slots};
-use crate::redis::command::admin::AdminCommand;
+use crate::redis::cluster::slot_ranges::SlotRange;
 use crate::redis::connect_error::Outage;
 use crate::redis::handshake::client_name;
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
-use crate::redis::selector::ServerSelector;
-use crate::redis::session::SessionReply;
-use crate::redis::transport::ServerAddr;
 use crate::settings::address::Endpoint;
 
 /// The interval of queries while a node is disconnected, or the map is known to be wrong.
@@ -53,18 +48,6 @@ pub(crate) struct Topology {
     nodes: Arc<NodeTable>,
     refresh_requested: Arc<Notify>,
     _refresher: AbortOnDropHandle<()>,
-}
-
-/// The nodes, and whether the connection is for reads from a replica. A node may have both connections.
-type Nodes = HashMap<(Endpoint, bool), Arc<Node>>;
-
-#[derive(Debug)]
-struct NodeTable {
-    options: ConnectOptions,
-    name: String,
-    cache: Option<Arc<Cache>>,
-    seeds: Vec<Endpoint>,
-    nodes: Mutex<Nodes>,
 }
 
 struct Refresher {
@@ -90,13 +73,7 @@ impl Topology {
         name: &str,
         cache: Option<&Arc<Cache>>,
     ) -> Self {
-        let nodes = Arc::new(NodeTable {
-            options,
-            name: name.to_owned(),
-            cache: cache.map(Arc::clone),
-            seeds,
-            nodes: Mutex::default(),
-        });
+        let nodes = Arc::new(NodeTable::new(options, seeds, name, cache));
         let refresh_requested = Arc::new(Notify::new());
         let (sender, map) = watch::channel(SlotMapState::Pending);
         let refresher = Refresher {
@@ -170,105 +147,6 @@ impl Topology {
             since: self.started_at,
             error: error.unwrap_or_else(|| self.nodes.unreachable()),
         })
-    }
-}
-
-impl NodeTable {
-    fn get(&self, endpoint: &Endpoint, reads_replica: bool) -> Arc<Node> {
-        let mut nodes = self.nodes.lock();
-        let node = nodes
-            .entry((endpoint.clone(), reads_replica))
-            .or_insert_with(|| Arc::new(self.connect(endpoint, reads_replica)));
-        Arc::clone(node)
-    }
-
-    fn seeds(&self) -> impl Iterator<Item = Arc<Node>> {
-        self.seeds.iter().map(|seed| self.get(seed, false))
-    }
-
-    /// Why none of the seeds can be queried.
-    fn unreachable(&self) -> Error {
-        let outages = self.seeds().filter_map(|node| node.outage());
-        let earliest = outages.min_by_key(|outage| outage.since);
-        earliest.map_or_else(
-            || {
-                let address = &self.options.address;
-                let text = format!("cannot reach {address}: no node answered yet");
-                Error::new(ErrorKind::Unreachable, text)
-            },
-            |outage| outage.error,
-        )
-    }
-
-    fn scheme(&self) -> &'static str {
-        if self.options.address.tls {
-            "rediss"
-        } else {
-            "redis"
-        }
-    }
-
-    fn address(&self, endpoint: &Endpoint) -> String {
-        format!("{}://{endpoint}", self.scheme())
-    }
-
-    fn connect(&self, endpoint: &Endpoint, reads_replica: bool) -> Node {
-        let addr = ServerAddr::Tcp(endpoint.clone());
-        let selector = if reads_replica {
-            ServerSelector::ClusterReplica(addr)
-        } else {
-            ServerSelector::Fixed(addr)
-        };
-        let address = self.address(endpoint);
-        let cache = self.cache.as_ref();
-        Node::start(self.options.clone(), selector, address, &self.name, cache)
-    }
-
-    /// The slots as a node reports them; an error, or `None` if it does not reply.
-    async fn slots_of(
-        &self,
-        endpoint: Endpoint,
-        node: Arc<Node>,
-    ) -> Result<Vec<SlotRange>, Option<SlotMapError>> {
-        let session = node.session().ok_or(None)?;
-        let limit = self.options.response_timeout;
-        let address = self.address(&endpoint);
-        let command = AdminCommand::ClusterSlots.into();
-        match timeout(limit, session.send(&command, false)).await {
-            Ok(SessionReply::Value(reply)) => match parse_slots(&reply, &endpoint) {
-                Ok(ranges) if !ranges.is_empty() => Ok(ranges),
-                Ok(_) => Err(Some(SlotMapError::unusable(
-                    &address,
-                    "it knows of no slots",
-                ))),
-                Err(reason) => Err(Some(SlotMapError::unusable(&address, &reason))),
-            },
-            Ok(SessionReply::ServerError(error)) => {
-                Err(Some(SlotMapError::refused(&address, &error, self.scheme())))
-            }
-            Ok(SessionReply::Disconnected) => Err(None),
-            Err(_) => {
-                session.request_health_check();
-                Err(None)
-            }
-        }
-    }
-
-    /// The connected nodes, in a stable order.
-    fn connected(&self) -> Vec<(Endpoint, Arc<Node>)> {
-        let nodes = self.nodes.lock();
-        let mut connected: Vec<_> = nodes
-            .iter()
-            .filter(|((_, reads_replica), node)| !reads_replica && node.session().is_some())
-            .map(|((endpoint, _), node)| (endpoint.clone(), Arc::clone(node)))
-            .collect();
-        connected.sort_by(|(a, _), (b, _)| a.cmp(b));
-        connected
-    }
-
-    /// Closes the connections to all other nodes.
-    fn retain(&self, wanted: &HashSet<(Endpoint, bool)>) {
-        self.nodes.lock().retain(|key, _| wanted.contains(key));
     }
 }
 
