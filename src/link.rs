@@ -20,7 +20,7 @@ use crate::cache::entries::{CachedValue, EntryPolicy, ReadOutcome};
 use crate::cache::read_through::{Cache, Lookup};
 use crate::error::Error;
 use crate::link::keyspace::{Bucket, Keyspace};
-use crate::redis::command::{Command, MAX_WORDS, RetryPolicy, spec};
+use crate::redis::command::{Command, MAX_ARGUMENTS, RetryPolicy, spec};
 use crate::redis::connect_error::Outage;
 use crate::redis::connection::Connection;
 use crate::redis::limiter::Limiter;
@@ -90,7 +90,7 @@ impl Link {
         if self.keyspace.is_prefixed(name) && !self.layout_logged.swap(true, Ordering::Relaxed) {
             info!(
                 redis = self.address(),
-                "keys of named buckets are stored as `bucket:key`; to entry_policy the keys of wasmCloud's \
+                "keys of named buckets are stored as `bucket:key`; to keep the keys of wasmCloud's \
                  own provider, which ignores bucket names, set BUCKET_LAYOUT=flat"
             );
         }
@@ -153,12 +153,12 @@ impl Link {
         command: &Command<'_>,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        if command.words() > MAX_WORDS {
+        if command.argument_count() > MAX_ARGUMENTS {
             return Err(Error::other(format!(
-                "too many keys in one call: {} would have {} words, and Redis accepts at most \
-                 {MAX_WORDS} in a command",
+                "too many keys in one call: {} would have {} arguments, and Redis accepts at most \
+                 {MAX_ARGUMENTS} in a command",
                 command.spec().name,
-                command.words(),
+                command.argument_count(),
             )));
         }
         let reply = self.send(command, deadline).await?;

@@ -1,10 +1,10 @@
 //! The engine on Redis: one typed command in, one reply out.
 //!
-//! The way of a command, from the top: `connection` (a single server, or a `cluster`) sends it through
-//! `retry` to a `node`, the reconnecting connection to one server. A node's `supervisor` has a
-//! `connector` open each `session`: `resolve` (with `sentinel`) finds the server, `transport` dials it,
-//! `handshake` authenticates, `client_tracking` feeds the cache. `pubsub` subscribes on connections of
-//! its own. `diagnostics` runs single steps for `kvredis check`.
+//! The path of a command, from the top: `connection` (a single server, or a `cluster`) sends it
+//! through `retry` to a `node`, the reconnecting connection to one server. A node's `supervisor` has
+//! a `connector` open each `session`: `resolve` (with `sentinel`) finds the server, `transport` dials
+//! it, `handshake` authenticates, `client_tracking` feeds the cache. `pubsub` subscribes on
+//! connections of its own. `diagnostics` runs single steps for `kvredis check`.
 //!
 //! The only layer that uses the redis crate. It imports neither NATS nor links.
 

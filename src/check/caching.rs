@@ -17,7 +17,7 @@ pub(crate) async fn check(target: &ConnectOptions, nodes: &[ProbedNode], report:
     let mut all_keep = None;
     for (node, support) in nodes.iter().zip(join_all(tried).await) {
         match support {
-            TrackingSupport::NotWanted => {}
+            TrackingSupport::Disabled => {}
             TrackingSupport::Supported => all_keep = all_keep.or(Some(true)),
             TrackingSupport::Unsupported(why) => {
                 all_keep = Some(false);

@@ -189,7 +189,7 @@ async fn cluster(
             } else {
                 "if it is no cluster, the URL begins with redis:// (rediss:// with TLS)"
             };
-            let text = format!("{address} does not say which node has which keys: {why}");
+            let text = format!("{address} does not return the slot map: {why}");
             report.add(Finding::new("cluster", Status::Failed, text).advice(advice));
             return Vec::new();
         }

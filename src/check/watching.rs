@@ -70,7 +70,7 @@ async fn flags(node: &ProbedNode) -> Flags {
     let get = AdminCommand::ConfigGet(NOTIFICATIONS);
     let reply = node.probe.execute(get).await;
     let reply = reply.map_err(|error| error.to_string())?;
-    keyspace_events::current(&reply).ok_or_else(|| "there is no such setting".to_owned())
+    keyspace_events::current(&reply).ok_or_else(|| "the setting does not exist".to_owned())
 }
 
 /// Tries with a setting that no server has.

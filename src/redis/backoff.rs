@@ -1,4 +1,4 @@
-//! Backoff between attempts to connect to one server, and the choice of what is logged meanwhile.
+//! Backoff between attempts to connect to one server, and the selection of reasons to log.
 //!
 //! The loops that connect are in `supervisor` and `pubsub::node_subscription`.
 
@@ -12,7 +12,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(10);
 /// A connection that breaks sooner does not end the backoff: pauses continue to grow, and further
 /// breaks are not logged.
 const MIN_STABLE_UPTIME: Duration = Duration::from_secs(1);
-/// How often the same reason is logged.
+/// The time until the same reason is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of reasons that are remembered as logged.
 const MAX_REASONS: usize = 16;
@@ -21,7 +21,7 @@ const MAX_REASONS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct ReconnectBackoff {
     delay: Duration,
-    /// The reasons that have been logged, and when.
+    /// The reasons that have been logged, with the time of the last log line.
     logged: Vec<(String, Instant)>,
     breaks: LogThrottle,
 }
@@ -35,7 +35,7 @@ impl ReconnectBackoff {
         }
     }
 
-    /// Whether this reason was not logged within the interval. Records it as logged.
+    /// Returns true if this reason has not been logged within the interval, and records it as logged.
     pub(crate) fn should_log(&mut self, reason: &str) -> bool {
         self.logged.retain(|(_, at)| at.elapsed() < LOG_INTERVAL);
         if self.logged.iter().any(|(logged, _)| logged == reason)

@@ -20,12 +20,12 @@ use crate::redis::command::{Command, Packed};
 use crate::redis::connect_error::ConnectError;
 use crate::redis::server_error::ServerErrorExt as _;
 
-/// Whether values that are read over a connection may be cached.
+/// The state of client tracking on a session.
 #[derive(Debug)]
 pub(crate) enum Tracking {
     /// The settings do not enable the cache.
     Off,
-    /// They may, as long as the tracker's freshness is not revoked.
+    /// Values may be cached, as long as the tracker's freshness is not revoked.
     On(Arc<ClientTracker>),
     /// The server does not speak RESP3, for this reason.
     Unsupported(String),
@@ -95,13 +95,13 @@ impl ClientTracker {
         }
     }
 
-    /// The freshness of what is read now; `None` once it is revoked.
+    /// The freshness of values that are read now; `None` once it is revoked.
     pub(crate) fn freshness(&self) -> Option<&Arc<Freshness>> {
         (!self.freshness.is_revoked()).then_some(&self.freshness)
     }
 
-    /// Whether missing keys may be created without an invalidation: their slot may move to another
-    /// node of the cluster.
+    /// Returns true if missing keys may be created without an invalidation: their slot may move to
+    /// another node of the cluster.
     pub(crate) fn misses_new_keys(&self) -> bool {
         self.in_cluster
     }

@@ -1,8 +1,8 @@
 //! A Redis Cluster: routes commands to the nodes of their keys, and follows slots that move.
 //!
-//! Each node has a connection of its own (`node`). `slot_map` maps slots to nodes and `topology` keeps
-//! it current; `scatter` splits commands whose keys are on several nodes. Such a batch is not atomic:
-//! Redis has no transaction over several nodes.
+//! Each node has a connection of its own (`node`). `slot_map` maps slots to nodes, and `topology`
+//! refreshes it; `scatter` splits commands whose keys are on several nodes. Such a batch is not
+//! atomic: Redis has no transaction over several nodes.
 
 pub(crate) mod listing;
 pub(crate) mod node_table;
@@ -37,9 +37,10 @@ use crate::redis::retry::{AttemptOutcome, Reply, RetryLoop};
 use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::address::Endpoint;
 
-/// How many redirects a command follows without a pause in between.
+/// The maximum number of redirects that a command follows without a pause in between.
 const MAX_REDIRECTS: u32 = 5;
-/// How many parts of a batch are in flight at once; a batch may have as many as there are slots.
+/// The maximum number of parts of a batch in flight; a batch may have as many parts as there are
+/// slots.
 const MAX_PARTS_IN_FLIGHT: usize = 1024;
 
 /// The nodes of a cluster.
@@ -50,7 +51,7 @@ pub(crate) struct Cluster {
     read_from_replica: bool,
 }
 
-/// The options of a redirect.
+/// The node to send to next, and the form in which it accepts the command.
 struct Redirect {
     node: Arc<Node>,
     asking: bool,
@@ -163,7 +164,7 @@ impl Cluster {
             if node.session().is_none() {
                 self.topology.refresh();
             }
-            // While its node is away, the slot may be assigned to another one.
+            // While its node is disconnected, the slot may be assigned to another one.
             let session = tokio::select! {
                 session = node.wait_for_session(retry_loop.admission(), retry_loop.policy) => {
                     session.map_err(|error| retry_loop.qualify(error))?
@@ -194,7 +195,7 @@ impl Cluster {
         }
     }
 
-    /// Has the slot map read again.
+    /// Requests a refresh of the slot map.
     pub(crate) fn refresh(&self) {
         self.topology.refresh();
     }

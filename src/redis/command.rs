@@ -23,8 +23,9 @@ use crate::redis::command::scripts::ScriptForm;
 use crate::redis::command::spec::{Access, CommandSpec};
 use crate::redis::listing::{Fingerprint, Position, RunId};
 
-/// The most words in one command: Redis 6.2 closes the connection when a command has more.
-pub(crate) const MAX_WORDS: usize = 1024 * 1024;
+/// The maximum number of arguments of one command, its name included: Redis 6.2 closes the connection
+/// when a command has more.
+pub(crate) const MAX_ARGUMENTS: usize = 1024 * 1024;
 
 /// A key as it is stored in Redis.
 pub(crate) type RedisKey<'a> = Cow<'a, str>;
@@ -98,7 +99,7 @@ pub(crate) struct ScanFrom {
 #[derive(Clone, Copy, Debug)]
 enum MadeUnder {
     Process(RunId),
-    /// What a listing's cursor tells of the process and, in a cluster, of the partition.
+    /// The position that the cursor of a listing contains, and in a cluster the present partition.
     Position(Position, Option<u64>),
 }
 
@@ -146,7 +147,7 @@ pub(crate) struct RetryPolicy {
     pub(crate) deadline: Instant,
     /// Time limit for one reply of Redis.
     pub(crate) response_timeout: Duration,
-    /// How often an idempotent command is sent again after a lost connection.
+    /// The maximum number of times that an idempotent command is sent again after a lost connection.
     pub(crate) retries: u32,
     /// Longest wait for a connection or a free slot, if it is shorter than the call's time.
     pub(crate) max_wait: Option<Duration>,
@@ -161,7 +162,7 @@ impl RetryPolicy {
     }
 }
 
-/// What is sent for a command.
+/// A command as the redis crate sends it.
 pub(crate) enum Packed {
     One(Cmd),
     /// Commands of which the reply to the second is that of the whole, see [`Command::CachedGet`].
@@ -171,7 +172,7 @@ pub(crate) enum Packed {
 }
 
 impl<'a> Command<'a> {
-    /// What is fixed for all commands of this kind.
+    /// The properties that all commands of this kind share.
     pub(crate) fn spec(&self) -> &'static CommandSpec {
         match self {
             Self::Get { .. } => &spec::GET,
@@ -194,7 +195,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether a replica may execute it.
+    /// Returns true if a replica may execute it.
     pub(crate) fn is_read(&self) -> bool {
         self.spec().access == Access::Read
     }
@@ -203,7 +204,7 @@ impl<'a> Command<'a> {
         self.spec().access == Access::Write
     }
 
-    /// Whether executing it twice has the effect of executing it once.
+    /// Returns true if executing it twice has the effect of executing it once.
     pub(crate) fn is_idempotent(&self) -> bool {
         self.spec().idempotent
     }
@@ -231,8 +232,8 @@ impl<'a> Command<'a> {
             .chain(pairs.map(|(key, _)| key.as_bytes()))
     }
 
-    /// The number of words of the longest command that is sent for it.
-    pub(crate) fn words(&self) -> usize {
+    /// The number of arguments of the longest command that is sent for it.
+    pub(crate) fn argument_count(&self) -> usize {
         match self {
             Self::Del { keys } | Self::MGet { keys } => 1 + keys.len(),
             Self::MSet { pairs } => 1 + 2 * pairs.len(),
@@ -321,7 +322,7 @@ impl<'a> Command<'a> {
                 ttl_ms,
                 script,
             } => {
-                let script = script.word();
+                let script = script.argument();
                 let mut increment = Cmd::with_capacity(6, key.len() + script.len() + 48);
                 increment.arg(self.spec().name).arg(script).arg(1);
                 increment.arg(key).arg(delta).arg(ttl_ms).take()

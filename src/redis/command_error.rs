@@ -13,6 +13,6 @@ pub(crate) enum CommandError {
     ServerError(ServerError),
     #[error("the connection broke")]
     Disconnected,
-    #[error("it did not answer within {} ms", .0.as_millis())]
+    #[error("no reply within {} ms", .0.as_millis())]
     Timeout(Duration),
 }

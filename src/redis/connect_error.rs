@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, os_message};
 use crate::redis::server_error::ServerErrorExt as _;
 
-/// Why a connection was not established. The message holds no secret.
+/// The reason why a connection was not established. The message holds no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct ConnectError {
     kind: ConnectErrorKind,
     message: String,
-    /// An error of the operating system or of TLS. Errors of a server are never kept as a source:
+    /// An error of the operating system or of TLS. Errors of a server are never attached as a source:
     /// their text may repeat arguments, a password among them.
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -29,7 +29,7 @@ pub(crate) enum ConnectErrorKind {
     ConnectionRefused,
     /// The host name cannot be resolved.
     Dns,
-    /// There is no such Unix socket.
+    /// The Unix socket does not exist.
     SocketNotFound,
     /// The process may not use the Unix socket.
     SocketPermission,
@@ -90,7 +90,7 @@ impl ConnectError {
         Self::new(kind, os_message(&error).to_lowercase()).with_source(error)
     }
 
-    /// An error that Redis replied with. A permanent one refuses the connection.
+    /// An error with which Redis replied. A permanent one refuses the connection.
     pub(crate) fn server(error: &ServerError) -> Self {
         let kind = if error.is_permanent() {
             ConnectErrorKind::Refused(error.code().to_owned())
@@ -113,7 +113,7 @@ impl ConnectError {
     pub(crate) fn closed_during_handshake() -> Self {
         Self::new(
             ConnectErrorKind::ClosedByPeer,
-            "the connection was closed during the log-in",
+            "the connection was closed during the handshake",
         )
     }
 
@@ -130,7 +130,7 @@ impl ConnectError {
         &self.message
     }
 
-    /// Whether retrying is useless until an operator acts.
+    /// Returns true if retrying is useless until an operator acts.
     pub(crate) fn is_permanent(&self) -> bool {
         match self.kind {
             ConnectErrorKind::ConnectionRefused
@@ -201,7 +201,7 @@ impl PartialEq for ConnectError {
 
 impl Eq for ConnectError {}
 
-/// A lack of a connection.
+/// A period without a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outage {
     pub(crate) since: Instant,

@@ -1,8 +1,8 @@
 //! A connection to Redis that restores itself: a command goes in, a reply comes out.
 //!
-//! Many calls share it at once. It waits for Redis within a call's time, retries what is safe to
-//! retry, and knows which commands may have reached Redis. A single server, or the primary that
-//! sentinels name, is one `node`; a `cluster` is several.
+//! Many calls share it at once. It waits for Redis until the deadline of a call, retries commands
+//! that are safe to retry, and records whether a command may have reached Redis. A single server, or
+//! the primary that sentinels name, is one `node`; a `cluster` is several.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ enum Backend {
 }
 
 impl Connection {
-    /// Starts connecting in the background. `name` is what Redis shows for it (`CLIENT LIST`).
+    /// Starts connecting in the background. `name` is shown in `CLIENT LIST`.
     pub(crate) fn start(options: ConnectOptions, name: &str) -> Self {
         let cache = options.cache.map(Cache::new).map(Arc::new);
         let backend = Backend::start(options, name, cache.as_ref());
@@ -76,7 +76,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// There is no connection, no reply in time, or the server refuses the command.
+    /// No connection, no reply in time, or the server refuses the command.
     pub(crate) async fn execute(
         &self,
         command: &Command<'_>,
@@ -136,7 +136,7 @@ impl Connection {
             return Box::pin(cluster.list(request, limiter, policy)).await;
         }
         let position = match Position::decode(request.cursor) {
-            // The cursor of a cluster, which this link had before.
+            // The cursor of a cluster, which this link led to before.
             Position::Slot { .. } => Position::Start,
             position => position,
         };
@@ -159,7 +159,7 @@ impl Connection {
             if let Some(cursor) = server_cursor(made_under, next) {
                 return Ok(Page { cursor, keys });
             }
-            // The server's cursor does not fit: the page ends where one does.
+            // This cursor does not fit into the cursor of a listing: continue until one does.
             from = ScanFrom::process(scanned.run_id, next);
         }
     }

@@ -27,7 +27,7 @@ const REPLICA_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const UNSOLICITED_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_UNSOLICITED_BYTES: u64 = 4096;
 
-/// The way to one server.
+/// Opens the sessions to one server.
 #[derive(Debug)]
 pub(crate) struct Connector {
     pub(crate) options: ConnectOptions,
@@ -141,9 +141,9 @@ impl Connector {
     }
 }
 
-/// The error that a server sends before it closes a new connection: in protected mode, and when it has
-/// as many clients as it takes. Redis sends it without a command, so that a client which sends one at
-/// once often loses it to the reset of the connection.
+/// The error that a server sends before it closes a new connection: in protected mode, or because it
+/// has reached `maxclients`. Redis sends it without waiting for a command, so that a client which
+/// sends one at once often loses the error to the reset of the connection.
 async fn read_unsolicited_error(addr: &ServerAddr) -> Option<ConnectError> {
     let stream = dial(addr, None).await.ok()?;
     let mut line = Vec::new();

@@ -1,8 +1,8 @@
-//! The steps by which a link connects, one by one, and single commands over the result, for
-//! `kvredis check`.
+//! The single steps in which a link connects, and single commands over the connection, for `kvredis
+//! check`.
 //!
-//! The code of each step is that of a link. A probe tries once, within the time limits of the settings.
-//! The meaning of the results is decided by `check`.
+//! Each step runs the code of a link. A probe tries once, within the time limits of the settings.
+//! `check` interprets the results.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::redis::session::{Session, SessionReply};
 use crate::redis::transport::{ServerAddr, dial, tcp, tls};
 use crate::settings::address::Endpoint;
 
-/// What Redis shows in `CLIENT LIST`.
+/// The client name in `CLIENT LIST`.
 const CLIENT_NAME: &str = "kvredis:check";
 
 /// An established connection.
@@ -36,15 +36,15 @@ pub(crate) struct Probe {
     response_timeout: Duration,
 }
 
-/// Whether client tracking works.
+/// The result of trying client tracking.
 pub(crate) enum TrackingSupport {
     /// The settings do not enable the cache.
-    NotWanted,
+    Disabled,
     Supported,
     Unsupported(String),
 }
 
-/// The address of the server at present.
+/// The current address of the server.
 pub(crate) async fn resolve(
     options: &ConnectOptions,
     selector: &ServerSelector,
@@ -73,7 +73,7 @@ pub(crate) async fn tls_version(
         return Ok(None);
     };
     let secured = async {
-        // As a link does, which receives the server's verdict on the client certificate.
+        // `dial` also receives the server's verdict on the client certificate.
         drop(dial(addr, Some(tls)).await?);
         let stream = tcp::connect(endpoint).await?;
         tls::secure(stream, &endpoint.host, tls).await
@@ -104,7 +104,7 @@ pub(crate) async fn tracking_support(
     selector: &ServerSelector,
 ) -> TrackingSupport {
     let Some(limits) = options.cache else {
-        return TrackingSupport::NotWanted;
+        return TrackingSupport::Disabled;
     };
     let cache = Arc::new(Cache::new(limits));
     match connect(options, selector, Some(cache)).await {

@@ -5,18 +5,19 @@
 //! skip keys silently. So a cursor carries a fingerprint of that process (its `run_id`); where it does
 //! not match, the scan of the server begins again, and keys may be listed twice.
 //!
-//! In a cluster the servers are scanned one after another, and a cursor also holds the lowest slot that
-//! has not been listed. Which servers are done follows from the slots' owners only as long as no slot
-//! has moved since the listing began: the fingerprint covers the partition of the slots, too. After a
-//! slot has moved, the listing proceeds range by range: it skips only slots that the scanned server
-//! owns at the end of its scan. All of them that did not move were there throughout, so that no key of
-//! such a slot is missed; a server with several ranges is scanned once for each.
+//! In a cluster the servers are scanned one after another, and a cursor also holds the lowest slot
+//! that has not been listed. The owners of the slots show which servers have been scanned only as
+//! long as no slot has moved since the listing began; therefore the fingerprint also covers the
+//! partition of the slots. After a slot has moved, the listing proceeds range by range: it skips only
+//! slots that the scanned server owns at the end of its scan. Those among them that did not move were
+//! there throughout, so that no key of such a slot is missed. A server with several ranges is scanned
+//! once for each.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use redis::Value;
 
-/// Bits of the parts of a cursor. One more bit tells the two forms apart.
+/// Bits of the parts of a cursor. One more bit distinguishes the two forms.
 const SERVER_CURSOR_BITS: u32 = 51;
 const SERVER_FINGERPRINT_BITS: u32 = 12;
 const SLOT_CURSOR_BITS: u32 = 37;
@@ -27,7 +28,7 @@ const CLUSTER_FORM: u64 = 1 << 63;
 /// The request of one page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListRequest<'a> {
-    /// That of the page before, or 0.
+    /// The cursor of the previous page, or 0.
     pub(crate) cursor: u64,
     pub(crate) pattern: Option<&'a str>,
     pub(crate) count: u32,
@@ -40,7 +41,7 @@ pub(crate) struct Page {
     pub(crate) keys: Vec<Value>,
 }
 
-/// Identifies a server process, see [`Position`]. Where the ACL forbids `INFO` all are the same.
+/// Identifies a server process, see [`Position`]. All processes are equal if the ACL forbids `INFO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunId(pub(crate) u64);
 
@@ -53,19 +54,21 @@ impl RunId {
     }
 }
 
-/// What a cursor was made under, so that a continuation can tell whether that still holds.
+/// Identifies the process and the partition under which a cursor was made: a cursor remains valid as
+/// long as both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// That of a server process, and of the partition of the slots where it must not have changed.
+    /// The fingerprint of a server process, and of the partition of the slots where it must not have
+    /// changed.
     pub(crate) fn new(partition: Option<u64>, run_id: Option<RunId>) -> Self {
         let mut hasher = DefaultHasher::new();
         (partition, run_id.map(|run_id| run_id.0)).hash(&mut hasher);
         Self(hasher.finish())
     }
 
-    /// Whether `other` is the same, as far as a cursor can tell.
+    /// Returns true if `other`, which has fewer bits, is the same.
     fn matches(self, other: u16, bits: u32) -> bool {
         self.truncated(bits) == u64::from(other)
     }
@@ -75,7 +78,7 @@ impl Fingerprint {
     }
 }
 
-/// Where a listing continues.
+/// The position at which a listing continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     Start,
@@ -87,7 +90,7 @@ pub(crate) enum Position {
     /// On the owner of `slot`; all lower slots are listed.
     Slot {
         slot: u16,
-        /// Whether no slot has moved since the listing began.
+        /// True if no slot has moved since the listing began.
         unmoved: bool,
         fingerprint: u16,
         cursor: u64,
@@ -95,7 +98,8 @@ pub(crate) enum Position {
 }
 
 impl Position {
-    /// Reads the cursor of a component; every number is one, an invented one starts anywhere.
+    /// Decodes the cursor of a component. Every number is a position; an invented one starts
+    /// anywhere.
     pub(crate) fn decode(listing_cursor: u64) -> Self {
         if listing_cursor == 0 {
             return Self::Start;
@@ -119,7 +123,7 @@ impl Position {
         }
     }
 
-    /// Whether the scan of a server has begun and not ended.
+    /// Returns true if the scan of a server has begun and not ended.
     pub(crate) fn is_within_a_scan(self) -> bool {
         match self {
             Self::Start => false,
@@ -127,7 +131,7 @@ impl Position {
         }
     }
 
-    /// Whether the position was made under `now`.
+    /// Returns true if the position was made under `now`.
     pub(crate) fn was_made_under(self, now: Fingerprint) -> bool {
         match self {
             Self::Start => true,
@@ -192,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn positions_survive_the_way_over_the_component(
+        fn positions_survive_encoding_and_decoding(
             slot in 0..16_384_u16,
             unmoved: bool,
             cursor in 0..1_u64 << 36,
@@ -208,7 +212,7 @@ mod tests {
         }
 
         #[test]
-        fn cursors_of_one_server_survive(cursor in 1..1_u64 << 50) {
+        fn server_cursors_survive_encoding_and_decoding(cursor in 1..1_u64 << 50) {
             let position = Position::decode(server_cursor(fingerprint("a"), cursor).unwrap());
             let Position::Server { cursor: c, .. } = position else {
                 panic!("{position:?}")
@@ -219,14 +223,14 @@ mod tests {
         }
 
         #[test]
-        fn every_number_is_a_position(invented: u64) {
+        fn every_number_decodes_to_a_position(invented: u64) {
             Position::decode(invented);
         }
     }
 
     #[test]
     fn cursors_that_count_in_the_upper_bits_fit() {
-        // Of ElastiCache Serverless.
+        // Returned by ElastiCache Serverless.
         for cursor in [9_286_422_431_637_962_752, 1 << 63, u64::MAX << 38] {
             let in_cluster = slot_cursor(16_383, true, fingerprint("a"), cursor).unwrap();
             let Position::Slot { cursor: c, .. } = Position::decode(in_cluster) else {

@@ -1,5 +1,5 @@
-//! The reconnecting connection to one server, as calls see it: the session of the moment, the wait for
-//! one, and the error while there is none.
+//! The reconnecting connection to one server, as calls see it: the current session, the wait for one,
+//! and the error while there is none.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::redis::supervisor;
 use crate::redis::supervisor::ConnectionState;
 use crate::settings::address::Endpoint;
 
-/// A connection that is kept established until this is dropped.
+/// A connection that reconnects until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: String,
@@ -32,8 +32,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts connecting in the background. `name` is what Redis shows in `CLIENT LIST`, `address`
-    /// what logs and errors show.
+    /// Starts connecting in the background. `name` is shown in `CLIENT LIST`, `address` in logs and
+    /// errors.
     pub(crate) fn start(
         options: ConnectOptions,
         selector: ServerSelector,
@@ -67,7 +67,7 @@ impl Node {
         self.state.borrow().session().map(Arc::clone)
     }
 
-    /// Whether waiting for a session is useless until an operator acts.
+    /// Returns true if waiting for a session is useless until an operator acts.
     pub(crate) fn is_refused(&self) -> bool {
         self.state.borrow().is_refused()
     }

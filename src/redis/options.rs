@@ -1,4 +1,4 @@
-//! What a connection needs to know: the server, credentials, TLS, time limits and the cache's limits.
+//! The options of a connection: the server, credentials, TLS, time limits and the cache's limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,29 +8,24 @@ use crate::settings::address::Address;
 use crate::settings::link_settings::Settings;
 use crate::settings::tls::Tls;
 
-/// What to connect to, and how long to try.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ConnectOptions {
     /// The server, the credentials and the database.
     pub(crate) address: Address,
-    /// The file that holds the password.
     pub(crate) password_file: Option<PathBuf>,
     /// Certificates and keys; only an address with TLS uses them.
     pub(crate) tls: Tls,
-    /// Whether reads may go to replicas.
     pub(crate) read_from_replica: bool,
-    /// Time limit for establishing a connection.
     pub(crate) connection_timeout: Duration,
-    /// Time limit for one answer, also for the question whether Redis still answers at all.
+    /// Time limit for one reply, also for that of a health check.
     pub(crate) response_timeout: Duration,
     /// Longest pause between attempts to connect.
     pub(crate) reconnect_max_delay: Duration,
-    /// How much of what was read is kept, if anything.
+    /// `None` disables the cache.
     pub(crate) cache: Option<CacheLimits>,
 }
 
 impl ConnectOptions {
-    /// What a link's settings ask for.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             address: settings.address.clone(),
@@ -48,7 +43,7 @@ impl ConnectOptions {
         }
     }
 
-    /// The TLS settings, where TLS is spoken.
+    /// The TLS settings, if the address uses TLS.
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.address.tls.then_some(&self.tls)
     }

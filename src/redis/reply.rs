@@ -1,7 +1,7 @@
-//! Redis's answers as what the interface speaks of: bytes, numbers, lists.
+//! Conversion of Redis's replies to the types of the interface: bytes, numbers, lists.
 //!
-//! Done by hand rather than by the redis crate's conversions: those repeat stored data in their
-//! errors, and let a number wrap.
+//! The conversions of the redis crate are not used: their errors repeat stored data (`errors/mod.rs`
+//! of redis 1.8), and its integers wrap (redis-rs#2332).
 
 use bytes::Bytes;
 pub(crate) use redis::Value;
@@ -12,33 +12,33 @@ use crate::error::Error;
 ///
 /// # Errors
 ///
-/// The answer is of another kind.
-pub(crate) fn optional_bytes(command: &str, answer: Value) -> Result<Option<Bytes>, Error> {
-    match answer {
+/// The reply has another type.
+pub(crate) fn optional_bytes(command: &str, reply: Value) -> Result<Option<Bytes>, Error> {
+    match reply {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
         Value::SimpleString(text) => Ok(Some(Bytes::from(text))),
-        // Only `+OK` reads as this, which no value comes as.
+        // The redis crate turns `+OK` into a type of its own, which no value has.
         _ => Err(Error::unexpected_reply(command)),
     }
 }
 
-/// An answer that is text; `None` for any other.
-pub(crate) fn text(answer: &Value) -> Option<&str> {
-    match answer {
+/// The text of a reply; `None` if it has another type.
+pub(crate) fn text(reply: &Value) -> Option<&str> {
+    match reply {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
         _ => None,
     }
 }
 
-/// A whole number, also where Redis writes it as a string.
+/// A whole number, also if Redis writes it as a string.
 ///
 /// # Errors
 ///
-/// The answer is of another kind.
-pub(crate) fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
-    match answer {
+/// The reply has another type.
+pub(crate) fn integer(command: &str, reply: &Value) -> Result<i64, Error> {
+    match reply {
         Value::Int(number) => Some(*number),
         digits => text(digits).and_then(|digits| digits.parse().ok()),
     }
@@ -49,9 +49,9 @@ pub(crate) fn integer(command: &str, answer: &Value) -> Result<i64, Error> {
 ///
 /// # Errors
 ///
-/// The answer is of another kind, or has another number of items.
-pub(crate) fn array(command: &str, answer: Value, len: usize) -> Result<Vec<Value>, Error> {
-    match answer {
+/// The reply has another type, or another number of items.
+pub(crate) fn array(command: &str, reply: Value, len: usize) -> Result<Vec<Value>, Error> {
+    match reply {
         Value::Array(items) if items.len() == len => Ok(items),
         _ => Err(Error::unexpected_reply(command)),
     }
@@ -61,11 +61,11 @@ pub(crate) fn array(command: &str, answer: Value, len: usize) -> Result<Vec<Valu
 ///
 /// # Errors
 ///
-/// The answer is of another kind.
-pub(crate) fn scan_page(answer: Value) -> Result<(u64, Vec<Value>), Error> {
+/// The reply has another type.
+pub(crate) fn scan_page(reply: Value) -> Result<(u64, Vec<Value>), Error> {
     let wrong = || Error::unexpected_reply("SCAN");
     let [cursor, Value::Array(keys)] =
-        <[Value; 2]>::try_from(array("SCAN", answer, 2)?).map_err(|_| wrong())?
+        <[Value; 2]>::try_from(array("SCAN", reply, 2)?).map_err(|_| wrong())?
     else {
         return Err(wrong());
     };
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn numbers_are_exact() {
         let most = i64::MAX.to_string();
-        let answer = Value::BulkString(most.into_bytes());
-        assert_eq!(integer("INCRBY", &answer), Ok(i64::MAX));
+        let reply = Value::BulkString(most.into_bytes());
+        assert_eq!(integer("INCRBY", &reply), Ok(i64::MAX));
         assert!(integer("INCRBY", &Value::Double(1.0)).is_err());
     }
 }

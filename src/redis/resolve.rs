@@ -1,4 +1,4 @@
-//! Resolution of a [`ServerSelector`] to the address of a server, anew for every connection.
+//! Resolution of a [`ServerSelector`] to the address of a server, repeated for every connection.
 
 use crate::redis::connect_error::ConnectError;
 use crate::redis::options::ConnectOptions;

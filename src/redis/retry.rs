@@ -1,7 +1,7 @@
 //! The retry loop of one command: its attempts until it has a reply, an error, or no time left.
 //!
-//! Whether a command may be sent again is a property of the command; which node it is sent to next is
-//! decided by `connection` and `cluster`.
+//! The command's spec decides whether it may be sent again; `connection` and `cluster` decide to
+//! which node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) struct RetryLoop<'a> {
     pause: Duration,
     /// The transient error of the last attempt.
     last_transient: Option<ServerError>,
-    /// Whether an attempt ended without a reply after a write had been sent.
+    /// True if an attempt ended without a reply after a write had been sent.
     maybe_carried_out: bool,
     cache_tag: Option<CacheTag>,
     scanned: Option<Scanned>,
@@ -53,7 +53,7 @@ pub(crate) struct Reply {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scanned {
     pub(crate) run_id: RunId,
-    /// Whether the scan began again, because the process is not the one of the cursor.
+    /// True if the scan began again, because the process is not the one that returned the cursor.
     pub(crate) restarted: bool,
 }
 
@@ -126,8 +126,8 @@ impl<'a> RetryLoop<'a> {
         self.admission
     }
 
-    /// Whether the last attempt ended with a transient error. After that of a replica, the primary may
-    /// be able to reply.
+    /// Returns true if the last attempt ended with a transient error. If that was a replica's, the
+    /// primary may be able to reply.
     pub(crate) fn had_transient_error(&self) -> bool {
         self.last_transient.is_some()
     }
@@ -182,7 +182,7 @@ impl<'a> RetryLoop<'a> {
                 self.maybe_carried_out |= self.command.is_write();
                 session.request_health_check();
                 AttemptOutcome::Done(Err(match &self.last_transient {
-                    // It tells more than the expired time limit does.
+                    // It is more informative than the expired time limit.
                     Some(error) if self.command.is_idempotent() => Error::from(error),
                     _ => self.timed_out(node),
                 }))

@@ -9,7 +9,7 @@ use crate::settings::address::{Endpoint, Sentinels};
 pub(crate) enum ServerSelector {
     /// The server at this address.
     Fixed(ServerAddr),
-    /// This node of a cluster, which is read from although it is a replica.
+    /// This replica of a cluster, for reads.
     ClusterReplica(ServerAddr),
     /// The primary that the sentinels report.
     Primary(Sentinels),

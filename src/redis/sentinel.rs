@@ -32,7 +32,7 @@ pub(crate) async fn primary(
         let command = AdminCommand::SentinelPrimary { service };
         let Value::Array(parts) = execute(&session, command).await? else {
             let message =
-                format!("the sentinels know no service {service:?} (sentinelServiceName)");
+                format!("the sentinels do not monitor a service {service:?} (sentinelServiceName)");
             return Err(ConnectError::new(ConnectErrorKind::UnknownMaster, message));
         };
         let [host, port] = &parts[..] else {
@@ -95,14 +95,15 @@ async fn query_majority<T: Clone + Eq + Hash>(
                     let session = open(endpoint, sentinels, options).await?;
                     query(session, &sentinels.service).await
                 };
-                let late = || ConnectError::new(ConnectErrorKind::Timeout, "no answer in time");
+                let late = || ConnectError::new(ConnectErrorKind::Timeout, "no reply in time");
                 let reply = timeout_at(deadline, reply).await;
                 (endpoint, reply.unwrap_or_else(|_| Err(late())))
             }
         })
         .collect();
     let mut votes: HashMap<T, usize> = HashMap::new();
-    let mut last_error = ConnectError::new(ConnectErrorKind::Unreachable, "there are no sentinels");
+    let mut last_error =
+        ConnectError::new(ConnectErrorKind::Unreachable, "no sentinel is configured");
     while let Some((endpoint, reply)) = replies.next().await {
         match reply {
             Ok(reply) => {
@@ -149,6 +150,6 @@ fn endpoint(host: &Value, port: &Value) -> Option<Endpoint> {
 fn not_a_sentinel() -> ConnectError {
     ConnectError::new(
         ConnectErrorKind::NotASentinel,
-        "what answers there is no sentinel",
+        "the server is not a sentinel",
     )
 }

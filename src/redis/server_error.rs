@@ -10,22 +10,23 @@ use crate::error::{Error, ErrorKind};
 /// No code of Redis is longer.
 const MAX_CODE_LENGTH: usize = 32;
 
-/// The only place that decides what an error of a server means.
+/// Decides the meaning of a server's errors; nothing else looks at their codes.
 pub(crate) trait ServerErrorExt: Sized {
-    /// Whether Redis executed nothing and will soon be able to, so that any command may be sent again.
+    /// Returns true if Redis executed nothing and will soon be able to, so that any command may be
+    /// sent again.
     fn is_transient(&self) -> bool;
 
-    /// Whether another node of the cluster has the slot.
+    /// Returns true if another node of the cluster has the slot.
     fn is_redirect(&self) -> bool;
 
-    /// Whether the server has as many clients as it takes. A server sends this error as soon as it
+    /// Returns true if the server has reached `maxclients`. A server sends this error as soon as it
     /// accepts a connection, so that it looks like the reply to the first command.
     fn is_maxclients(&self) -> bool;
 
-    /// Whether the ACL denies the command.
+    /// Returns true if the ACL denies the command.
     fn is_acl_denied(&self) -> bool;
 
-    /// Whether the same command would fail in the same way until an operator acts.
+    /// Returns true if the same command would fail in the same way until an operator acts.
     fn is_permanent(&self) -> bool {
         !(self.is_transient() || self.is_redirect() || self.is_maxclients())
     }
@@ -114,8 +115,8 @@ impl From<&ServerError> for Error {
     }
 }
 
-/// Whether a word looks like a code of Redis, all of which are capital letters. The errors of scripts,
-/// and of servers that are not Redis, may begin with any word.
+/// Returns true if a word looks like a code of Redis, all of which are capital letters. The errors of
+/// scripts, and of servers that are not Redis, may begin with any word.
 fn is_code(word: &str) -> bool {
     (2..=MAX_CODE_LENGTH).contains(&word.len())
         && word.bytes().all(|byte| byte.is_ascii_uppercase())
@@ -157,8 +158,8 @@ mod tests {
         for (text, code) in [
             ("WRONGTYPE Operation against a key", Some("WRONGTYPE")),
             ("NOPERM this user has no permissions", Some("NOPERM")),
-            ("A key that somebody wrote", None),
-            ("key that somebody wrote", None),
+            ("A key that a client wrote", None),
+            ("key that a client wrote", None),
         ] {
             let error = Error::from(&server_error(text));
             assert_eq!(error.server_code(), code, "{text}");

@@ -218,7 +218,7 @@ impl Session {
         run_id.await.copied()
     }
 
-    /// Whether the server replies at all.
+    /// Returns true if the server replies at all.
     pub(crate) async fn ping(&self) -> bool {
         !matches!(
             self.send(&AdminCommand::Ping.into(), false).await,
@@ -242,13 +242,13 @@ impl Session {
         }
     }
 
-    /// Waits until the state is not [`SessionState::Open`]. A suspicion is taken back, so that one
-    /// that arises during the check leads to another check.
+    /// Waits until the state is not [`SessionState::Open`]. Withdraws a suspicion, so that one that
+    /// arises during the check leads to another check.
     pub(crate) async fn next_state(&self) -> SessionState {
         self.state.next().await
     }
 
-    /// The tracker of what is read over this session.
+    /// The tracker of the reads over this session.
     pub(crate) fn tracking(&self) -> Option<&ClientTracker> {
         match &self.tracking {
             Tracking::On(tracker) => Some(tracker),
@@ -256,7 +256,7 @@ impl Session {
         }
     }
 
-    /// Why nothing that is read over this session is cached, although the settings enable the cache.
+    /// The reason why reads over this session are not cached, although the settings enable the cache.
     pub(crate) fn tracking_disabled_reason(&self) -> Option<&str> {
         match &self.tracking {
             Tracking::Off => None,
@@ -265,7 +265,7 @@ impl Session {
         }
     }
 
-    /// Ends the use of everything that was read over this session, which is about to be replaced.
+    /// Ends the use of all values that were read over this session, which is about to be replaced.
     pub(crate) fn revoke_cache(&self) {
         if let Some(tracker) = self.tracking() {
             tracker.revoke();

@@ -1,5 +1,5 @@
 //! Keeps one connection established: connects, checks that the server replies, and reconnects, until
-//! it is dropped. It never gives up; how long a call waits is decided by `node`.
+//! it is dropped. It never gives up; `node` decides how long a call waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,11 @@ use crate::settings::secret::Secret;
 use crate::telemetry::connections;
 use crate::telemetry::connections::{ConnectedGuard, Purpose};
 
-/// How often an idle connection is probed.
+/// The interval at which an idle connection is probed.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the password file is read.
+/// The interval at which the password file is read.
 const PASSWORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether there is a connection.
 #[derive(Debug)]
 pub(crate) enum ConnectionState {
     Disconnected(Disconnected),
@@ -38,7 +37,7 @@ pub(crate) struct Disconnected {
     since: Instant,
     /// The error of the latest attempt; `None` until the first attempt fails.
     last_error: Option<ConnectError>,
-    /// The server accepted connections but stopped replying: a call waits less long for it.
+    /// The server accepted connections but stopped replying: calls wait less long for it.
     is_unresponsive: bool,
 }
 
@@ -51,7 +50,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether waiting for a connection is useless until an operator acts.
+    /// Returns true if waiting for a connection is useless until an operator acts.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(
             self,
@@ -59,7 +58,7 @@ impl ConnectionState {
         )
     }
 
-    /// Whether the server stopped replying and has not recovered.
+    /// Returns true if the server stopped replying and has not recovered.
     pub(crate) fn is_unresponsive(&self) -> bool {
         matches!(self, Self::Disconnected(outage) if outage.is_unresponsive)
     }
@@ -170,7 +169,7 @@ impl Supervisor {
                 }
                 DisconnectReason::Broken => "the connection broke".to_owned(),
                 DisconnectReason::Unresponsive => format!(
-                    "it did not answer within {} ms",
+                    "no reply within {} ms",
                     options.response_timeout.as_millis()
                 ),
                 DisconnectReason::Demoted => "it is a replica now".to_owned(),
@@ -235,7 +234,7 @@ impl Supervisor {
             .unwrap_or_else(|_| {
                 // A server without TLS waits for more when it receives the start of a TLS handshake.
                 let hint = if options.address.tls {
-                    " (does it speak TLS there?)"
+                    " (does the server speak TLS on this port?)"
                 } else {
                     ""
                 };
@@ -317,7 +316,7 @@ impl Supervisor {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectError::new(
                 ConnectErrorKind::Timeout,
-                "no answer to AUTH",
+                "no reply to AUTH",
             )),
         }
     }

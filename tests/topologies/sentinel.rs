@@ -138,7 +138,10 @@ async fn sentinels_and_servers_have_their_own_credentials() {
     let unknown = url("secret", "watcher").replace("=main", "=nobody");
     let client = link(&env, &[("URL", &unknown)]).await;
     let error = other_error(client.get("", "k").await);
-    assert!(error.contains("know no service \"nobody\""), "{error}");
+    assert!(
+        error.contains("do not monitor a service \"nobody\""),
+        "{error}"
+    );
 }
 
 // Guarantees: G32

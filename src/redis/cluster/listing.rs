@@ -1,8 +1,9 @@
 //! Listings over a cluster: one node after another, also while slots move; see
 //! [`crate::redis::listing`] for the cursor.
 //!
-//! The slot map of this process may be older than a move. So the node itself is asked for the
-//! partition, before the first page of its scan and after the last: it is the first to know its slots.
+//! The slot map of this process may be older than a move. Therefore the node itself is queried for
+//! the partition, before the first page of its scan and after the last: a node knows first of changes
+//! to its own slots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +25,15 @@ use crate::redis::retry::RetryLoop;
 use crate::redis::session::SessionReply;
 use crate::settings::address::Endpoint;
 
-/// How long a page waits for the slot map to agree with the node that it scans.
+/// The longest time that a page waits for the slot map to agree with the node that it scans.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_DISAGREEMENTS: u32 = 3;
 
-/// A scan of one node on its way: everything that the next cursor says.
+/// A scan of one node in progress: the contents of the next cursor.
 struct NodeScan {
     map: Arc<SlotMap>,
     slot: u16,
-    /// Whether no slot has moved since the listing began.
+    /// True if no slot has moved since the listing began.
     unmoved: bool,
 }
 
@@ -106,13 +107,14 @@ impl Cluster {
             if let Some(cursor) = slot_cursor(scan.slot, scan.unmoved, made_under, next) {
                 return Ok(Page { cursor, keys });
             }
-            // The server's cursor does not fit: the page ends where one does.
+            // This cursor does not fit into the cursor of a listing: continue until one does.
             scan_from = ScanFrom::process(scanned.run_id, next);
         }
     }
 
-    /// Waits until the slot map and the node of `scan.slot` agree on the partition. A node that goes on
-    /// to disagree on other slots is scanned all the same, but no conclusions are drawn from the map.
+    /// Waits until the slot map and the node of `scan.slot` agree on the partition. A node that
+    /// continues to disagree about other slots is scanned nevertheless, but no conclusions are drawn
+    /// from the map.
     async fn agree(
         &self,
         scan: &mut NodeScan,

@@ -1,4 +1,4 @@
-//! Which runs of slots have the same owner, as one node sees it.
+//! The runs of consecutive slots that have the same owner, as one node reports them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -41,8 +41,8 @@ impl Partition {
         Self { runs }
     }
 
-    /// The same as long as no slot moves: it covers which slots have the same owner, and not the
-    /// owner's address, which changes with a failover.
+    /// A hash that stays the same as long as no slot moves: it covers the grouping of slots by owner,
+    /// and not the owners' addresses, which change with a failover.
     pub(crate) fn hash(&self) -> u64 {
         let mut owners: Vec<&Endpoint> = Vec::new();
         let mut hasher = DefaultHasher::new();

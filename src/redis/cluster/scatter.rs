@@ -52,7 +52,7 @@ pub(crate) fn plan<'a>(command: &'a Command<'_>) -> Plan<'a> {
 ///
 /// # Errors
 ///
-/// A reply is not one that Redis gives.
+/// A reply has an unexpected type.
 pub(crate) fn merge(
     command: &Command<'_>,
     parts: &[Part<'_>],
@@ -93,16 +93,16 @@ mod tests {
         names.iter().copied().map(Cow::Borrowed).collect()
     }
 
-    /// The words of a command, as they are sent.
+    /// The arguments of a command, as they are sent.
     fn text(command: &Command<'_>) -> String {
         let Packed::One(command) = command.pack() else {
             panic!("not one command")
         };
-        let words = command.args_iter().map(|word| match word {
+        let args = command.args_iter().map(|arg| match arg {
             redis::Arg::Simple(word) => String::from_utf8_lossy(word).into_owned(),
             _ => panic!("a cursor of the redis crate"),
         });
-        words.collect::<Vec<_>>().join(" ")
+        args.collect::<Vec<_>>().join(" ")
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The slot map of a cluster: from keys to slots, and from slots to nodes.
 //!
-//! `slot_ranges` reads it from a node's reply, `topology` keeps it current.
+//! `slot_ranges` parses it from a node's reply, `topology` refreshes it.
 
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ impl SlotMap {
         &self.shards
     }
 
-    /// The node that serves a slot: the primary, or a connected replica if that is wanted and there
-    /// is one.
+    /// The node that serves a slot: with `from_replica` a connected replica, if there is one;
+    /// otherwise the primary.
     pub(crate) fn node_of(&self, slot: u16, from_replica: bool) -> Option<Arc<Node>> {
         let shard = self
             .shards

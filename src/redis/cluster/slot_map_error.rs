@@ -1,4 +1,4 @@
-//! Why the slot map of a cluster is not known.
+//! The reason why the slot map of a cluster is unknown.
 
 use redis::ServerError;
 
@@ -9,7 +9,7 @@ use crate::redis::server_error::ServerErrorExt as _;
 pub(crate) struct SlotMapError {
     /// The error of the calls that need the map.
     pub(crate) error: Error,
-    /// Whether retrying is useless until an operator acts.
+    /// True if retrying is useless until an operator acts.
     pub(crate) is_permanent: bool,
 }
 
@@ -19,7 +19,7 @@ impl SlotMapError {
         let is_permanent = error.is_permanent();
         let hint = match error.code() {
             "NOPERM" => " (the user needs +cluster|slots)".to_owned(),
-            _ if is_permanent => format!(" (if it is no cluster, the URL begins with {scheme}://)"),
+            _ if is_permanent => format!(" (if it is not a cluster, use {scheme}:// in the URL)"),
             _ => String::new(),
         };
         let reason = format!("{}{hint}", error.message());
@@ -39,5 +39,5 @@ impl SlotMapError {
 }
 
 fn message(address: &str, reason: &str) -> String {
-    format!("{address} does not say which node has which keys: {reason}")
+    format!("{address} does not return the slot map: {reason}")
 }

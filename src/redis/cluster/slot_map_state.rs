@@ -1,4 +1,4 @@
-//! Whether the slot map of a cluster is known.
+//! The state of the slot map: pending, unavailable or known.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Keeps the slot map of a cluster current: queries its nodes when a call found the map to be wrong,
+//! Refreshes the slot map of a cluster: queries its nodes when a call found the map to be outdated,
 //! while a node is disconnected, and at an interval.
 //!
 //! It owns the connections to the nodes: one for each that the map names, and those of the seeds while
@@ -29,7 +29,7 @@ use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
 use crate::settings::address::Endpoint;
 
-/// The interval of queries while a node is disconnected, or the map is known to be wrong.
+/// The interval of queries while a node is disconnected, or the map is known to be outdated.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest interval of queries while all nodes of the map are connected, and none has a usable map.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Commands about the connection or the server, which have no key of a component's.
+//! Commands about the connection or the server, which have no keys of components.
 
 use redis::Cmd;
 
@@ -6,7 +6,7 @@ use redis::Cmd;
 #[derive(Clone, Copy)]
 pub(crate) enum AdminCommand<'a> {
     Ping,
-    /// Alone it is refused, by the ACL or because there is no transaction.
+    /// Sent alone, it is refused: by the ACL, or because `MULTI` is missing.
     Exec,
     Auth {
         user: Option<&'a str>,

@@ -53,7 +53,7 @@ pub(crate) const ACQUIRE_LEASE: &str = "local holder = redis.call('GET', KEYS[1]
 pub(crate) const RELEASE_LEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
      return redis.call('DEL', KEYS[1]) end return 0";
 
-/// How a script is sent.
+/// The form in which a script is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScriptForm {
     /// By its hash, which a server knows once it has executed the script.
@@ -64,7 +64,7 @@ pub(crate) enum ScriptForm {
 
 impl ScriptForm {
     /// The argument that names the script of `increment`.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn argument(self) -> &'static str {
         match self {
             Self::Hash => &INCREMENT_HASH,
             Self::Source => INCREMENT,

@@ -1,21 +1,20 @@
-//! What is fixed for all commands of a kind: name, access, idempotency, and the ACL rules they need.
+//! The properties that all commands of a kind share: name, access, idempotency, and the ACL rules
+//! that they need.
 //!
 //! `kvredis check` reads the ACL rules from here, and tries each in a form that changes nothing.
 
-/// What is fixed for all commands of a kind.
 #[derive(Debug)]
 pub(crate) struct CommandSpec {
     /// The name in traces and metrics.
     pub(crate) name: &'static str,
     pub(crate) access: Access,
-    /// Whether executing it twice has the effect of executing it once, so that it may be sent again
-    /// when a connection was lost after it had been sent.
+    /// True if executing it twice has the effect of executing it once, so that it may be sent again
+    /// when the connection was lost after it had been sent.
     pub(crate) idempotent: bool,
     /// The ACL rules that it needs, beside the one for its keys.
     pub(crate) acl: &'static [AclRule],
 }
 
-/// What a command does to keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// A replica may execute it.
@@ -33,9 +32,9 @@ pub(crate) struct AclRule {
     /// The form that changes nothing; [`KEY`] stands for a key that does not exist.
     pub(crate) trial: &'static [&'static str],
     pub(crate) access: Access,
-    /// Whether the rule matters only on a link with a time to live.
+    /// True if only links with a time to live need the rule.
     pub(crate) only_with_ttl: bool,
-    /// Whether the result is the same for every bucket.
+    /// True if the result is the same for every bucket.
     pub(crate) once: bool,
 }
 
@@ -84,7 +83,7 @@ const MULTI_RULE: AclRule = AclRule {
 const INCREMENT_RULES: &[AclRule] = &[
     write("+evalsha", &["EVALSHA", UNKNOWN_SCRIPT, "1", KEY]),
     EVAL_RULE,
-    // Of a number above 2^53.
+    // The script reads sums above 2^53 with it.
     GET_RULE,
     write("+incrby", &["INCRBY", KEY, "not a number"]),
     AclRule {
@@ -196,7 +195,7 @@ pub(crate) const ADMIN: CommandSpec = CommandSpec {
             access: Access::PrimaryOnly,
             ..read("+client|setname", &["CLIENT", "SETNAME", "kvredis:check"])
         },
-        // The `run_id`, without which a listing continues wrongly after a restart.
+        // For the `run_id`, without which a listing does not recognize a restarted server.
         AclRule {
             once: true,
             access: Access::PrimaryOnly,

@@ -33,7 +33,7 @@ pub(crate) struct PubSubConnection {
 /// Boxed, because the type of the redis crate's future refers to the credentials.
 pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Why a node is not subscribed.
+/// The reason why a node is not subscribed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubscribeError {
     #[error(transparent)]
@@ -122,7 +122,7 @@ fn forward(listener: &dyn Listener, connection: u64, push: &PushInfo) {
     }
 }
 
-/// Waits for a reply as long as messages arrive: the reply follows those that were published before.
+/// Waits for a reply as long as messages arrive: the reply follows the messages published before it.
 async fn await_reply<T>(
     reply: impl Future<Output = T>,
     messages: &AtomicU64,

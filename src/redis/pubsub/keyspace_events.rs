@@ -29,11 +29,11 @@ pub(crate) fn current(reply: &Value) -> Option<String> {
     text(value).map(str::to_owned)
 }
 
-/// What an operator has to do.
+/// The action required of an operator.
 pub(crate) fn advice(address: &str, to_set: &str) -> String {
     format!(
         "{address} does not publish all watched key changes: run `CONFIG SET {SETTING} \
-         {to_set}` there (and keep it in its configuration), or set WATCH_CONFIGURE_REDIS"
+         {to_set}` there (and in its configuration file), or set WATCH_CONFIGURE_REDIS"
     )
 }
 

@@ -24,31 +24,31 @@ use crate::redis::selector::ServerSelector;
 use crate::redis::server_error::ServerErrorExt as _;
 use crate::telemetry::connections::{ConnectedGuard, Purpose};
 
-/// How often the flags are read, which also shows that the server replies.
+/// The interval at which the flags are read, which also shows that the server replies.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while flags are missing, and an operator may be setting them.
+/// The interval while flags are missing, and an operator may be setting them.
 const CHECK_INTERVAL_MISSING: Duration = Duration::from_secs(1);
-/// The same after flags were added: another client may have overwritten them at the same time.
+/// The interval after flags were added: another client may have overwritten them at the same time.
 const CHECK_INTERVAL_ADDED: Duration = Duration::from_millis(300);
 
 /// The number of connections so far, as the id of the next one. Relaxed: it orders nothing else.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// The wanted messages.
+/// The messages to subscribe to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubscriptionSpec {
     /// The glob patterns of the channels.
     pub(crate) patterns: Vec<String>,
     /// The flags of `notify-keyspace-events` that they require.
     pub(crate) flags: &'static str,
-    /// Whether missing flags may be added.
+    /// True if missing flags may be added.
     pub(crate) may_configure: bool,
 }
 
 /// The task of one node.
 pub(crate) struct NodeSubscription {
     selector: ServerSelector,
-    /// What logs and errors show, without credentials.
+    /// The address in logs and errors, without credentials.
     address: String,
     options: ConnectOptions,
     client_name: String,
@@ -62,9 +62,9 @@ enum Flags {
     Complete,
     /// Missing flags were added just now.
     Added,
-    /// What an operator has to do.
+    /// The action required of an operator.
     Missing(String),
-    /// Redis does not show them, for this reason.
+    /// The server does not return them, for this reason.
     Unknown(String),
 }
 
@@ -173,8 +173,8 @@ impl NodeSubscription {
                         has_logged_unknown = true;
                         info!(
                             redis = self.address,
-                            "whether Redis tells of changes cannot be seen ({reason}); watching \
-                             all the same"
+                            %reason,
+                            "cannot read notify-keyspace-events; watching nevertheless"
                         );
                     }
                     (None, CHECK_INTERVAL)
@@ -194,7 +194,7 @@ impl NodeSubscription {
             Err(error) => return Err(error),
         };
         let Some(current) = keyspace_events::current(&reply) else {
-            return Ok(Flags::Unknown("there is no such setting".to_owned()));
+            return Ok(Flags::Unknown("the setting does not exist".to_owned()));
         };
         let Some(wanted) = keyspace_events::to_set(&current, self.spec.flags) else {
             return Ok(Flags::Complete);

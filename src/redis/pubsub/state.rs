@@ -14,7 +14,7 @@ pub(crate) enum SubscriptionState {
     Pending { outage: Outage, joins_others: bool },
     Subscribed {
         since: Instant,
-        /// What an operator has to do so that the node publishes all events.
+        /// The action required of an operator so that the node publishes all events.
         missing_flags: Option<String>,
     },
     /// The node was subscribed before.
@@ -56,7 +56,8 @@ impl SubscriptionState {
         }
     }
 
-    /// Records why the node is not subscribed. Returns how long it was, if it was until now.
+    /// Records the reason why the node is not subscribed. Returns how long it was subscribed, if it
+    /// was until now.
     pub(crate) fn lose(&mut self, reason: String) -> Option<Duration> {
         match self {
             Self::Pending { outage, .. } | Self::Lost { outage } => {
@@ -73,7 +74,7 @@ impl SubscriptionState {
         }
     }
 
-    /// Records whether flags are missing. Returns whether that is news.
+    /// Records missing flags. Returns true if they have changed.
     pub(crate) fn set_missing_flags(&mut self, missing: Option<String>) -> bool {
         match self {
             Self::Subscribed { missing_flags, .. } if *missing_flags != missing => {
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn missing_flags_are_news_once_and_forgotten_with_the_subscription() {
+    async fn changed_flags_are_reported_once_and_reset_with_the_subscription() {
         let mut state = SubscriptionState::pending("not connected yet".to_owned(), false);
         state.subscribe();
         let missing = || Some("run CONFIG SET".to_owned());

@@ -33,8 +33,7 @@ struct SubscribedNode {
 }
 
 impl Subscription {
-    /// Subscribes in the background, at each of the servers. `name` is what Redis shows in
-    /// `CLIENT LIST`.
+    /// Subscribes in the background, at each of the servers. `name` is shown in `CLIENT LIST`.
     pub(crate) fn start(
         mut servers: ServerSet,
         options: ConnectOptions,
@@ -72,7 +71,7 @@ impl Subscription {
         self.collect(|state| state.outage().cloned())
     }
 
-    /// What an operator has to do so that Redis publishes all events.
+    /// The actions required of an operator so that Redis publishes all events.
     pub(crate) fn missing_flags(&self) -> Vec<String> {
         self.collect(|state| state.missing_flags().cloned())
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
-/// The state of a session. Each state outranks the ones before it: only a suspicion is ever taken back.
+/// The state of a session. Each state outranks those before it; only a suspicion can be withdrawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum SessionState {
@@ -26,7 +26,8 @@ pub(super) struct StateCell {
 
 impl StateCell {
     pub(super) fn load(&self) -> SessionState {
-        // Acquire, with the release of `raise`: whoever sees `Closed` also sees the revoked cache.
+        // Acquire pairs with the release in `raise`: a task that sees `Closed` also sees the
+        // revoked cache.
         match self.state.load(Ordering::Acquire) {
             0 => SessionState::Open,
             1 => SessionState::Suspected,
@@ -37,7 +38,7 @@ impl StateCell {
 
     pub(super) fn raise(&self, state: SessionState) {
         if self.state.fetch_max(state as u8, Ordering::AcqRel) < state as u8 {
-            // The supervisor alone waits; a permit is stored while it is elsewhere.
+            // Only the supervisor waits; the permit is stored while it does not.
             self.raised.notify_one();
         }
     }
@@ -47,13 +48,13 @@ impl StateCell {
             match self.load() {
                 SessionState::Open => self.raised.notified().await,
                 SessionState::Suspected => {
-                    let taken_back = self.state.compare_exchange(
+                    let withdrawn = self.state.compare_exchange(
                         SessionState::Suspected as u8,
                         SessionState::Open as u8,
                         Ordering::AcqRel,
                         Ordering::Acquire,
                     );
-                    if taken_back.is_ok() {
+                    if withdrawn.is_ok() {
                         return SessionState::Suspected;
                     }
                 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn suspicion_is_reported_once_and_an_end_for_good() {
+    async fn suspicion_is_reported_once_and_closing_permanently() {
         let cell = StateCell::default();
         cell.raise(SessionState::Suspected);
         cell.raise(SessionState::Suspected);

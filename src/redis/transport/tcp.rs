@@ -15,7 +15,8 @@ use crate::settings::address::Endpoint;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// How long sent bytes may stay unacknowledged: keepalive does not probe while there are any.
+/// The longest time that sent bytes may stay unacknowledged: keepalive does not probe while there are
+/// any.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
