@@ -1,10 +1,10 @@
-//! `kvredis check`: tries a connection as a link would, and says what it found.
+//! `kvredis check`: tries a connection as a link would, and reports its findings.
 //!
-//! It goes the link's way step by step (`reach`), asks each server what it is (`server`), whether
-//! it allows all that this link needs (`rights`), whether reads may be kept (`caching`), whether it
-//! tells of changes (`watching`) and how fast it answers (`latency`). `arguments` reads the command
-//! line, `report` is what is shown. The steps themselves are `connection::probe`'s. Nothing in Redis
-//! is changed.
+//! The check follows the steps of a link: it connects (`topology`, `connect`), identifies each server
+//! (`server`), tries the commands that this link needs (`acl`), client tracking (`caching`) and the
+//! notifications of changes (`watching`), and measures the latency (`latency`). `arguments` parses
+//! the command line, `report` renders the findings. `redis::diagnostics` executes the steps. Nothing
+//! in Redis is changed.
 
 pub(crate) mod acl;
 pub(crate) mod arguments;
@@ -24,39 +24,40 @@ use crate::settings::source::Sources;
 /// Checks whether a link with these settings would work.
 pub(crate) async fn check(sources: &Sources) -> Report {
     let mut report = Report::default();
-    let reading = Settings::parse(sources);
-    for warning in &reading.warnings {
+    let parsed = Settings::parse(sources);
+    for warning in &parsed.warnings {
         report.add(Finding::new("settings", Status::Warning, &warning.message));
     }
-    let mut settings = match reading.settings {
+    let mut settings = match parsed.settings {
         Ok(settings) => settings,
         Err(error) => {
             let finding = Finding::new("settings", Status::Failed, error.to_string());
-            report.add(finding.advice("correct it: `kvredis settings` lists what there is"));
+            report.add(finding.advice("correct it: `kvredis settings` lists all settings"));
             return report;
         }
     };
     if !settings.watch.is_empty() {
-        // As a watching link does: a replica may not know yet of what the component is told of.
+        // A watching link reads from the primary: a replica may lag behind the notification of a
+        // change.
         settings.read_from_replica = false;
     }
     report.address = Some(settings.address.to_string());
-    if reading.warnings.is_empty() {
+    if parsed.warnings.is_empty() {
         report.add(Finding::new(
             "settings",
             Status::Ok,
             "all are known and valid",
         ));
     }
-    let target = ConnectOptions::new(&settings);
-    let nodes = topology::find(&target, &mut report).await;
+    let options = ConnectOptions::new(&settings);
+    let nodes = topology::find(&options, &mut report).await;
     if nodes.is_empty() {
         return report;
     }
     server::check(&settings, &nodes, &mut report).await;
     acl::check(&settings, &nodes, &mut report).await;
-    caching::check(&target, &nodes, &mut report).await;
-    watching::check(&settings, &target, &nodes, &mut report).await;
+    caching::check(&options, &nodes, &mut report).await;
+    watching::check(&settings, &options, &nodes, &mut report).await;
     latency::check(&nodes, &mut report).await;
     report
 }

@@ -1,8 +1,9 @@
-//! What the ACL forbids, or the server refuses, that this link needs.
+//! The commands and keys that this link needs, and that the ACL forbids or the server refuses.
 //!
-//! Each command is tried in a form that changes nothing: Redis looks at the ACL before it looks at
-//! the arguments, so that a command which cannot succeed tells what is allowed. (`ACL DRYRUN` would
-//! need a right of its own.) The keys are of a name that nobody else has. `needs` lists the trials.
+//! Each command is tried in a form that changes nothing: Redis checks the ACL before the arguments,
+//! so that a command which cannot succeed shows whether it is allowed. (`ACL DRYRUN` would require a
+//! permission of its own, and Redis 7.) The trials use keys that no client has. `required_commands`
+//! lists them.
 
 pub(crate) mod required_commands;
 
@@ -22,26 +23,25 @@ use crate::redis::selector::ServerSelector;
 use crate::redis::server_error::ServerErrorExt as _;
 use crate::settings::link_settings::{BucketLayout, Settings};
 
-/// What a refused trial says.
+/// The meaning of a refused trial.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Refused {
-    /// The ACL forbids it; the rule allows it.
+    /// The ACL forbids it; this rule allows it.
     Forbidden { rule: String },
-    /// The server does not know the command: it was renamed, or is no Redis's.
+    /// The server does not know the command: it was renamed, or the server is not Redis.
     Unknown { command: &'static str },
-    /// It is allowed, and refused for a reason of its own.
-    State { words: String },
+    /// The ACL allows it, but the state of the server does not.
+    State { message: String },
 }
 
-/// What a node refuses.
+/// The refused commands of a node.
 type Refusals = Vec<(RequiredCommand, Refused)>;
 
-/// Reports what is refused.
 pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mut Report) {
     let of_nodes = join_all(nodes.iter().map(|node| refusals(settings, node))).await;
     let mut alike: BTreeMap<Vec<Refused>, (Vec<String>, Refusals)> = BTreeMap::new();
     for (node, refusals) in nodes.iter().zip(of_nodes) {
-        let shown = node.site.to_string();
+        let shown = node.addr.to_string();
         match refusals {
             Ok(refusals) => {
                 let refused = refusals
@@ -52,8 +52,8 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
                 nodes.push(shown);
             }
             Err(why) => {
-                let advice = "the server stopped answering: see whether it hangs or is overloaded";
-                let text = format!("{shown} does not answer: {why}");
+                let advice = "the server stopped replying: check whether it hangs or is overloaded";
+                let text = format!("{shown} does not reply: {why}");
                 report.add(Finding::new("acl", Status::Failed, text).advice(advice));
                 return;
             }
@@ -77,7 +77,7 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
 
 async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, CommandError> {
     let reads_only = matches!(
-        node.place,
+        node.selector,
         ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
     );
     let mut refusals = Vec::new();
@@ -85,15 +85,15 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, Co
         if reads_only && need.access != Access::Read {
             continue;
         }
-        // What cannot be ended must not begin.
-        let endless = |(earlier, _): &(RequiredCommand, Refused)| earlier.rule == "+exec";
-        if need.rule == "+multi" && refusals.iter().any(endless) {
+        // A transaction that cannot be ended must not begin.
+        let is_exec = |(earlier, _): &(RequiredCommand, Refused)| earlier.rule == "+exec";
+        if need.rule == "+multi" && refusals.iter().any(is_exec) {
             continue;
         }
         match node.probe.execute(AdminCommand::Trial(&need.trial)).await {
             Ok(_) => {}
             Err(CommandError::ServerError(error)) => {
-                refusals.extend(judge(&need, &error).map(|refused| (need, refused)));
+                refusals.extend(classify(&need, &error).map(|refused| (need, refused)));
             }
             Err(error) => return Err(error),
         }
@@ -101,12 +101,12 @@ async fn refusals(settings: &Settings, node: &ProbedNode) -> Result<Refusals, Co
     Ok(refusals)
 }
 
-/// What a refusal means; `None` where it is that of the arguments, as intended.
-fn judge(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
+/// Classifies a refusal; `None` if Redis refused only the arguments, as intended.
+fn classify(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
     let details = refusal.details().unwrap_or_default();
     match refusal.code() {
         _ if refusal.is_acl_denied() => {
-            // Redis 7.2 and newer word it otherwise than the older ones.
+            // Redis 7.2 and newer phrase it differently.
             let is_command = details.contains(" run the ") || details.contains(" command");
             let rule = if is_command || !details.contains("key") {
                 need.rule.to_owned()
@@ -121,9 +121,9 @@ fn judge(need: &RequiredCommand, refusal: &ServerError) -> Option<Refused> {
         }
         "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY"
         | "READONLY" => Some(Refused::State {
-            words: refusal.message(),
+            message: refusal.message(),
         }),
-        // Wrong arguments, a key of another node: it got past the ACL.
+        // Wrong arguments, or a key of another node: the ACL allows the command.
         _ => None,
     }
 }
@@ -136,11 +136,11 @@ fn findings(settings: &Settings, at: &str, refusals: &Refusals) -> Vec<Finding> 
     findings.extend(refused_writes(at, refusals));
     if findings.is_empty() {
         let what = if settings.watch.is_empty() && settings.read_only {
-            "all that a link needs which only reads"
+            "every command of a read-only link"
         } else if settings.watch.is_empty() {
-            "all that store, atomics and batch need"
+            "every command of store, atomics and batch"
         } else {
-            "all that watching needs"
+            "every command of watching"
         };
         let text = format!("{at}{what} is allowed");
         findings.push(Finding::new("acl", Status::Ok, text));
@@ -148,7 +148,7 @@ fn findings(settings: &Settings, at: &str, refusals: &Refusals) -> Vec<Finding> 
     findings
 }
 
-/// What the ACL forbids: of what the link cannot do without, or of the rest.
+/// The finding about forbidden commands and keys: those that the link requires, or the others.
 fn forbidden(
     settings: &Settings,
     at: &str,
@@ -176,33 +176,34 @@ fn forbidden(
             format!("{rule} ({})", purposes.join(", "))
         })
         .collect();
-    let words: Vec<String> = rules.keys().map(|rule| quoted(rule)).collect();
-    let command = format!("ACL SETUSER {} {}", quoted(user), words.join(" "));
+    let arguments: Vec<String> = rules.keys().map(|rule| quoted(rule)).collect();
+    let command = format!("ACL SETUSER {} {}", quoted(user), arguments.join(" "));
     let text = format!("{at}the user {user} lacks {}", listed.join(", "));
     let details: Vec<_> = rules
         .iter()
         .map(|(rule, purposes)| json!({ "rule": rule, "needed_for": purposes }))
         .collect();
     let (status, advice) = if necessary {
-        let mut advice =
-            format!("run `{command}` in Redis (and keep it: `ACL SAVE`, or its configuration)");
+        let mut advice = format!(
+            "run `{command}` in Redis (and persist it: `ACL SAVE`, or its configuration file)"
+        );
         if all_writes && settings.watch.is_empty() {
             advice += "; or set READ_ONLY=true if the link only reads";
         }
         // A link that may open any bucket needs every key behind its PREFIX.
-        let is_of_any = settings.buckets.is_none() && settings.watch.is_empty();
-        if is_of_any && rules.keys().any(|rule| rule.starts_with('~')) {
+        let opens_any_bucket = settings.buckets.is_none() && settings.watch.is_empty();
+        if opens_any_bucket && rules.keys().any(|rule| rule.starts_with('~')) {
             let names = match settings.layout {
                 BucketLayout::Flat => "PREFIX",
                 BucketLayout::PrefixNamed | BucketLayout::PrefixAll => "BUCKETS (or PREFIX)",
             };
             advice += "; or set ";
             advice += names;
-            advice += " to what this user may see";
+            advice += " to the keys that this user may access";
         }
         (Status::Failed, advice)
     } else {
-        let advice = format!("kvredis works without; to allow it run `{command}` in Redis");
+        let advice = format!("kvredis works without it; to allow it, run `{command}` in Redis");
         (Status::Warning, advice)
     };
     let finding = Finding::new("acl", status, text).advice(advice);
@@ -227,33 +228,33 @@ fn unknown(at: &str, refusals: &Refusals) -> Option<Finding> {
     }
     let listed: Vec<&str> = commands.into_iter().collect();
     let text = format!("{at}the server has no command {}", listed.join(", "));
-    let advice = "take `rename-command` for these out of its configuration; kvredis needs them \
+    let advice = "remove `rename-command` for these from its configuration; kvredis needs them \
                   under their own names";
     let finding = Finding::new("acl", Status::Failed, text).advice(advice);
     Some(finding.detail("unknown", json!(listed)))
 }
 
-/// What Redis does not do at the moment, whoever asks. That a replica takes no writes is said of
-/// the server.
+/// The finding about commands that Redis refuses at the moment for any client. `server` reports
+/// replicas, which reject writes.
 fn refused_writes(at: &str, refusals: &Refusals) -> Option<Finding> {
-    let words = refusals.iter().find_map(|(_, refused)| match refused {
-        Refused::State { words } if !words.starts_with("READONLY") => Some(words),
+    let message = refusals.iter().find_map(|(_, refused)| match refused {
+        Refused::State { message } if !message.starts_with("READONLY") => Some(message),
         _ => None,
     })?;
-    let advice = match words.split(' ').next().unwrap_or_default() {
+    let advice = match message.split(' ').next().unwrap_or_default() {
         "OOM" => {
             "raise `maxmemory` in Redis, choose a `maxmemory-policy` that evicts, or set TTL_MS"
         }
         "MISCONF" => "Redis cannot write to its disk: see its log, the disk's space, and `dir`",
         "NOREPLICAS" => "too few replicas follow: see `min-replicas-to-write` and the replicas",
         "CLUSTERDOWN" => "the cluster lacks nodes: run `redis-cli --cluster check host:port`",
-        _ => "this is_transient by itself: try again in a moment",
+        _ => "this is transient: try again in a moment",
     };
-    let text = format!("{at}Redis refuses commands: {words}");
+    let text = format!("{at}Redis refuses commands: {message}");
     Some(Finding::new("writes", Status::Failed, text).advice(advice))
 }
 
-/// A word as `redis-cli` takes it.
+/// The argument as `redis-cli` accepts it.
 pub(crate) fn quoted(rule: &str) -> String {
     if rule.contains(|c: char| c.is_whitespace() || c == '"' || c == '\'') {
         format!("{rule:?}")

@@ -1,5 +1,5 @@
-//! Whether what is read may be kept in memory, as `CACHE_MAX_ENTRIES` wants: Redis must tell of
-//! changes (RESP3 and `CLIENT TRACKING`).
+//! The servers' support for the cache of `CACHE_MAX_ENTRIES`: it needs client tracking (RESP3 and
+//! `CLIENT TRACKING`).
 
 use futures_util::future::join_all;
 
@@ -9,19 +9,18 @@ use crate::redis::diagnostics;
 use crate::redis::diagnostics::TrackingSupport;
 use crate::redis::options::ConnectOptions;
 
-/// Reports it, where a cache is wanted.
-pub(crate) async fn check(target: &ConnectOptions, nodes: &[ProbedNode], report: &mut Report) {
+pub(crate) async fn check(options: &ConnectOptions, nodes: &[ProbedNode], report: &mut Report) {
     let tried = nodes
         .iter()
-        .map(|node| diagnostics::tracking_support(target, &node.place));
-    let mut all_keep = None;
+        .map(|node| diagnostics::tracking_support(options, &node.selector));
+    let mut all_support = None;
     for (node, support) in nodes.iter().zip(join_all(tried).await) {
         match support {
             TrackingSupport::Disabled => {}
-            TrackingSupport::Supported => all_keep = all_keep.or(Some(true)),
+            TrackingSupport::Supported => all_support = all_support.or(Some(true)),
             TrackingSupport::Unsupported(why) => {
-                all_keep = Some(false);
-                let text = format!("{} lets nothing be kept: {why}", node.site);
+                all_support = Some(false);
+                let text = format!("{}: client tracking is unavailable: {why}", node.addr);
                 let finding = Finding::new("cache", Status::Failed, text);
                 report.add(finding.advice(
                     "allow the user `+client|tracking +client|caching`, or leave CACHE_MAX_ENTRIES out: every \
@@ -30,8 +29,8 @@ pub(crate) async fn check(target: &ConnectOptions, nodes: &[ProbedNode], report:
             }
         }
     }
-    if all_keep == Some(true) {
-        let text = "reads may be kept, Redis tells of changes";
+    if all_support == Some(true) {
+        let text = "client tracking works: reads are cached";
         report.add(Finding::new("cache", Status::Ok, text));
     }
 }

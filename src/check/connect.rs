@@ -14,30 +14,25 @@ use crate::settings::tls::Tls;
 
 const NO_SENTINEL: &str = "the URL must name sentinels, by default on port 26379; for a single \
      server use redis://host:port";
-const NO_REDIS: &str = "see whether it is a Redis that answers there; if its port speaks TLS, the \
+const NO_REDIS: &str = "check that the server is Redis; if its port speaks TLS, the \
      URL begins with rediss://";
 
 /// A server on which the check has logged in.
 pub(crate) struct ProbedNode {
-    /// How to get there.
-    pub(crate) place: ServerSelector,
-    pub(crate) site: ServerAddr,
-    /// The connection.
+    pub(crate) selector: ServerSelector,
+    pub(crate) addr: ServerAddr,
     pub(crate) probe: Probe,
-    /// The duration of connecting.
     pub(crate) took: Duration,
-    /// The version of TLS, where it is used.
+    /// The version of TLS; `None` where it is not used.
     pub(crate) tls: Option<String>,
 }
 
-/// A step that failed.
 #[derive(Debug)]
 pub(crate) struct FailedStep {
     pub(crate) step: Step,
     pub(crate) why: ConnectError,
 }
 
-/// The steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Sentinels,
@@ -47,51 +42,49 @@ pub(crate) enum Step {
 }
 
 impl ProbedNode {
-    /// Goes all the way.
+    /// Takes all steps to the server.
     pub(crate) async fn open(
-        target: &ConnectOptions,
-        place: ServerSelector,
+        options: &ConnectOptions,
+        selector: ServerSelector,
     ) -> Result<Self, FailedStep> {
         let failed = |step: Step| move |why: ConnectError| FailedStep { step, why };
-        let site = diagnostics::resolve(target, &place)
+        let addr = diagnostics::resolve(options, &selector)
             .await
             .map_err(failed(Step::Sentinels))?;
         let started = Instant::now();
-        diagnostics::dial_only(target, &site)
+        diagnostics::dial_only(options, &addr)
             .await
             .map_err(failed(Step::Reach))?;
         let took = started.elapsed();
-        let tls = diagnostics::tls_version(target, &site)
+        let tls = diagnostics::tls_version(options, &addr)
             .await
             .map_err(failed(Step::Tls))?;
-        let probe = diagnostics::open(target, &place)
+        let probe = diagnostics::open(options, &selector)
             .await
             .map_err(failed(Step::LogIn))?;
         Ok(Self {
-            place,
-            site,
+            selector,
+            addr,
             probe,
             took,
             tls,
         })
     }
 
-    /// The finding about the connection.
     pub(crate) fn reachable(&self) -> Finding {
         let milliseconds = self.took.as_secs_f64() * 1_000.0;
         let text = format!(
-            "{} took the connection within {milliseconds:.1} ms",
-            self.site
+            "{} accepted the connection within {milliseconds:.1} ms",
+            self.addr
         );
         Finding::new("reachable", Status::Ok, text)
-            .detail("server", self.site.to_string())
+            .detail("server", self.addr.to_string())
             .detail("milliseconds", milliseconds)
     }
 
-    /// The finding about TLS.
     pub(crate) fn tls(&self, settings: &Tls) -> Finding {
         let Some(version) = &self.tls else {
-            let text = match &self.site {
+            let text = match &self.addr {
                 ServerAddr::Unix(_) => "not used on a Unix socket",
                 ServerAddr::Tcp(endpoint) if is_local(&endpoint.host) => {
                     "not used, on this machine"
@@ -121,7 +114,7 @@ impl FailedStep {
     pub(crate) fn findings(self, server: &str) -> Vec<Finding> {
         let mut findings = Vec::new();
         if matches!(self.step, Step::Tls | Step::LogIn) {
-            let text = format!("{server} takes connections");
+            let text = format!("{server} accepts connections");
             let finding = Finding::new("reachable", Status::Ok, text);
             findings.push(finding.detail("server", server));
         }
@@ -142,7 +135,6 @@ impl FailedStep {
         findings
     }
 
-    /// Advice for the operator.
     pub(crate) fn advice(&self) -> &'static str {
         // Redis uses the code ERR for many errors, which only the message distinguishes.
         let says = |words: &str| self.why.message().contains(words);
@@ -161,7 +153,7 @@ impl FailedStep {
             }
             (Step::Sentinels, _) => "check the hosts and ports of the sentinels, and that they run",
             (Step::Reach, ConnectErrorKind::ConnectionRefused) => {
-                "nobody listens there: check host and port, that Redis runs, and the addresses \
+                "no process listens there: check host and port, that Redis runs, and the addresses \
                  that it listens on (`bind` in its configuration)"
             }
             (Step::Reach, ConnectErrorKind::Dns) => {
@@ -203,30 +195,28 @@ impl FailedStep {
                 "put the password there, readable for the user that kvredis runs as"
             }
             (Step::LogIn, ConnectErrorKind::Timeout) => {
-                "the server takes connections and does not answer: see whether it hangs, or is \
+                "the server accepts connections but does not reply: check whether it hangs, or is \
                  another service; a port that speaks TLS needs rediss://"
             }
             (Step::LogIn, ConnectErrorKind::WrongRole) => {
                 "a failover may be under way: try again in a moment"
             }
             (Step::LogIn, ConnectErrorKind::NotReady) if says("max number of clients") => {
-                "see who keeps so many connections (`CLIENT LIST`), or raise `maxclients` in \
+                "check which clients have so many connections (`CLIENT LIST`), or raise `maxclients` in \
                  Redis's configuration"
             }
-            (Step::LogIn, ConnectErrorKind::NotReady) => {
-                "this is_transient by itself: try again in a moment"
-            }
+            (Step::LogIn, ConnectErrorKind::NotReady) => "this is transient: try again in a moment",
             (Step::LogIn, ConnectErrorKind::Refused(code)) => match code.as_str() {
                 "WRONGPASS" => {
                     "check user and password, in URL or in USERNAME, PASSWORD and PASSWORD_FILE, \
                      and that the user is on (`ACL LIST`)"
                 }
                 "NOAUTH" => {
-                    "Redis wants a password: set PASSWORD or PASSWORD_FILE, and USERNAME for an \
+                    "Redis requires a password: set PASSWORD or PASSWORD_FILE, and USERNAME for an \
                      ACL user"
                 }
                 "NOPERM" => {
-                    "allow the user what logging in takes: `+select` with a database number, \
+                    "allow the user the commands of the handshake: `+select` with a database number, \
                      `+readonly` for replicas of a cluster"
                 }
                 "DENIED" => {

@@ -15,11 +15,11 @@ const PINGS: usize = 20;
 /// Reports the median and the longest latency, over all servers.
 pub(crate) async fn check(nodes: &[ProbedNode], report: &mut Report) {
     let mut times: Vec<(Duration, &ProbedNode)> = Vec::new();
-    for (node, answers) in nodes.iter().zip(join_all(nodes.iter().map(ping)).await) {
-        match answers {
-            Ok(answers) => times.extend(answers.into_iter().map(|time| (time, node))),
+    for (node, samples) in nodes.iter().zip(join_all(nodes.iter().map(ping)).await) {
+        match samples {
+            Ok(samples) => times.extend(samples.into_iter().map(|time| (time, node))),
             Err(why) => {
-                let text = format!("{}: {why}", node.site);
+                let text = format!("{}: {why}", node.addr);
                 let advice = "see whether Redis is overloaded (`SLOWLOG GET`), or far away; a \
                               higher BACKEND_RESPONSE_TIMEOUT_MS waits longer";
                 report.add(Finding::new("latency", Status::Failed, text).advice(advice));
@@ -34,13 +34,13 @@ pub(crate) async fn check(nodes: &[ProbedNode], report: &mut Report) {
     };
     let milliseconds = |time: &Duration| time.as_secs_f64() * 1_000.0;
     let (median, longest) = (milliseconds(median), milliseconds(longest));
-    let place = if nodes.len() > 1 {
-        format!(" ({})", slowest.site)
+    let slowest = if nodes.len() > 1 {
+        format!(" ({})", slowest.addr)
     } else {
         String::new()
     };
     let text = format!(
-        "{} PINGs: median {median:.2} ms, longest {longest:.2} ms{place}",
+        "{} PINGs: median {median:.2} ms, longest {longest:.2} ms{slowest}",
         times.len()
     );
     let finding = Finding::new("latency", Status::Ok, text)
@@ -54,7 +54,7 @@ async fn ping(node: &ProbedNode) -> Result<Vec<Duration>, CommandError> {
     let mut times = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
         let started = Instant::now();
-        // A refusal takes as long.
+        // A refused PING takes as long.
         match node.probe.execute(AdminCommand::Ping).await {
             Ok(_) | Err(CommandError::ServerError(_)) => {}
             Err(error) => return Err(error),

@@ -1,5 +1,5 @@
-//! What a server says of itself: whom it takes us for, its version, its mode and role; and whether
-//! a link can work with that.
+//! The user that the server identifies, its version, mode and role, and whether a link can work with
+//! them.
 
 use std::collections::HashMap;
 
@@ -23,41 +23,40 @@ const OLDEST_VALKEY: (u32, u32) = (7, 2);
 /// The properties that a server reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ServerInfo {
-    /// Redis or Valkey.
+    /// `Redis` or `Valkey`.
     name: &'static str,
     version: String,
     /// `standalone`, `cluster` or `sentinel`.
     mode: String,
     /// `primary` or `replica`.
     role: &'static str,
-    /// The primary of a replica, as far as it says.
+    /// The primary of a replica, if the server reports it.
     primary: Option<String>,
-    /// A replica that takes writes all the same.
-    takes_writes: bool,
+    /// A replica that accepts writes nevertheless.
+    accepts_writes: bool,
 }
 
-/// Reports who is logged in, and what the servers are.
 pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mut Report) {
     if let [first, ..] = nodes {
         report.add(login(&settings.address, first).await);
     }
-    let facts = join_all(nodes.iter().map(ask)).await;
+    let info = join_all(nodes.iter().map(server_info)).await;
     let several = nodes.len() > 1;
     let mut seen: Vec<String> = Vec::new();
-    for (node, facts) in nodes.iter().zip(facts) {
-        let mut finding = match facts {
-            Ok(facts) => judge(&facts, settings, node),
+    for (node, info) in nodes.iter().zip(info) {
+        let mut finding = match info {
+            Ok(info) => assess(&info, settings, node),
             Err(why) => Finding::new("server", Status::Warning, format!("version unknown: {why}"))
-                .advice("allow the user `+info` to have it checked; kvredis works without"),
+                .advice("allow the user `+info` to have it checked; kvredis works without it"),
         };
-        // Nodes of a cluster are alike, or else worth a line.
+        // Nodes of a cluster are usually alike: a finding that repeats an earlier one is omitted.
         let text = finding.text().to_owned();
         if several && seen.contains(&text) {
             continue;
         }
         seen.push(text);
         if several {
-            finding = finding.detail("node", node.site.to_string());
+            finding = finding.detail("node", node.addr.to_string());
         }
         report.add(finding);
     }
@@ -66,30 +65,30 @@ pub(crate) async fn check(settings: &Settings, nodes: &[ProbedNode], report: &mu
 async fn login(address: &Address, node: &ProbedNode) -> Finding {
     let set = address.username.as_deref().unwrap_or("default");
     match node.probe.execute(AdminCommand::WhoAmI).await {
-        Ok(answer) => {
-            let user = text(&answer).unwrap_or(set);
+        Ok(reply) => {
+            let user = text(&reply).unwrap_or(set);
             let text = format!("logged in as {user}");
             Finding::new("login", Status::Ok, text).detail("user", user)
         }
-        // A strict ACL may forbid the question; the login has succeeded all the same.
+        // A strict ACL may forbid the command, but the login has succeeded.
         Err(CommandError::ServerError(_)) => {
             let text = format!("logged in as {set} (`ACL WHOAMI` is not allowed)");
             Finding::new("login", Status::Ok, text).detail("user", set)
         }
         Err(error) => Finding::new("login", Status::Failed, error.to_string())
-            .advice("the server stopped answering: see whether it hangs or is overloaded"),
+            .advice("the server stopped replying: check whether it hangs or is overloaded"),
     }
 }
 
-/// Asks `INFO`; where that is forbidden, `HELLO`, which every user may execute.
-async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
+/// Queries `INFO`; if the ACL forbids it, `HELLO`, which every user may execute.
+async fn server_info(node: &ProbedNode) -> Result<ServerInfo, String> {
     let mut texts = String::new();
     for section in ["server", "replication"] {
         match node.probe.execute(AdminCommand::Info { section }).await {
-            Ok(answer) => texts.push_str(text(&answer).unwrap_or_default()),
+            Ok(reply) => texts.push_str(text(&reply).unwrap_or_default()),
             Err(refused @ CommandError::ServerError(_)) => {
                 let hello = match node.probe.execute(AdminCommand::Hello).await {
-                    Ok(answer) => of_hello(&answer),
+                    Ok(reply) => parse_hello(&reply),
                     Err(CommandError::ServerError(_)) => None,
                     Err(error) => return Err(error.to_string()),
                 };
@@ -98,16 +97,17 @@ async fn ask(node: &ProbedNode) -> Result<ServerInfo, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
-    of_info(&texts).ok_or_else(|| "INFO names no version".to_owned())
+    parse_info(&texts).ok_or_else(|| "INFO names no version".to_owned())
 }
 
-fn of_info(text: &str) -> Option<ServerInfo> {
+fn parse_info(text: &str) -> Option<ServerInfo> {
     let fields: HashMap<&str, &str> = text
         .lines()
         .filter_map(|line| line.trim().split_once(':'))
         .collect();
     let field = |name: &str| fields.get(name).copied();
-    // Valkey says for old clients' sake which Redis it can stand in for.
+    // For old clients, Valkey reports the version of Redis that it is compatible with as
+    // `redis_version`.
     let (name, version) = match field("valkey_version") {
         Some(version) => ("Valkey", version),
         None if field("server_name") == Some("valkey") => ("Valkey", field("redis_version")?),
@@ -121,12 +121,12 @@ fn of_info(text: &str) -> Option<ServerInfo> {
         mode: mode.unwrap_or("standalone").to_owned(),
         role: role(field("role").unwrap_or("master")),
         primary: primary.map(|(host, port)| format!("{host}:{port}")),
-        takes_writes: field("slave_read_only") == Some("0"),
+        accepts_writes: field("slave_read_only") == Some("0"),
     })
 }
 
-fn of_hello(answer: &Value) -> Option<ServerInfo> {
-    let Value::Array(items) = answer else {
+fn parse_hello(reply: &Value) -> Option<ServerInfo> {
+    let Value::Array(items) = reply else {
         return None;
     };
     let fields: HashMap<&str, &str> = items
@@ -141,7 +141,7 @@ fn of_hello(answer: &Value) -> Option<ServerInfo> {
         mode: field("mode")?.to_owned(),
         role: role(field("role")?),
         primary: None,
-        takes_writes: false,
+        accepts_writes: false,
     })
 }
 
@@ -152,22 +152,22 @@ fn role(word: &str) -> &'static str {
     }
 }
 
-fn judge(facts: &ServerInfo, settings: &Settings, node: &ProbedNode) -> Finding {
+fn assess(info: &ServerInfo, settings: &Settings, node: &ProbedNode) -> Finding {
     let ServerInfo {
         name,
         version,
         mode,
         role,
         ..
-    } = facts;
-    let text = match &facts.primary {
+    } = info;
+    let text = match &info.primary {
         Some(primary) if *role == "replica" => {
             format!("{name} {version}, {mode}, {role} of {primary}")
         }
         _ => format!("{name} {version}, {mode}, {role}"),
     };
-    let trouble = trouble(facts, settings, &node.place);
-    let finding = match trouble {
+    let defect = defect(info, settings, &node.selector);
+    let finding = match defect {
         Some((status, what, advice)) => {
             Finding::new("server", status, format!("{text}: {what}")).advice(advice)
         }
@@ -180,14 +180,14 @@ fn judge(facts: &ServerInfo, settings: &Settings, node: &ProbedNode) -> Finding 
         .detail("role", *role)
 }
 
-/// The reason why a link does not work with such a server, and advice.
-fn trouble(
-    facts: &ServerInfo,
+/// The reason why a link does not work with such a server, and advice; `None` if it works.
+fn defect(
+    info: &ServerInfo,
     settings: &Settings,
-    place: &ServerSelector,
+    selector: &ServerSelector,
 ) -> Option<(Status, String, String)> {
     let failed = |what: &str, advice: String| Some((Status::Failed, what.to_owned(), advice));
-    if is_too_old(facts) {
+    if is_too_old(info) {
         let what = "it is too old for kvredis".to_owned();
         let advice = format!(
             "update it: Redis {}.{} and Valkey {}.{} are the oldest that work",
@@ -197,7 +197,7 @@ fn trouble(
     }
     let tls = if settings.address.tls { "s" } else { "" };
     let in_cluster = matches!(settings.address.server, ServerSpec::Cluster { .. });
-    match facts.mode.as_str() {
+    match info.mode.as_str() {
         "cluster" if !in_cluster => {
             let advice = format!("use redis{tls}-cluster://host:port as URL");
             return failed("it is a node of a cluster", advice);
@@ -212,28 +212,28 @@ fn trouble(
         _ => {}
     }
     let meant_as_replica = matches!(
-        place,
+        selector,
         ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
     );
-    if facts.role == "replica" && !meant_as_replica && !settings.read_only {
-        if facts.takes_writes {
-            let what = "what is written there is lost when it synchronises".to_owned();
+    if info.role == "replica" && !meant_as_replica && !settings.read_only {
+        if info.accepts_writes {
+            let what = "values written there are lost when it synchronizes".to_owned();
             let advice = "use the address of its primary as URL".to_owned();
             return Some((Status::Warning, what, advice));
         }
         let advice = "use the address of its primary as URL, or set READ_ONLY=true".to_owned();
-        return failed("it takes no writes", advice);
+        return failed("it rejects writes", advice);
     }
     None
 }
 
-fn is_too_old(facts: &ServerInfo) -> bool {
-    let mut numbers = facts.version.split('.').map(str::parse);
+fn is_too_old(info: &ServerInfo) -> bool {
+    let mut numbers = info.version.split('.').map(str::parse);
     // A version that is not a number belongs to a custom build.
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         return false;
     };
-    let oldest = match facts.name {
+    let oldest = match info.name {
         "Valkey" => OLDEST_VALKEY,
         _ => OLDEST_REDIS,
     };
@@ -245,22 +245,22 @@ mod tests {
     use super::*;
     use crate::redis::transport::ServerAddr;
 
-    fn info(text: &str) -> ServerInfo {
-        of_info(text).unwrap()
+    fn parsed(text: &str) -> ServerInfo {
+        parse_info(text).unwrap()
     }
 
-    fn advice(facts: &ServerInfo, settings: &Settings) -> Option<String> {
-        let place = ServerSelector::Fixed(ServerAddr::Unix("/s".into()));
-        let (status, what, advice) = trouble(facts, settings, &place)?;
+    fn advice(info: &ServerInfo, settings: &Settings) -> Option<String> {
+        let selector = ServerSelector::Fixed(ServerAddr::Unix("/s".into()));
+        let (status, what, advice) = defect(info, settings, &selector)?;
         assert_eq!(status, Status::Failed, "{what}");
         Some(advice)
     }
 
     #[test]
     fn versions_are_read_and_old_ones_refused() {
-        let facts = info("redis_version:7.0.15\r\nredis_mode:standalone\r\nrole:master\r\n");
-        assert_eq!((facts.name, facts.version.as_str()), ("Redis", "7.0.15"));
-        assert_eq!(advice(&facts, &Settings::default()), None);
+        let info = parsed("redis_version:7.0.15\r\nredis_mode:standalone\r\nrole:master\r\n");
+        assert_eq!((info.name, info.version.as_str()), ("Redis", "7.0.15"));
+        assert_eq!(advice(&info, &Settings::default()), None);
         for (text, old) in [
             ("redis_version:6.2.0", false),
             ("redis_version:6.0.16", true),
@@ -277,14 +277,14 @@ mod tests {
             ),
             ("redis_version:7.0.0\r\nserver_name:valkey", true),
         ] {
-            assert_eq!(is_too_old(&info(text)), old, "{text}");
+            assert_eq!(is_too_old(&parsed(text)), old, "{text}");
         }
-        let advice = advice(&info("redis_version:5.0.14"), &Settings::default()).unwrap();
+        let advice = advice(&parsed("redis_version:5.0.14"), &Settings::default()).unwrap();
         assert!(advice.contains("Redis 6.2 and Valkey 7.2"), "{advice}");
     }
 
     #[test]
-    fn hello_says_it_too() {
+    fn hello_identifies_servers_too() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let pairs = [
             ("server", "redis"),
@@ -295,25 +295,25 @@ mod tests {
         let items = pairs
             .iter()
             .flat_map(|(name, value)| [text(name), text(value)]);
-        let facts = of_hello(&Value::Array(items.collect())).unwrap();
-        assert_eq!((facts.version.as_str(), facts.role), ("7.0.15", "replica"));
+        let info = parse_hello(&Value::Array(items.collect())).unwrap();
+        assert_eq!((info.version.as_str(), info.role), ("7.0.15", "replica"));
         assert!(
-            advice(&facts, &Settings::default())
+            advice(&info, &Settings::default())
                 .unwrap()
                 .contains("redis-cluster://")
         );
-        assert_eq!(of_hello(&Value::Nil), None);
+        assert_eq!(parse_hello(&Value::Nil), None);
     }
 
     #[test]
-    fn a_replica_serves_who_only_reads() {
-        let facts = info(
+    fn a_replica_serves_read_only_links() {
+        let info = parsed(
             "redis_version:7.0.15\r\nrole:slave\r\nmaster_host:h\r\nmaster_port:1\r\n\
              slave_read_only:1",
         );
-        assert_eq!(facts.primary.as_deref(), Some("h:1"));
+        assert_eq!(info.primary.as_deref(), Some("h:1"));
         assert!(
-            advice(&facts, &Settings::default())
+            advice(&info, &Settings::default())
                 .unwrap()
                 .contains("READ_ONLY")
         );
@@ -321,6 +321,6 @@ mod tests {
             read_only: true,
             ..Settings::default()
         };
-        assert_eq!(advice(&facts, &reads), None);
+        assert_eq!(advice(&info, &reads), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Which servers a link would connect to, and the connections to them: the one of the URL, the one
-//! that sentinels name, or the nodes of a cluster.
+//! The servers that a link would connect to, and the connections to them: the server of the URL, the
+//! one that sentinels report, or the nodes of a cluster.
 
 use std::collections::BTreeSet;
 
@@ -18,43 +18,43 @@ use crate::settings::address::{Endpoint, Sentinels, ServerSpec};
 
 const SLOTS: usize = SLOT_COUNT as usize;
 
-/// Connects to all servers of the link; none where that fails.
-pub(crate) async fn find(target: &ConnectOptions, report: &mut Report) -> Vec<ProbedNode> {
-    let address = target.address.to_string();
-    match &target.address.server {
+/// Connects to all servers of the link. Returns none if that fails.
+pub(crate) async fn find(options: &ConnectOptions, report: &mut Report) -> Vec<ProbedNode> {
+    let address = options.address.to_string();
+    match &options.address.server {
         ServerSpec::Tcp(endpoint) => {
-            let place = ServerSelector::Fixed(ServerAddr::Tcp(endpoint.clone()));
-            one(target, place, &endpoint.to_string(), report).await
+            let selector = ServerSelector::Fixed(ServerAddr::Tcp(endpoint.clone()));
+            one(options, selector, &endpoint.to_string(), report).await
         }
         ServerSpec::Unix { path } => {
-            let place = ServerSelector::Fixed(ServerAddr::Unix(path.clone()));
-            one(target, place, &path.display().to_string(), report).await
+            let selector = ServerSelector::Fixed(ServerAddr::Unix(path.clone()));
+            one(options, selector, &path.display().to_string(), report).await
         }
         ServerSpec::Sentinel(sentinels) => {
-            let Some(primary) = ask_sentinels(target, sentinels, report).await else {
+            let Some(primary) = query_sentinels(options, sentinels, report).await else {
                 return Vec::new();
             };
-            let place = ServerSelector::Primary(sentinels.clone());
-            let mut nodes = one(target, place, &primary, report).await;
-            if target.read_from_replica && !nodes.is_empty() {
-                nodes.extend(replica(target, sentinels, &primary, report).await);
+            let selector = ServerSelector::Primary(sentinels.clone());
+            let mut nodes = one(options, selector, &primary, report).await;
+            if options.read_from_replica && !nodes.is_empty() {
+                nodes.extend(replica(options, sentinels, &primary, report).await);
             }
             nodes
         }
-        ServerSpec::Cluster { seeds } => cluster(target, seeds, &address, report).await,
+        ServerSpec::Cluster { seeds } => cluster(options, seeds, &address, report).await,
     }
 }
 
 async fn one(
-    target: &ConnectOptions,
-    place: ServerSelector,
+    options: &ConnectOptions,
+    selector: ServerSelector,
     server: &str,
     report: &mut Report,
 ) -> Vec<ProbedNode> {
-    match ProbedNode::open(target, place).await {
+    match ProbedNode::open(options, selector).await {
         Ok(node) => {
             report.add(node.reachable());
-            report.add(node.tls(&target.tls));
+            report.add(node.tls(&options.tls));
             vec![node]
         }
         Err(failure) => {
@@ -70,40 +70,40 @@ fn fail(failure: FailedStep, server: &str, report: &mut Report) {
     }
 }
 
-/// Asks each sentinel alone which server is the primary, and all together as a link does.
-async fn ask_sentinels(
-    target: &ConnectOptions,
+/// Queries each sentinel for the primary, and all together as a link does.
+async fn query_sentinels(
+    options: &ConnectOptions,
     sentinels: &Sentinels,
     report: &mut Report,
 ) -> Option<String> {
-    let asked = sentinels.endpoints.iter().map(async |endpoint| {
+    let queries = sentinels.endpoints.iter().map(async |endpoint| {
         let alone = ServerSelector::Primary(Sentinels {
             endpoints: vec![endpoint.clone()],
             ..sentinels.clone()
         });
-        diagnostics::resolve(target, &alone).await
+        diagnostics::resolve(options, &alone).await
     });
     let all_together = ServerSelector::Primary(sentinels.clone());
-    let (answers, together) =
-        tokio::join!(join_all(asked), diagnostics::resolve(target, &all_together));
+    let (replies, together) = tokio::join!(
+        join_all(queries),
+        diagnostics::resolve(options, &all_together)
+    );
     let primary = match together {
-        Ok(site) => site.to_string(),
+        Ok(addr) => addr.to_string(),
         Err(why) => {
             let step = crate::check::connect::Step::Sentinels;
             fail(
                 FailedStep { step, why },
-                &target.address.to_string(),
+                &options.address.to_string(),
                 report,
             );
             return None;
         }
     };
-    let agree = answers.iter().filter(|answer| {
-        answer
-            .as_ref()
-            .is_ok_and(|site| site.to_string() == primary)
-    });
-    let (agree, all) = (agree.count(), answers.len());
+    let agree = replies
+        .iter()
+        .filter(|reply| reply.as_ref().is_ok_and(|addr| addr.to_string() == primary));
+    let (agree, all) = (agree.count(), replies.len());
     let service = &sentinels.service;
     let text = format!("{agree} of {all} name {primary} as the primary of {service}");
     let status = if agree == all {
@@ -115,23 +115,23 @@ async fn ask_sentinels(
         .detail("primary", primary.as_str())
         .detail("agree", agree)
         .detail("asked", all);
-    let silent = answers.into_iter().find_map(Result::err);
-    if let Some(why) = silent {
-        finding = finding.advice(format!("see after the others ({})", why.message()));
+    let error = replies.into_iter().find_map(Result::err);
+    if let Some(why) = error {
+        finding = finding.advice(format!("check the others ({})", why.message()));
     }
     report.add(finding);
     Some(primary)
 }
 
 async fn replica(
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     sentinels: &Sentinels,
     primary: &str,
     report: &mut Report,
 ) -> Option<ProbedNode> {
-    match ProbedNode::open(target, ServerSelector::Replica(sentinels.clone())).await {
-        Ok(node) if node.site.to_string() != primary => {
-            let text = format!("reads may go to {}", node.site);
+    match ProbedNode::open(options, ServerSelector::Replica(sentinels.clone())).await {
+        Ok(node) if node.addr.to_string() != primary => {
+            let text = format!("reads may go to {}", node.addr);
             report.add(Finding::new("replicas", Status::Ok, text));
             Some(node)
         }
@@ -150,15 +150,15 @@ async fn replica(
 }
 
 async fn cluster(
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     seeds: &[Endpoint],
     address: &str,
     report: &mut Report,
 ) -> Vec<ProbedNode> {
     let (mut reached, failures) =
-        open_all(target, seeds.iter().cloned(), ServerSelector::Fixed).await;
+        open_all(options, seeds.iter().cloned(), ServerSelector::Fixed).await;
     if reached.is_empty() {
-        // One reason is enough: the first seed's.
+        // The reason of one seed suffices.
         if let Some((endpoint, failure)) = failures.into_iter().next() {
             fail(failure, &endpoint.to_string(), report);
         }
@@ -166,19 +166,19 @@ async fn cluster(
     }
     let first = reached.swap_remove(0);
     report.add(first.reachable());
-    report.add(first.tls(&target.tls));
+    report.add(first.tls(&options.tls));
     for (endpoint, failure) in failures {
         let advice = failure.advice();
         let text = format!("the node {endpoint} of the URL: {}", failure.why.message());
         report.add(Finding::new("reachable", Status::Warning, text).advice(advice));
     }
-    let ranges = match &first.site {
+    let ranges = match &first.addr {
         ServerAddr::Tcp(endpoint) => first.probe.slots(endpoint).await,
         ServerAddr::Unix(_) => Ok(None),
     };
     let ranges = match ranges {
         Ok(Some(ranges)) => Ok(ranges),
-        Ok(None) => Err("CLUSTER SLOTS has no slots in it".to_owned()),
+        Ok(None) => Err("the reply to CLUSTER SLOTS has no slots".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     let ranges = match ranges {
@@ -187,19 +187,19 @@ async fn cluster(
             let advice = if why.contains("NOPERM") {
                 "allow the user `+cluster|slots`"
             } else {
-                "if it is no cluster, the URL begins with redis:// (rediss:// with TLS)"
+                "if it is not a cluster, the URL begins with redis:// (rediss:// with TLS)"
             };
             let text = format!("{address} does not return the slot map: {why}");
             report.add(Finding::new("cluster", Status::Failed, text).advice(advice));
             return Vec::new();
         }
     };
-    nodes_of(target, &ranges, report).await
+    nodes_of(options, &ranges, report).await
 }
 
 /// Connects to all nodes that a link would use.
 async fn nodes_of(
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     ranges: &[SlotRange],
     report: &mut Report,
 ) -> Vec<ProbedNode> {
@@ -237,12 +237,12 @@ async fn nodes_of(
     }
     report.add(finding);
     let (mut nodes, failures) =
-        open_all(target, primaries.into_iter(), ServerSelector::Fixed).await;
+        open_all(options, primaries.into_iter(), ServerSelector::Fixed).await;
     report_unreachable(failures, Status::Failed, report);
-    if target.read_from_replica {
-        let place = ServerSelector::ClusterReplica;
-        let (replicas, failures) = open_all(target, replicas.into_iter(), place).await;
-        // Its primary is read from instead.
+    if options.read_from_replica {
+        let selector = ServerSelector::ClusterReplica;
+        let (replicas, failures) = open_all(options, replicas.into_iter(), selector).await;
+        // Reads then go to its primary.
         report_unreachable(failures, Status::Warning, report);
         nodes.extend(replicas);
     }
@@ -264,14 +264,14 @@ fn report_unreachable(failures: Vec<(Endpoint, FailedStep)>, status: Status, rep
 
 /// Connects to several servers at once.
 async fn open_all(
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     endpoints: impl Iterator<Item = Endpoint>,
-    place: impl Fn(ServerAddr) -> ServerSelector,
+    selector: impl Fn(ServerAddr) -> ServerSelector,
 ) -> (Vec<ProbedNode>, Vec<(Endpoint, FailedStep)>) {
     let opening = endpoints.map(|endpoint| {
-        let place = place(ServerAddr::Tcp(endpoint.clone()));
+        let selector = selector(ServerAddr::Tcp(endpoint.clone()));
         async move {
-            let opened = ProbedNode::open(target, place).await;
+            let opened = ProbedNode::open(options, selector).await;
             opened.map_err(|failure| (endpoint, failure))
         }
     });

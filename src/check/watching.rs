@@ -1,5 +1,5 @@
-//! Whether Redis tells of changes of keys, as `WATCH` needs: its setting `notify-keyspace-events`,
-//! and whether the channels may be subscribed to.
+//! The notifications of changes that `WATCH` needs: Redis's setting `notify-keyspace-events`, and the
+//! permission to subscribe to the channels.
 
 use crate::redis::server_error::ServerError;
 use futures_util::future::join_all;
@@ -23,15 +23,18 @@ use crate::watcher::watch;
 /// The flags of a node, or the reason why they are unknown.
 type Flags = Result<String, String>;
 
-/// Reports both; without `WATCH` only what is set.
+/// Without `WATCH`, reports only the present flags.
 pub(crate) async fn check(
     settings: &Settings,
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     nodes: &[ProbedNode],
     report: &mut Report,
 ) {
-    let tellers: Vec<&ProbedNode> = nodes.iter().filter(|node| tells(node)).collect();
-    let of_nodes = join_all(tellers.iter().map(|node| flags(node))).await;
+    let publishers: Vec<&ProbedNode> = nodes
+        .iter()
+        .filter(|node| publishes_changes(node))
+        .collect();
+    let of_nodes = join_all(publishers.iter().map(|node| flags(node))).await;
     if settings.watch.is_empty() {
         let now = match of_nodes.first() {
             Some(Ok(flags)) => format!("; {NOTIFICATIONS} is \"{flags}\""),
@@ -41,27 +44,27 @@ pub(crate) async fn check(
         report.add(Finding::new("notifications", Status::Info, text));
         return;
     }
-    let several = tellers.len() > 1;
+    let several = publishers.len() > 1;
     let mut seen: Vec<(Flags, bool)> = Vec::new();
-    for (node, flags) in tellers.iter().zip(of_nodes) {
+    for (node, flags) in publishers.iter().zip(of_nodes) {
         let may_set = settings.watch_configure_redis && may_configure(node).await;
         if seen.contains(&(flags.clone(), may_set)) {
             continue;
         }
         let mut finding = notifications(settings, &flags, may_set);
         if several && !(flags.is_ok() && seen.is_empty()) {
-            finding = finding.detail("node", node.site.to_string());
+            finding = finding.detail("node", node.addr.to_string());
         }
         report.add(finding);
         seen.push((flags, may_set));
     }
-    report.add(subscription(settings, target, &tellers).await);
+    report.add(subscription(settings, options, &publishers).await);
 }
 
-/// Primaries publish changes; a link does not listen to replicas.
-fn tells(node: &ProbedNode) -> bool {
+/// Only primaries are subscribed to: they publish changes.
+fn publishes_changes(node: &ProbedNode) -> bool {
     !matches!(
-        node.place,
+        node.selector,
         ServerSelector::Replica(_) | ServerSelector::ClusterReplica(_)
     )
 }
@@ -73,7 +76,7 @@ async fn flags(node: &ProbedNode) -> Flags {
     keyspace_events::current(&reply).ok_or_else(|| "the setting does not exist".to_owned())
 }
 
-/// Tries with a setting that no server has.
+/// Tries it with a setting that no server has.
 async fn may_configure(node: &ProbedNode) -> bool {
     let set = AdminCommand::ConfigSet {
         name: "kvredis-check",
@@ -96,17 +99,17 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
     let current = match flags {
         Ok(current) => current,
         Err(why) => {
-            let text = format!("{NOTIFICATIONS} cannot be seen: {why}");
+            let text = format!("{NOTIFICATIONS} cannot be read: {why}");
             return Finding::new(name, Status::Warning, text)
                 .advice(format!(
-                    "have somebody who may see it check that it has {needed}; kvredis watches all \
-                     the same"
+                    "let an administrator check that it contains {needed}; kvredis watches \
+                     nevertheless"
                 ))
                 .detail("needed", needed);
         }
     };
     let Some(to_set) = keyspace_events::to_set(current, needed) else {
-        let text = format!("{NOTIFICATIONS} is \"{current}\", all that WATCH needs");
+        let text = format!("{NOTIFICATIONS} is \"{current}\", which suffices for WATCH");
         return Finding::new(name, Status::Ok, text)
             .detail("flags", current.as_str())
             .detail("needed", needed);
@@ -119,14 +122,13 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
         Finding::new(name, Status::Ok, text)
     } else if settings.watch_configure_redis {
         let advice = format!(
-            "allow the user `+config|get +config|set`, or run `{command}` in Redis (and keep it \
-             in its configuration)"
+            "allow the user `+config|get +config|set`, or run `{command}` in Redis (and persist it in its configuration file)"
         );
         let text = format!("{text}; WATCH_CONFIGURE_REDIS may not add that");
         Finding::new(name, Status::Failed, text).advice(advice)
     } else {
         let advice = format!(
-            "run `{command}` in Redis (and keep it in its configuration), or set \
+            "run `{command}` in Redis (and persist it in its configuration file), or set \
              WATCH_CONFIGURE_REDIS=true"
         );
         Finding::new(name, Status::Failed, text).advice(advice)
@@ -140,7 +142,7 @@ fn notifications(settings: &Settings, flags: &Flags, may_set: bool) -> Finding {
 
 async fn subscription(
     settings: &Settings,
-    target: &ConnectOptions,
+    options: &ConnectOptions,
     nodes: &[&ProbedNode],
 ) -> Finding {
     let name = "subscription";
@@ -154,7 +156,7 @@ async fn subscription(
     let patterns: Vec<String> = channels.map(|(pattern, _)| pattern).collect();
     let tried = nodes
         .iter()
-        .map(|node| diagnostics::subscribe(target, &node.place, &patterns));
+        .map(|node| diagnostics::subscribe(options, &node.selector, &patterns));
     let failed = join_all(tried).await.into_iter().find_map(Result::err);
     match failed {
         None => {
@@ -173,7 +175,7 @@ async fn subscription(
                 let (user, channels) = (quoted(user), channels.join(" "));
                 format!("run `ACL SETUSER {user} +psubscribe {channels}` in Redis")
             } else {
-                "a watching link needs a connection of its own: see whether Redis takes more \
+                "a watching link needs a connection of its own: check whether Redis accepts more \
                  (`maxclients`)"
                     .to_owned()
             };

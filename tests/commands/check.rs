@@ -221,7 +221,7 @@ async fn unexpected_server_roles_fail() {
     assert_eq!(found.status("server"), "failed");
     found.says(
         "server",
-        &["replica of 127.0.0.1", "takes no writes", "READ_ONLY=true"],
+        &["replica of 127.0.0.1", "rejects writes", "READ_ONLY=true"],
     );
     assert_eq!(
         check(&[&replica.url(), "READ_ONLY=true"])

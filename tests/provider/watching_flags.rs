@@ -99,7 +99,7 @@ async fn watching_works_without_permission_for_config() {
     })
     .await;
     env.provider
-        .wait_for_log(&["INFO", "cannot be seen", "NOPERM"])
+        .wait_for_log(&["INFO", "cannot read notify-keyspace-events", "NOPERM"])
         .await;
     assert!(env.host.health().await.unwrap().healthy);
 }

@@ -19,9 +19,9 @@ pub(crate) struct RequiredCommand {
     /// The interface or setting that needs it.
     pub(crate) purpose: &'static str,
     pub(crate) access: Access,
-    /// Whether the link does not fully work without it.
+    /// True if the link does not fully work without it.
     pub(crate) necessary: bool,
-    /// The words of the form that changes nothing.
+    /// The arguments of the form that changes nothing.
     pub(crate) trial: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What refusals of several versions of Redis mean, and what links need.
+//! The meaning of refusals by several versions of Redis, and the commands that links require.
 
 use super::*;
 use crate::settings::origin::Origin;
@@ -26,7 +26,7 @@ fn rules(config: &[(&str, &str)]) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn a_link_needs_what_it_sends_and_no_more() {
+fn a_link_requires_only_the_commands_that_it_sends() {
     let all = [
         "+get", "+set", "+del", "+exists", "+scan", "+evalsha", "+eval", "+incrby",
     ];
@@ -53,7 +53,7 @@ fn keys_are_those_of_the_links_buckets() {
 }
 
 #[test]
-fn refusals_of_old_and_new_servers_are_told_apart() {
+fn refusals_of_old_and_new_servers_are_classified() {
     let settings = settings(&[("PREFIX", "own:")]);
     let need = required_commands(&settings).remove(0);
     let rule = |details: &str| {
@@ -61,7 +61,7 @@ fn refusals_of_old_and_new_servers_are_told_apart() {
         let Ok(redis::Value::ServerError(refusal)) = refusal else {
             panic!("no refusal: {refusal:?}")
         };
-        match judge(&need, &refusal) {
+        match classify(&need, &refusal) {
             Some(Refused::Forbidden { rule }) => rule,
             other => panic!("{other:?}"),
         }

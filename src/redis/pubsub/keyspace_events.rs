@@ -33,7 +33,7 @@ pub(crate) fn current(reply: &Value) -> Option<String> {
 pub(crate) fn advice(address: &str, to_set: &str) -> String {
     format!(
         "{address} does not publish all watched key changes: run `CONFIG SET {SETTING} \
-         {to_set}` there (and in its configuration file), or set WATCH_CONFIGURE_REDIS"
+         {to_set}` there (and persist it in its configuration file), or set WATCH_CONFIGURE_REDIS"
     )
 }
 
