@@ -9,7 +9,8 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::{fmt, io};
 
-/// How the message of a write ends that may have taken effect; any other error means that nothing did.
+/// The end of the message of a write that may have taken effect; any other error means that nothing
+/// was changed.
 const AMBIGUOUS: &str = "; it may or may not have been carried out";
 
 /// The error of a call, as the `error` variant of `wrpc:keyvalue/store` carries it.
@@ -89,16 +90,16 @@ impl Error {
         }
     }
 
-    /// The same error with its source. The message says already all that the source does: the source
-    /// serves code that needs the type.
+    /// The same error with its source. The message already contains that of the source: the source is
+    /// for code that needs its type.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// The same error of a write that was sent and had no reply. It reaches components with its message,
-    /// also where it is that of a variant without one.
+    /// The same error for a write that was sent without a reply. It reaches components with its
+    /// message, even if its kind is a variant without one.
     #[must_use]
     pub fn ambiguous(mut self) -> Self {
         if !self.message.ends_with(AMBIGUOUS) {

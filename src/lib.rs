@@ -1,24 +1,27 @@
 //! kvredis: `wasi:keyvalue` on Redis and Valkey, as a wasmCloud 1.x capability provider.
 //!
-//! A call walks straight through, one room after another, and nobody calls back up:
+//! The path of a call of a component, from NATS to Redis:
 //!
 //! ```text
-//! NATS -> serve (wRPC in, results out) -> store | atomics | batch (one file per WIT interface)
-//!      -> links, link (whose call is this?) -> keyspace (bucket and key to Redis key)
-//!      -> cache (has it been read already?)
-//!      -> connection (one request in, one answer out) -> Redis
+//! wrpc       server, handler: receives the call, decodes it, publishes the result
+//! keyvalue   dispatch: one file for each interface (store, atomics, batch)
+//! link       table, keyspace: finds the link of the call, maps bucket and key to a key in Redis
+//! cache      read_through: returns cached reads
+//! redis      connection: sends one typed command, returns one reply
 //! ```
 //!
-//! The other way, components are called when a key changes:
+//! The path of a changed key, from Redis to a watching component:
 //!
 //! ```text
-//! Redis -> connection::subscription -> watcher (whose change is this? in which order?)
-//!       -> serve::caller (wRPC out) -> NATS
+//! redis      pubsub: subscribes to keyspace notifications
+//! watcher    listener, queue, delivery: selects the changes, orders them, calls the component
+//! wrpc       client
 //! ```
 //!
-//! Beside these ways: [`provider`] (the host's lifecycle), [`host_data`] (what the host says on
-//! standard input), [`settings`] (text to typed settings), [`check`] (tries a connection for who runs
-//! it), [`telemetry`] and [`error`].
+//! The other modules: `provider` is the lifecycle that the host controls, `settings` turns texts into
+//! typed settings, `error` is the error of a call, `telemetry` exports logs, traces and metrics,
+//! `check` is `kvredis check`, and [`cli`] the command line. `redis`, `cache`, `keyvalue` and `link`
+//! import neither NATS nor wRPC nor the provider SDK. docs/architecture.md describes the design.
 
 pub(crate) mod cache;
 pub(crate) mod check;

@@ -70,12 +70,12 @@ impl Link {
         self.connection.outage()
     }
 
-    /// Whether Redis has replied to a call over it since it was put.
+    /// Returns true if Redis has replied to a call over the link since it was put.
     pub(crate) fn has_replied(&self) -> bool {
         self.replied.load(Ordering::Relaxed)
     }
 
-    /// The host put it again with the same settings.
+    /// The host has put the link again with the same settings.
     pub(crate) fn reset(&self) {
         self.replied.store(false, Ordering::Relaxed);
     }
@@ -90,7 +90,7 @@ impl Link {
         if self.keyspace.is_prefixed(name) && !self.layout_logged.swap(true, Ordering::Relaxed) {
             info!(
                 redis = self.address(),
-                "keys of named buckets are stored as `bucket:key`; to keep the keys of wasmCloud's \
+                "keys of named buckets are stored as `bucket:key`; to use the keys of wasmCloud's \
                  own provider, which ignores bucket names, set BUCKET_LAYOUT=flat"
             );
         }

@@ -1,8 +1,10 @@
 //! The lifecycle of the provider as the host controls it: start, links, configuration, health,
 //! shutdown.
 //!
-//! The SDK's own loop ignores a link that is put twice, confuses the links of one component, and
-//! delays health checks by a slow handler. This loop handles each message without waiting.
+//! The SDK's own loop (`handle_provider_commands` in `provider.rs` of wasmcloud-provider-sdk 0.17) is
+//! not used: it ignores a link that is put again, stores one link per component, and handles health
+//! checks one after another with links, so that a slow handler delays them. This loop handles each
+//! message without waiting.
 
 pub(crate) mod host_data;
 pub(crate) mod host_messages;
@@ -118,7 +120,7 @@ pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
     let reason = tokio::select! {
         reason = provider.handle_messages(nats, &mut messages, &signals) => reason,
         link = detector.next(&provider.links, &provider.watchers) => StopReason::MissedLink(link),
-        // No result can be published any more, so that there are no calls to wait for.
+        // No result can be published any more: waiting for the calls is useless.
         () = connection.stuck() => bail!(
             "a reconnection to NATS does not complete: exiting, so that the host restarts kvredis"
         ),

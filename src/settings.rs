@@ -1,5 +1,5 @@
 //! The settings of a link and of the provider: from the names and texts that a host sends to typed
-//! values, with an error or a warning for each text that is not right.
+//! values, with an error or a warning for each invalid or questionable text.
 //!
 //! `link_settings` and `provider_settings` are the typed values, with their defaults. `definitions`
 //! has one entry for each setting: its name, meaning and parser (`value_parser`, `url`, `watch`).

@@ -1,5 +1,4 @@
-//! The surface of the library that tests, fuzzing and nothing else use. It may change with every
-//! version.
+//! The public surface of the library, for tests and fuzzing only. It may change with every version.
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::cache::freshness::Freshness;
 use crate::error::Error;
 
-/// The time in which other calls may join a read in flight. Later ones would receive a value from long
-/// before they asked.
+/// The time in which other calls may join a read in flight. Later calls would receive a value from
+/// long before they were made.
 pub(crate) const COALESCE_WINDOW: Duration = Duration::from_millis(100);
 
 /// Limits of a cache.
@@ -137,7 +137,7 @@ pub(crate) struct InFlightRead {
 pub(crate) enum ReadOutcome {
     /// The read has ended with this result.
     Completed(ReadResult),
-    /// The reading call was canceled; a waiting call has to ask Redis itself.
+    /// The reading call was canceled; a waiting call has to query Redis itself.
     Abandoned,
 }
 

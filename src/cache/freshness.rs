@@ -1,4 +1,4 @@
-//! The freshness of the values read over one connection: whether an invalidation may have been missed.
+//! The freshness of the values read over one connection: a proof that no invalidation is missing.
 //!
 //! Replies and invalidations arrive in one order on one connection, so a reply proves that all
 //! invalidations have arrived that were sent before it. Cached values are valid as long as a request has
@@ -28,12 +28,13 @@ const IDLE: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Freshness {
     start: Instant,
-    /// When the latest request was sent that has been replied to: `UNPROVEN`, then a time, finally
-    /// `REVOKED`. Each transition is a maximum: a late reply does not shorten the proof, and no reply
-    /// revives a revoked one. Acquire and release, so that a use that sees a renewal also sees the
-    /// invalidations before it.
+    /// The time at which the latest request was sent that has been replied to: `UNPROVEN`, then a
+    /// time, finally `REVOKED`. Each transition is a maximum: a late reply does not shorten the
+    /// proof, and no reply revives a revoked one. Acquire and release, so that a use that sees a
+    /// renewal also sees the invalidations before it.
     proven_at: AtomicU64,
-    /// When a cached value was last used, or `IDLE`. It only paces the heartbeat: relaxed ordering suffices.
+    /// The time of the last use of a cached value, or `IDLE`. It only paces the heartbeat: relaxed
+    /// ordering suffices.
     last_used: AtomicU64,
     wake: Notify,
 }

@@ -1,8 +1,9 @@
 //! Lookups, fills and invalidations of the cache.
 //!
-//! A call that misses receives a [`FillGuard`] with a pending entry, and asks Redis. An invalidation
-//! removes the entry; a fill replaces only the pending entry of its own guard. So a read that was sent
-//! before a change leaves nothing in the cache, however late its reply is processed.
+//! A call that misses receives a [`FillGuard`] with a pending entry, and queries Redis. An
+//! invalidation removes the entry; a fill replaces only the pending entry of its own guard. So a read
+//! that was sent before a change leaves nothing in the cache, however late its reply is processed.
+//! (The client cache of the redis crate inserts late replies, redis-rs#2526.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +32,9 @@ pub(crate) enum Lookup<'a> {
     Hit(CachedValue),
     /// Another call is reading the key.
     Pending(Arc<InFlightRead>),
-    /// The caller has to ask Redis, and other calls wait for its result.
+    /// The caller has to query Redis, and other calls wait for its result.
     Miss(FillGuard<'a>),
-    /// The caller has to ask Redis, and the result is not cached.
+    /// The caller has to query Redis, and the result is not cached.
     Bypass,
 }
 

@@ -50,7 +50,7 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Whether it may change stored data.
+    /// Returns true if the call may change stored data.
     pub(crate) fn is_write(&self) -> bool {
         match self {
             Self::Set { .. }

@@ -81,7 +81,7 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Whether a key has a value of any type.
+/// Returns true if a key has a value of any type.
 ///
 /// # Errors
 ///

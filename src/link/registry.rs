@@ -97,7 +97,7 @@ struct RegistryEntry<T> {
     /// `None` if it could not be read, or was not delivered: no settings make the link ready.
     definition: Option<LinkDefinition>,
     state: LinkState<T>,
-    /// When the link replaced one that had not been deleted.
+    /// The time at which the link replaced one that had not been deleted.
     replaced_at: Option<Instant>,
 }
 

@@ -184,8 +184,8 @@ impl Links {
                 let seconds = outage.since.elapsed().as_secs();
                 let reason = outage.error;
                 outages.push(format!(
-                    "link {name:?} of component {component:?} is without its Redis for {seconds} \
-                     s: {reason}"
+                    "link {name:?} of component {component:?} has had no connection to Redis for \
+                     {seconds} s: {reason}"
                 ));
             }
         }

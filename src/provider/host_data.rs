@@ -1,7 +1,8 @@
 //! The host data, which the host passes on standard input, and the secrets that it encrypts.
 //!
 //! The host data is one line of base64 with the SDK's [`HostData`] in JSON. The SDK's own reader
-//! prints all of it, secrets included, when it cannot parse it; this one reports the position only.
+//! (`load_host_data` in `provider.rs` of wasmcloud-provider-sdk 0.17) prints all of it, secrets
+//! included, when it cannot parse it; this one reports the position only.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -26,7 +27,7 @@ pub(crate) enum HostDataError {
     Malformed(String),
 }
 
-/// Why secrets cannot be decrypted. No error repeats them.
+/// The reason why secrets cannot be decrypted. No error repeats them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecryptError {
     #[error("the host data has no keys for the decryption of secrets")]

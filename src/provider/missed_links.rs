@@ -29,7 +29,8 @@ use crate::watcher::Watchers;
 
 /// The interface of links from the provider to a component.
 pub(crate) const WATCHER: &str = "watcher";
-/// How long after NATS connected a link may be suspected: components may take that long to call.
+/// The time after a connection to NATS within which a link may be suspected: components may take that
+/// long to call.
 const SUSPECT_WITHIN: Duration = Duration::from_secs(120);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between two suspicions: calls without a link may be many.
@@ -71,8 +72,9 @@ pub(crate) struct MissedLinkDetector<'a> {
     pub(crate) history: &'a RestartHistory,
 }
 
-/// The restarts for missed links by earlier processes, in a file for temporary files: a process
-/// knows nothing else of the one before it. Without a writable file there are no restarts.
+/// The restarts for missed links by earlier processes, in a file for temporary files: a process knows
+/// nothing else of the one before it. If the file is not writable, the process never restarts for a
+/// missed link.
 #[derive(Debug)]
 pub(crate) struct RestartHistory {
     file: PathBuf,

@@ -237,7 +237,7 @@ fn supervise(
 fn log_event(event: Event, throttles: &LogThrottles) {
     match event {
         Event::Connected => info!("connected to NATS"),
-        Event::Disconnected => warn!("lost the connection to NATS; trying again until it works"),
+        Event::Disconnected => warn!("lost the connection to NATS; reconnecting"),
         Event::LameDuckMode => info!("the NATS server is about to stop"),
         Event::SlowConsumer(_) => {
             if let Some(messages) = throttles.slow.record(1) {

@@ -35,7 +35,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Backend {
-    /// One server, and a replica for reads where the settings ask for it.
+    /// One server, and a replica for reads if the settings enable it.
     Single {
         selector: ServerSelector,
         primary: Node,

@@ -29,7 +29,7 @@ pub(crate) const SECONDS: [f64; 14] = [
 static SERVER_DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     meter()
         .f64_histogram("rpc.server.call.duration")
-        .with_description("Duration of calls of components, from arrival to answer.")
+        .with_description("Duration of calls of components, from arrival to result.")
         .with_unit("s")
         .with_boundaries([0.001].into_iter().chain(SECONDS).collect())
         .build()
@@ -47,7 +47,7 @@ static CLIENT_DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 static IN_FLIGHT: LazyLock<UpDownCounter<i64>> = LazyLock::new(|| {
     meter()
         .i64_up_down_counter("kvredis.calls.in_flight")
-        .with_description("Calls of components that have arrived and are not answered yet.")
+        .with_description("Calls of components that have arrived and have no result yet.")
         .with_unit("{call}")
         .build()
 });

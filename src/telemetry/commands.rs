@@ -1,6 +1,6 @@
-//! Traces and metrics of what Redis is asked, by OpenTelemetry's conventions for Redis clients.
+//! Traces and metrics of commands to Redis, by OpenTelemetry's conventions for Redis clients.
 //!
-//! One span and one measurement for each request of a room, retries and waiting included.
+//! One span and one measurement for each command, retries and waiting included.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -28,7 +28,7 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
         .build()
 });
 
-/// What is noted of one request, from its start to [`CommandSpan::ended`].
+/// The span and the measurement of one command, until [`CommandSpan::ended`].
 #[derive(Debug)]
 pub(crate) struct CommandSpan {
     span: Span,
@@ -43,7 +43,7 @@ struct CommandMeasurement {
 }
 
 impl CommandSpan {
-    /// A request that goes to the server of this address.
+    /// A command to the server of this address.
     pub(crate) fn started(
         operation: &'static str,
         batch_size: Option<usize>,
@@ -69,12 +69,11 @@ impl CommandSpan {
         Self { span, measured }
     }
 
-    /// Its span.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Notes what came of it.
+    /// Records the outcome.
     pub(crate) fn ended<T>(self, outcome: &Result<T, Error>) {
         let error = outcome.as_ref().err();
         if let Some(error) = error.filter(|_| !self.span.is_none()) {
@@ -128,7 +127,7 @@ fn span(operation: &str, batch_size: Option<usize>, address: &Address) -> Span {
 
 /// The attributes of a server.
 pub(crate) fn server(address: &Address) -> Vec<KeyValue> {
-    // Room for what is measured of it.
+    // Capacity for the attributes that the measurement adds.
     let mut attributes = Vec::with_capacity(6);
     match (&address.server, address.first_endpoint()) {
         (ServerSpec::Unix { path }, _) => {
@@ -143,7 +142,7 @@ pub(crate) fn server(address: &Address) -> Vec<KeyValue> {
     attributes
 }
 
-/// The kind of failure: Redis's code, if it is Redis's.
+/// The value of `error.type`: Redis's code, if Redis replied with the error.
 fn kind(error: &Error) -> &str {
     error.server_code().unwrap_or_else(|| error_type(error))
 }

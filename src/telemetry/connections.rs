@@ -1,4 +1,4 @@
-//! Metrics of the connections to Redis: how many are up, and how often they came back.
+//! Metrics of the connections to Redis: how many are established, and the number of reconnects.
 
 use std::sync::LazyLock;
 

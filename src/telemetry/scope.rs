@@ -1,5 +1,5 @@
-//! The instrumentation scope of kvredis: which signals the host has exported, and the meter that creates
-//! the instruments.
+//! The instrumentation scope of kvredis: the signals that the host exports, and the meter that
+//! creates the instruments.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

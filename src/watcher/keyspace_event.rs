@@ -1,5 +1,5 @@
-//! Keyspace events: which of them set or delete a value, and which messages repeat an event because several
-//! patterns match its key.
+//! Keyspace events: the selection of those that set or delete a value, and the detection of messages
+//! that repeat an event because several patterns match its key.
 
 use std::collections::HashMap;
 

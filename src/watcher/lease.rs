@@ -44,7 +44,7 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct LeaseState {
     tenure: Tenure,
-    /// The error of the latest attempt. The lease is still held until it expires.
+    /// The error of the latest attempt. The lease remains held until it expires.
     error: Option<Error>,
 }
 

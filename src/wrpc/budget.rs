@@ -1,9 +1,11 @@
-//! How many bytes of parameters and results the process holds at once (`MAX_BYTES_IN_FLIGHT`).
+//! The budget for bytes of parameters and results that the process holds at once
+//! (`MAX_BYTES_IN_FLIGHT`).
 //!
-//! Small calls pass without noticing. Who would exceed the limit waits until others are done;
-//! what turns out larger than it looked is counted, and makes others wait. Bytes that a caller has
-//! only announced are kept apart: they hold up other announcements, but no call that is all there.
-//! Who waits holds bytes as well, so that no more may wait than the limit once again.
+//! Calls within the budget are admitted at once; a call that would exceed it is queued until others
+//! release bytes. A call that turns out larger than it looked is counted, and delays later ones.
+//! Bytes that a caller has only announced are counted separately: they delay other announcements, but
+//! no call that has arrived completely. Queued calls hold bytes as well, so the queue is limited to
+//! the size of the budget once more.
 
 use std::sync::Arc;
 
@@ -11,19 +13,19 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// What may wait however small the limit is: some messages of NATS's usual size.
+/// The minimum size of the queue, however small the limit is: some messages of NATS's usual size.
 const MIN_QUEUE_BYTES: usize = 16 << 20;
 
-/// Why there is no room for a call.
+/// The reason why a call is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BudgetError {
-    /// Too many bytes of other calls wait already.
+    /// The bytes of other calls fill the queue.
     QueueFull,
-    /// It waited until its time was up.
+    /// No bytes were released before the deadline.
     DeadlineExceeded,
 }
 
-/// The bytes that may be held.
+/// The budget, which its clones share.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Account>);
 
@@ -38,19 +40,19 @@ struct Account {
 struct Sums {
     held: usize,
     announced: usize,
-    /// How many calls wait, and how many bytes they have with them.
-    waiters: usize,
-    waiting: usize,
+    /// The number of queued calls, and of their bytes.
+    queued_calls: usize,
+    queued_bytes: usize,
 }
 
-/// Bytes that a call which waits for room has with it, until it is dropped.
+/// The bytes of a queued call, until this is dropped.
 #[derive(Debug)]
 struct QueuedBytes<'a> {
     account: &'a Account,
     bytes: usize,
 }
 
-/// Bytes that a call holds, until it is dropped.
+/// The bytes that a call holds, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     account: Arc<Account>,
@@ -59,7 +61,7 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Account {
             limit,
@@ -68,16 +70,16 @@ impl Budget {
         }))
     }
 
-    /// The most that one call can hold.
+    /// The limit of one call.
     pub(crate) fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Waits until a call of so many bytes may be held.
+    /// Waits until a call of `bytes` is admitted.
     ///
     /// # Errors
     ///
-    /// That was not before the deadline, or too many wait.
+    /// The deadline passed, or the queue is full.
     pub(crate) async fn reserve(
         &self,
         bytes: usize,
@@ -86,34 +88,34 @@ impl Budget {
         self.admit(bytes, 0, deadline).await
     }
 
-    /// Waits until there is room for a call of which some bytes are here and others are announced.
+    /// Waits until a call is admitted of which some bytes have arrived and others are announced.
     ///
     /// # Errors
     ///
     /// As [`Self::reserve`].
     pub(crate) async fn reserve_announced(
         &self,
-        here: usize,
+        arrived: usize,
         announced: usize,
         deadline: Instant,
     ) -> Result<Reservation, BudgetError> {
-        self.admit(here, announced, deadline).await
+        self.admit(arrived, announced, deadline).await
     }
 
     async fn admit(
         &self,
-        here: usize,
+        arrived: usize,
         announced: usize,
         deadline: Instant,
     ) -> Result<Reservation, BudgetError> {
-        if let Some(held) = self.try_admit(here, announced) {
-            return Ok(held);
+        if let Some(reservation) = self.try_admit(arrived, announced) {
+            return Ok(reservation);
         }
-        let _waiting = self.0.wait(here)?;
+        let _queued = self.0.enqueue(arrived)?;
         loop {
             let released = self.0.released.notified();
-            if let Some(held) = self.try_admit(here, announced) {
-                return Ok(held);
+            if let Some(reservation) = self.try_admit(arrived, announced) {
+                return Ok(reservation);
             }
             timeout_at(deadline, released)
                 .await
@@ -121,20 +123,20 @@ impl Budget {
         }
     }
 
-    fn try_admit(&self, here: usize, announced: usize) -> Option<Reservation> {
+    fn try_admit(&self, arrived: usize, announced: usize) -> Option<Reservation> {
         let account = &self.0;
         let mut sums = account.sums();
         let others = sums.held + if announced > 0 { sums.announced } else { 0 };
-        // A call alone may always go on, or nothing would ever become free for it.
-        if others > 0 && others.saturating_add(here + announced) > account.limit {
+        // A single call is always admitted: no other call would release bytes for it.
+        if others > 0 && others.saturating_add(arrived + announced) > account.limit {
             return None;
         }
-        sums.held += here;
+        sums.held += arrived;
         sums.announced += announced;
         drop(sums);
         Some(Reservation {
             account: Arc::clone(account),
-            held: here,
+            held: arrived,
             announced,
         })
     }
@@ -145,13 +147,13 @@ impl Account {
         self.sums.lock()
     }
 
-    fn wait(&self, bytes: usize) -> Result<QueuedBytes<'_>, BudgetError> {
+    fn enqueue(&self, bytes: usize) -> Result<QueuedBytes<'_>, BudgetError> {
         let mut sums = self.sums();
-        if sums.waiting.saturating_add(bytes) > self.limit.max(MIN_QUEUE_BYTES) {
+        if sums.queued_bytes.saturating_add(bytes) > self.limit.max(MIN_QUEUE_BYTES) {
             return Err(BudgetError::QueueFull);
         }
-        sums.waiters += 1;
-        sums.waiting += bytes;
+        sums.queued_calls += 1;
+        sums.queued_bytes += bytes;
         Ok(QueuedBytes {
             account: self,
             bytes,
@@ -162,13 +164,13 @@ impl Account {
 impl Drop for QueuedBytes<'_> {
     fn drop(&mut self) {
         let mut sums = self.account.sums();
-        sums.waiters -= 1;
-        sums.waiting -= self.bytes;
+        sums.queued_calls -= 1;
+        sums.queued_bytes -= self.bytes;
     }
 }
 
 impl Reservation {
-    /// Counts more bytes, which are here already, announced or not.
+    /// Counts further bytes that have arrived, announced or not.
     pub(crate) fn grow(&mut self, bytes: usize) {
         let expected = bytes.min(self.announced);
         let mut sums = self.account.sums();
@@ -184,7 +186,7 @@ impl Drop for Reservation {
         let mut sums = self.account.sums();
         sums.held -= self.held;
         sums.announced -= self.announced;
-        let is_awaited = sums.waiters > 0;
+        let is_awaited = sums.queued_calls > 0;
         drop(sums);
         if is_awaited {
             self.account.released.notify_waiters();
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_would_exceed_it_waits() {
+    async fn budget_blocks_over_limit() {
         let budget = Budget::new(100);
         let mut first = budget.reserve(60, soon()).await.unwrap();
         assert!(budget.reserve(60, soon()).await.is_err());
@@ -225,12 +227,12 @@ mod tests {
         assert_eq!(*budget.0.sums(), Sums::default());
         assert!(
             budget.reserve(1_000, soon()).await.is_ok(),
-            "alone, anything goes"
+            "a single call is always admitted"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn announcements_hold_up_only_each_other() {
+    async fn announcements_delay_only_each_other() {
         let budget = Budget::new(100);
         let mut first = budget.reserve_announced(10, 80, soon()).await.unwrap();
         assert!(budget.reserve_announced(10, 10, soon()).await.is_err());
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waits_is_bounded_and_what_is_too_much_is_told_at_once() {
+    async fn the_queue_is_bounded_and_rejects_at_once() {
         let limit = 2 * MIN_QUEUE_BYTES;
         let budget = Budget::new(limit);
         let _all = budget.reserve(limit, soon()).await.unwrap();
@@ -261,6 +263,6 @@ mod tests {
         assert_eq!(most.unwrap_err(), BudgetError::DeadlineExceeded);
         assert_eq!(more.unwrap_err(), BudgetError::QueueFull);
         assert_eq!(small.unwrap_err(), BudgetError::DeadlineExceeded);
-        assert_eq!(budget.0.sums().waiting, 0);
+        assert_eq!(budget.0.sums().queued_bytes, 0);
     }
 }

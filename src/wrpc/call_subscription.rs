@@ -70,8 +70,8 @@ impl CallSubscription {
         }
     }
 
-    /// Has the subscription end after a number of messages, publishes as many as are missing, and
-    /// returns whether it has ended.
+    /// Ends the subscription after a number of messages, publishes as many as are missing, and
+    /// returns true if it has ended.
     ///
     /// `async_nats` drops messages that the server sent before it processed a plain unsubscription.
     /// With a number, both end at the same message. But the server counts from the latest connection

@@ -1,7 +1,7 @@
 //! Calls components that watch: the opposite direction of wRPC, used by `watcher`.
 //!
 //! Each call is registered in the inbox before it is published, so that no reply can arrive too
-//! early, as with wrpc-transport-nats 0.29.
+//! early. wrpc-transport-nats 0.29 does the same.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,9 +25,9 @@ const WATCHER: &str = "wrpc:keyvalue/watcher";
 const VERSION: &str = "0.2.0-draft";
 /// Stands for the bucket: 1.x hosts accept only a number there.
 const BUCKET: &str = "0";
-/// How long it may take until a host accepts a call.
+/// The time limit for a host to accept a call.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call may take as a whole.
+/// The time limit of a whole call.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The space that headers and the reply subject take in the first message.
 const OVERHEAD: usize = 512;
@@ -37,22 +37,22 @@ const OVERHEAD: usize = 512;
 pub enum WatchEvent<'a> {
     /// `on-set`: the key has this value.
     Set(&'a str, Bytes),
-    /// `on-delete`: the key has no value any more.
+    /// `on-delete`: the key no longer has a value.
     Deleted(&'a str),
 }
 
-/// Why a component was not notified, or may not have been.
+/// The reason why a component was not notified, or may not have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotifyError {
     /// Nothing received the call.
     #[error("no host runs the component")]
     NoResponders,
     /// Nothing was sent.
-    #[error("there is no connection to NATS")]
+    #[error("no connection to NATS")]
     Disconnected,
-    #[error("no host has taken the call within {ACCEPT_TIMEOUT:?}")]
+    #[error("no host has accepted the call within {ACCEPT_TIMEOUT:?}")]
     AcceptTimeout,
-    #[error("the component has not ended the call within {COMPLETION_TIMEOUT:?}")]
+    #[error("the component has not completed the call within {COMPLETION_TIMEOUT:?}")]
     CompletionTimeout,
     #[error("NATS is closed")]
     Closed,
@@ -66,7 +66,7 @@ pub(crate) struct ComponentClient {
     inbox: Inbox<PendingCall>,
 }
 
-/// A call in progress. Messages that do not fit to its state are ignored.
+/// A call in progress. Messages that do not fit its state are ignored.
 enum PendingCall {
     Published,
     NoResponders,

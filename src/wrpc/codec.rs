@@ -1,32 +1,32 @@
 //! The encoding of wRPC values, for the types that `wrpc:keyvalue` has.
 //!
-//! The generated bindings could do it, but their decoder reserves what a length claims: a message
-//! of a few bytes aborts the process. This reader allocates nothing before the bytes are there.
-//! A property test compares both ways with the generated bindings.
+//! The generated bindings are not used, because their decoder reserves the memory that a length
+//! claims: a message of a few bytes aborts the process. This reader allocates nothing before the
+//! bytes have arrived. A property test compares both with each other.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A value of this size or more is sent as it came from Redis rather than copied.
+/// A value of this size or more is sent as it came from Redis, without a copy.
 const ZERO_COPY_THRESHOLD: usize = 32 * 1024;
-/// The bytes of most results.
-const MOST_RESULTS: usize = 192;
-/// As many words as Redis takes in a command. Each item costs more memory than the bytes that are
-/// counted for it.
-const MOST_ITEMS: usize = 1 << 20;
+/// The size of most results, in bytes.
+const TYPICAL_RESULT_SIZE: usize = 192;
+/// The maximum number of arguments of a Redis command. Each item costs more memory than the bytes
+/// that are counted for it.
+const MAX_ITEMS: usize = 1 << 20;
 const TOO_MANY_ITEMS: &str = "a list has more items than 1048576";
-/// The longest encoding of 64 bits.
-const LONGEST_NUMBER: usize = 10;
+/// The longest encoding of 64 bits, in bytes.
+const MAX_NUMBER_SIZE: usize = 10;
 
-/// Why something could not be read.
+/// The reason why a value cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The bytes end too early: at least so many more are needed.
+    /// The bytes end too early: at least this many more are needed.
     Incomplete(usize),
-    /// No bytes that follow could make it right.
+    /// No further bytes could make it valid.
     Invalid(&'static str),
 }
 
-/// Reads values off the front of a slice.
+/// Reads values from the front of a slice.
 #[derive(Clone, Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
@@ -36,16 +36,16 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     pub fn unread(&self) -> &'a [u8] {
         self.0
     }
 
-    /// Makes sure that nothing is left over.
+    /// Checks that all bytes have been read.
     ///
     /// # Errors
     ///
-    /// There is.
+    /// Bytes are left.
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.0.is_empty() {
             Ok(())
@@ -61,10 +61,10 @@ impl<'a> Reader<'a> {
     /// The bytes end too early, or are more than 64 bits.
     pub fn number(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0_u64;
-        for (index, byte) in self.0.iter().enumerate().take(LONGEST_NUMBER) {
+        for (index, byte) in self.0.iter().enumerate().take(MAX_NUMBER_SIZE) {
             let bits = u64::from(byte & 0x7f);
             let shift = 7 * u32::try_from(index).unwrap_or(u32::MAX);
-            if index == LONGEST_NUMBER - 1 && bits > 1 {
+            if index == MAX_NUMBER_SIZE - 1 && bits > 1 {
                 break;
             }
             number |= bits << shift;
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
                 return Ok(number);
             }
         }
-        if self.0.len() < LONGEST_NUMBER {
+        if self.0.len() < MAX_NUMBER_SIZE {
             Err(DecodeError::Incomplete(1))
         } else {
             Err(DecodeError::Invalid("a number has more than 64 bits"))
@@ -111,12 +111,13 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// The bytes end too early, or are no UTF-8.
+    /// The bytes end too early, or are not UTF-8.
     pub fn text(&mut self) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Invalid("a string is no UTF-8"))
+        std::str::from_utf8(self.bytes()?)
+            .map_err(|_| DecodeError::Invalid("a string is not UTF-8"))
     }
 
-    /// An `option` of what `some` reads.
+    /// An `option` of a value that `some` reads.
     ///
     /// # Errors
     ///
@@ -139,18 +140,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A `list` of what `item` reads. The memory used follows the items that are there, not the
-    /// length that is claimed.
+    /// A `list` of items that `item` reads. The memory used follows the items that have arrived, not
+    /// the claimed length.
     ///
     /// # Errors
     ///
-    /// Those of `item`; and more items than Redis takes words in a command.
+    /// Those of `item`; or more items than a Redis command has arguments.
     pub fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let length = self.length()?;
-        if length > MOST_ITEMS {
+        if length > MAX_ITEMS {
             return Err(DecodeError::Invalid(TOO_MANY_ITEMS));
         }
         // Every item of the interface has at least one byte.
@@ -173,11 +174,11 @@ pub struct Writer {
 }
 
 impl Default for Writer {
-    /// With room for what most calls answer, which spares them moving it.
+    /// With capacity for most results, so that they are not moved.
     fn default() -> Self {
         Self {
             pieces: Vec::new(),
-            last: BytesMut::with_capacity(MOST_RESULTS),
+            last: BytesMut::with_capacity(TYPICAL_RESULT_SIZE),
         }
     }
 }
@@ -204,12 +205,12 @@ impl Writer {
 
     /// A `string`.
     pub fn text(&mut self, text: &str) {
-        self.last.reserve(text.len() + LONGEST_NUMBER);
+        self.last.reserve(text.len() + MAX_NUMBER_SIZE);
         self.length(text.len());
         self.last.put_slice(text.as_bytes());
     }
 
-    /// An `option` of what `some` writes.
+    /// An `option` of a value that `some` writes.
     pub fn option<T>(&mut self, value: Option<T>, some: impl FnOnce(&mut Self, T)) {
         match value {
             None => self.byte(0),
@@ -223,7 +224,7 @@ impl Writer {
     /// A `list<u8>`.
     pub fn bytes(&mut self, bytes: Bytes) {
         if bytes.len() < ZERO_COPY_THRESHOLD {
-            self.last.reserve(bytes.len() + LONGEST_NUMBER);
+            self.last.reserve(bytes.len() + MAX_NUMBER_SIZE);
             self.length(bytes.len());
             self.last.put_slice(&bytes);
         } else {
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_all_sizes_come_back() {
+    fn numbers_of_all_sizes_survive_encoding_and_decoding() {
         for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), 1 << 63, u64::MAX] {
             let bytes = written(|w| w.number(number));
             let mut reader = Reader::new(&bytes);
@@ -263,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_more_items_than_a_command_has_words_are_invalid() {
-        let mut bytes = written(|w| w.number(MOST_ITEMS as u64));
-        bytes.resize(bytes.len() + MOST_ITEMS, 0);
+    fn lists_of_more_items_than_a_command_has_arguments_are_invalid() {
+        let mut bytes = written(|w| w.number(MAX_ITEMS as u64));
+        bytes.resize(bytes.len() + MAX_ITEMS, 0);
         let items = Reader::new(&bytes).list(Reader::text).unwrap();
-        assert_eq!(items.len(), MOST_ITEMS);
-        let bytes = written(|w| w.number(MOST_ITEMS as u64 + 1));
+        assert_eq!(items.len(), MAX_ITEMS);
+        let bytes = written(|w| w.number(MAX_ITEMS as u64 + 1));
         let list = Reader::new(&bytes).list(Reader::text);
         assert_eq!(list, Err(DecodeError::Invalid(TOO_MANY_ITEMS)));
     }

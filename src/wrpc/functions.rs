@@ -61,7 +61,7 @@ impl Function {
         })
     }
 
-    /// The interface that it is of.
+    /// The interface of the function.
     pub fn interface(self) -> &'static str {
         match self {
             Self::Get | Self::Set | Self::Delete | Self::Exists | Self::ListKeys => {
@@ -72,7 +72,7 @@ impl Function {
         }
     }
 
-    /// Its name in the interface.
+    /// The name in the interface.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "get",

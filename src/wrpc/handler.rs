@@ -92,7 +92,7 @@ impl CallHandler {
             return;
         };
         let Some(reply) = &message.reply else {
-            self.warn_malformed("there is no reply subject");
+            self.warn_malformed("the reply subject is missing");
             return;
         };
         let headers = message.headers.as_ref();
@@ -143,8 +143,8 @@ impl CallHandler {
                     Ok(reservation) => self.execute(call, reservation, context).await,
                     Err(error) => failed(context, overloaded(error)),
                 };
-                // The caller has sent all parameters, so that it does not wait for the handshake:
-                // together with the result it costs no wake-up of its own.
+                // The caller has sent all parameters, so it does not wait for the handshake, which is
+                // sent together with the result: a message of its own would cost a wake-up.
                 self.accept(context.reply, &self.discard_subject).await;
                 result
             }
@@ -154,7 +154,7 @@ impl CallHandler {
     /// The handshake, without which the host fails the call. The host sends the rest of the
     /// parameters to `params`.
     async fn accept(&self, reply: &Subject, params: &Subject) {
-        // Without a connection to NATS the caller is gone as well.
+        // Without a connection to NATS the caller is disconnected as well.
         let _ = self
             .nats
             .publish_with_reply(reply.clone(), params.clone(), Bytes::new())
@@ -200,7 +200,7 @@ impl CallHandler {
             .map_err(|error| match error {
                 ParamsError::TooLarge => too_large(),
                 ParamsError::Timeout => {
-                    self.warn_malformed("the rest of the parameters did not come");
+                    self.warn_malformed("the rest of the parameters did not arrive");
                     Error::new(
                         ErrorKind::InvalidParameters,
                         "the parameters of the call did not arrive in time",
@@ -244,7 +244,7 @@ impl CallHandler {
     fn link(&self, headers: Option<&HeaderMap>) -> Result<Arc<Link>, Error> {
         let header = |name| headers.and_then(|headers| headers.get(name));
         let component = header(SOURCE_ID).map(|id| id.as_str()).ok_or_else(|| {
-            Error::other("the call does not say which component it is from (header source-id)")
+            Error::other("the call does not name its component (header source-id)")
         })?;
         let name = header(LINK_NAME).map_or(DEFAULT_LINK, |name| name.as_str());
         self.links.find(component, name)
@@ -261,7 +261,7 @@ impl CallHandler {
                 reservation.grow(piece.len());
             }
         });
-        // Without a connection to NATS the caller is gone as well.
+        // Without a connection to NATS the caller is disconnected as well.
         let _ = publish_stream(&self.nats, subject, pieces).await;
     }
 
@@ -297,12 +297,11 @@ fn failed(context: &CallContext<'_>, error: Error) -> EncodedResult {
 }
 
 fn overloaded(error: BudgetError) -> Error {
-    let and = match error {
-        BudgetError::QueueFull => "as many wait",
-        BudgetError::DeadlineExceeded => "the call's time is up",
+    let reason = match error {
+        BudgetError::QueueFull => "the queue is full",
+        BudgetError::DeadlineExceeded => "timed out in the queue",
     };
-    let text = format!(
-        "the provider holds as many bytes of other calls as it may (MAX_BYTES_IN_FLIGHT), and {and}"
-    );
+    let text =
+        format!("the memory for in-flight calls is exhausted (MAX_BYTES_IN_FLIGHT): {reason}");
     Error::new(ErrorKind::Overloaded, text)
 }

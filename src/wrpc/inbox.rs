@@ -1,7 +1,7 @@
-//! One subscription for many conversations, told apart by a token in the subject.
+//! One subscription for many conversations, which a token in the subject distinguishes.
 //!
-//! A subscription of its own for every call would cost two messages to NATS. A conversation is
-//! registered before its subject is given away, so that no message can arrive too early.
+//! A subscription for every call would cost two messages to NATS. A conversation is registered before
+//! its subject is published, so that no message can arrive too early.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// The state of a conversation.
 pub(crate) trait Conversation: Send + 'static {
     /// Applies a message to the conversation's subject, or to that subject with `.suffix`. Returns
-    /// whether the task that waits has to look at the state.
+    /// true if the waiting task has to check the state.
     fn receive(&mut self, suffix: &str, message: Message) -> bool;
 }
 
@@ -122,7 +122,7 @@ impl<C> Drop for Registration<C> {
 }
 
 impl<C: Conversation> Table<C> {
-    /// Passes a message to its conversation; one that is over receives nothing more.
+    /// Passes a message to its conversation; one that has ended receives nothing more.
     fn route(&self, token_offset: usize, message: Message) {
         let subject = message.subject.clone();
         let name = subject.get(token_offset..).unwrap_or_default();

@@ -10,7 +10,7 @@ pub(crate) const PROTOCOL: &str = "wrpc.0.0.1";
 pub(crate) const SOURCE_ID: HeaderName = HeaderName::from_static("source-id");
 pub(crate) const LINK_NAME: HeaderName = HeaderName::from_static("link-name");
 /// NATS servers are not configured with a smaller payload limit. Messages within it are published
-/// without a look at the limit, which copies all that the client knows of its server.
+/// without querying the limit, which copies everything that the client knows of its server.
 const MIN_MAX_PAYLOAD: usize = 1024;
 
 /// The largest payload that the server accepts.

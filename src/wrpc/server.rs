@@ -17,9 +17,9 @@ use crate::wrpc::call_subscription::CallSubscription;
 use crate::wrpc::handler::CallHandler;
 use crate::wrpc::protocol::PROTOCOL;
 
-/// How long calls in progress may take when the provider stops.
+/// The time limit for calls in progress when the provider stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to publish the errors of calls that took longer.
+/// The time limit for publishing the errors of calls that took longer.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Server {
@@ -77,7 +77,7 @@ impl Server {
         if timeout(DRAIN_TIMEOUT, self.drain()).await.is_err() {
             warn!(limit = ?DRAIN_TIMEOUT, "stopping with calls in progress, which are cancelled");
             self.handler.cancel();
-            // Without a connection to NATS the callers are gone as well.
+            // Without a connection to NATS the callers are disconnected as well.
             let _ = timeout(DRAIN_GRACE, self.wait_idle()).await;
         }
     }

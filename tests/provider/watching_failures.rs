@@ -146,7 +146,12 @@ async fn a_call_that_no_host_accepts_times_out() {
     component.set_behavior(Behavior::Unresponsive);
     set(&env.redis, "k", "1").await;
     env.provider
-        .wait_for_log(&["WARN", WATCHER, "changes=1", "no host has taken the call"])
+        .wait_for_log(&[
+            "WARN",
+            WATCHER,
+            "changes=1",
+            "no host has accepted the call",
+        ])
         .await;
     component.set_behavior(Behavior::Prompt);
     set(&env.redis, "k", "2").await;

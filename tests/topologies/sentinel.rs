@@ -135,11 +135,11 @@ async fn sentinels_and_servers_have_their_own_credentials() {
     let error = other_error(client.get("", "k").await);
     assert!(error.contains("WRONGPASS"), "{error}");
     env.unlink("s", "default").await;
-    let unknown = url("secret", "watcher").replace("=main", "=nobody");
+    let unknown = url("secret", "watcher").replace("=main", "=unknown");
     let client = link(&env, &[("URL", &unknown)]).await;
     let error = other_error(client.get("", "k").await);
     assert!(
-        error.contains("do not monitor a service \"nobody\""),
+        error.contains("do not monitor a service \"unknown\""),
         "{error}"
     );
 }

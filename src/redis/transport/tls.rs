@@ -35,7 +35,7 @@ enum TlsConfigError {
     },
     #[error("{0}: expected certificates in PEM")]
     NotCertificates(&'static str),
-    #[error("{0}: contains no certificate")]
+    #[error("{0} contains no certificate")]
     NoCertificate(&'static str),
     #[error("TLS_KEY: expected a private key in PEM")]
     NotAKey,
