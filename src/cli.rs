@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::provider::host_data::{self, HostDataError};
 use crate::settings::{render, schema};
+use crate::tasks::{Panicked, TaskFailure, catch_panic};
 use crate::{check, provider, telemetry};
 use clap::{Parser, Subcommand};
 use wasmcloud_provider_sdk::HostData;
@@ -119,7 +120,12 @@ fn read_host_data() -> Result<HostData, HostDataError> {
 
 fn run_provider(host_data: &HostData) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let outcome = runtime.block_on(telemetry::run(host_data, provider::run(host_data)));
+    let provider = async {
+        catch_panic(provider::run(host_data))
+            .await
+            .unwrap_or_else(|Panicked| Err(TaskFailure::Panicked("provider").into()))
+    };
+    let outcome = runtime.block_on(telemetry::run(host_data, provider));
     // A name may still be being resolved, in a thread that cannot be stopped.
     runtime.shutdown_background();
     outcome

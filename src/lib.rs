@@ -27,11 +27,13 @@ pub(crate) mod cache;
 pub(crate) mod check;
 pub mod cli;
 pub(crate) mod error;
+pub(crate) mod fault_injection;
 pub(crate) mod keyvalue;
 pub(crate) mod link;
 pub(crate) mod provider;
 pub(crate) mod redis;
 pub(crate) mod settings;
+pub(crate) mod tasks;
 pub(crate) mod telemetry;
 #[doc(hidden)]
 pub mod testing;

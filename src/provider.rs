@@ -20,8 +20,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use async_nats::{Client, Message};
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wasmcloud_provider_sdk::{
     DEFAULT_RPC_TIMEOUT_MILLIS, HealthCheckResponse, HostData, InterfaceLinkDefinition,
@@ -37,6 +37,7 @@ use crate::provider::signals::Signals;
 use crate::settings::origin::Origin;
 use crate::settings::provider_settings::ProviderSettings;
 use crate::settings::source::{Layer, Sources};
+use crate::tasks::{self, TaskFailure};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::watcher::Watchers;
 use crate::wrpc::client::ComponentClient;
@@ -62,8 +63,9 @@ struct Provider {
 enum StopReason {
     /// A request of the host, which expects a reply.
     Host(Message),
-    /// A signal, or NATS is closed.
     Signal,
+    /// Only a restart brings the task back.
+    TaskFailure(TaskFailure),
     /// Only a restart can deliver this link.
     MissedLink(LinkId),
 }
@@ -100,9 +102,11 @@ pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
     )
     .await
     .context("failed to subscribe to calls")?;
-    let stop = Arc::new(Notify::new());
-    let stopping = Arc::clone(&stop);
-    let serving = tokio::spawn(async move { server.run(stopping.notified()).await });
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let serving = tasks::spawn_until(stop.clone(), "serving of calls", async move {
+        server.run(stopping.cancelled()).await;
+    });
     info!(
         provider = provider.id,
         lattice = host_data.lattice_rpc_prefix,
@@ -119,19 +123,23 @@ pub(crate) async fn run(host_data: &HostData) -> anyhow::Result<()> {
     };
     let reason = tokio::select! {
         reason = provider.handle_messages(nats, &mut messages, &signals) => reason,
+        failure = tasks::first_failure() => StopReason::TaskFailure(failure),
         link = detector.next(&provider.links, &provider.watchers) => StopReason::MissedLink(link),
         // No result can be published any more: waiting for the calls is useless.
         () = connection.stuck() => bail!(
             "a reconnection to NATS does not complete: exiting, so that the host restarts kvredis"
         ),
     };
-    stop.notify_one();
+    stop.cancel();
     provider.watchers.stop().await;
     serving.await.context("serving calls failed")?;
     provider.links.clear();
     match reason {
         StopReason::Signal => {}
         StopReason::Host(request) => reply(nats, &request, "shutting down".into()).await,
+        StopReason::TaskFailure(failure) => {
+            bail!("{failure}, a fault of kvredis: exiting, so that the host restarts it")
+        }
         StopReason::MissedLink(LinkId {
             component, name, ..
         }) => bail!(
@@ -183,15 +191,14 @@ impl Provider {
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
-                () = signals.first() => None,
+                () = signals.first() => return StopReason::Signal,
             };
             match message {
-                None => return StopReason::Signal,
-                Some(HostMessage::Shutdown(request)) => return StopReason::Host(request),
-                Some(HostMessage::Health(request)) => self.report_health(nats, &request).await,
-                Some(HostMessage::LinkPut(link)) => self.put(&link),
-                Some(HostMessage::LinkDeleted(link)) => self.delete(&link),
-                Some(HostMessage::Config(config)) => {
+                HostMessage::Shutdown(request) => return StopReason::Host(request),
+                HostMessage::Health(request) => self.report_health(nats, &request).await,
+                HostMessage::LinkPut(link) => self.put(&link),
+                HostMessage::LinkDeleted(link) => self.delete(&link),
+                HostMessage::Config(config) => {
                     info!("the provider's configuration has changed");
                     let config = Layer::config(Origin::ProviderConfig, &config);
                     self.links.reconfigure(config.clone());

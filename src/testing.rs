@@ -19,6 +19,7 @@ use crate::settings::catalog;
 use crate::settings::origin::Origin;
 use crate::settings::provider_settings::ProviderSettings;
 use crate::settings::source::Layer;
+use crate::tasks;
 use crate::wrpc::server::Server;
 
 /// The names of all settings, those of links first.
@@ -57,6 +58,6 @@ pub async fn serve(
         Duration::from_secs(10),
     )
     .await?;
-    tokio::spawn(server.run(pending()));
+    tasks::spawn_essential("serving of calls", server.run(pending())).detach();
     Ok(())
 }

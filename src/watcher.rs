@@ -26,6 +26,7 @@ use crate::link::registry::{
 use crate::settings::error::SettingError;
 use crate::settings::link_settings::Settings;
 use crate::settings::source::Layer;
+use crate::tasks;
 use crate::watcher::watch::Watch;
 use crate::wrpc::client::ComponentClient;
 
@@ -161,6 +162,6 @@ impl Watchers {
 /// Ends a link that has left the table; releasing its lease takes a round trip.
 fn stop_in_background(watch: Option<Watch>) {
     if let Some(watch) = watch {
-        tokio::spawn(watch.stop());
+        tasks::spawn("end of a watching link", watch.stop()).detach();
     }
 }

@@ -49,23 +49,6 @@ pub enum Call<'a> {
     DeleteMany { bucket: &'a str, keys: Vec<&'a str> },
 }
 
-impl Call<'_> {
-    /// Returns true if the call may change stored data.
-    pub(crate) fn is_write(&self) -> bool {
-        match self {
-            Self::Set { .. }
-            | Self::Delete { .. }
-            | Self::Increment { .. }
-            | Self::SetMany { .. }
-            | Self::DeleteMany { .. } => true,
-            Self::Get { .. }
-            | Self::Exists { .. }
-            | Self::ListKeys { .. }
-            | Self::GetMany { .. } => false,
-        }
-    }
-}
-
 /// The result of a call that succeeded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Response<'a> {

@@ -5,6 +5,7 @@
 //! order.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::LazyLock;
 
 use async_nats::{Client, Message, SubscribeError, Subscriber};
@@ -20,6 +21,7 @@ use wasmcloud_provider_sdk::core::rpc::{
 };
 use wasmcloud_provider_sdk::{HostData, InterfaceLinkDefinition};
 
+use crate::tasks;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// The provider handles each message within microseconds.
@@ -97,9 +99,13 @@ impl HostMessages {
         })
     }
 
-    /// The next message; `None` when NATS is closed.
-    pub(crate) async fn next(&mut self) -> Option<HostMessage> {
-        self.queue.recv().await
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> HostMessage {
+        match self.queue.recv().await {
+            Some(message) => message,
+            // The forwarders have ended, which is reported as a failure of these tasks.
+            None => pending().await,
+        }
     }
 }
 
@@ -109,7 +115,7 @@ fn forward(
     read: impl Fn(Message) -> Option<HostMessage> + Send + 'static,
 ) -> AbortOnDropHandle<()> {
     let queue = queue.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    tasks::spawn_essential("host messages", async move {
         while let Some(message) = messages.next().await {
             if let Some(message) = read(message)
                 && queue.send(message).await.is_err()
@@ -119,7 +125,7 @@ fn forward(
             // The forwarders alternate, so that messages enter the queue in the order of arrival.
             tokio::task::yield_now().await;
         }
-    }))
+    })
 }
 
 /// Parses a message; its contents are not logged, as they may be secret.

@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::tasks;
+
 /// Shells report this plus the signal's number for a process that was ended by a signal.
 const ENDED_BY_SIGNAL: i32 = 128;
 
@@ -30,7 +32,7 @@ impl Signals {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
         let first = Arc::new(Notify::new());
         let received = Arc::clone(&first);
-        let handler = tokio::spawn(async move {
+        let handler = tasks::spawn_essential("signals", async move {
             let mut next = async || {
                 tokio::select! {
                     _ = terminate.recv() => SignalKind::terminate(),
@@ -44,7 +46,7 @@ impl Signals {
         });
         Ok(Self {
             first,
-            _handler: AbortOnDropHandle::new(handler),
+            _handler: handler,
         })
     }
 

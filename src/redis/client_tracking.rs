@@ -19,6 +19,7 @@ use crate::redis::command::admin::AdminCommand;
 use crate::redis::command::{Command, Packed};
 use crate::redis::connect_error::ConnectError;
 use crate::redis::server_error::ServerErrorExt as _;
+use crate::tasks;
 
 /// The state of client tracking on a session.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl ClientTracker {
             }
         }
         let heartbeat = Arc::clone(self).run_heartbeat(connection);
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(heartbeat))))
+        Ok(Some(tasks::spawn("cache heartbeat", heartbeat)))
     }
 
     /// Applies what the server pushes.

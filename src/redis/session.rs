@@ -27,6 +27,7 @@ use crate::redis::reply::text;
 use crate::redis::server_error::ServerErrorExt as _;
 use crate::redis::session::state::{SessionState, StateCell};
 use crate::redis::transport::AsyncStream;
+use crate::tasks::{self, catch_panic};
 
 /// Commands that may be queued for the socket. The limiters of the links are the real limit.
 const QUEUE_CAPACITY: usize = 1024;
@@ -105,7 +106,7 @@ impl Session {
             transactions_tried: OnceCell::new(),
             tracking,
             _heartbeat: None,
-            _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
+            _driver: tasks::spawn("session", driver),
         }
     }
 
@@ -344,7 +345,8 @@ async fn drive(
     state: Arc<StateCell>,
     tracker: Option<Arc<ClientTracker>>,
 ) {
-    driver.await;
+    // The supervisor replaces a connection whose driver panics, like one that broke.
+    let _ = catch_panic(driver).await;
     if let Some(tracker) = tracker {
         tracker.revoke();
     }

@@ -17,6 +17,7 @@ use crate::redis::handshake::refresh_auth;
 use crate::redis::session::Session;
 use crate::redis::session::state::SessionState;
 use crate::settings::secret::Secret;
+use crate::tasks;
 use crate::telemetry::connections;
 use crate::telemetry::connections::{ConnectedGuard, Purpose};
 
@@ -96,8 +97,8 @@ pub(crate) fn start(
         address,
         state,
     };
-    let task = tokio::spawn(supervisor.run(outage));
-    (receiver, AbortOnDropHandle::new(task))
+    let task = tasks::spawn_essential("connection supervisor", supervisor.run(outage));
+    (receiver, task)
 }
 
 struct Supervisor {

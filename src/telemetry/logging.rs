@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, stderr};
+use std::panic;
 
 use anyhow::Context as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use parking_lot::Mutex;
-use tracing::Metadata;
 use tracing::callsite::Identifier;
+use tracing::{Metadata, error};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_flame::FlameLayer;
 use tracing_opentelemetry::OpenTelemetryLayer;
@@ -98,10 +99,25 @@ pub(crate) fn start(host_data: &HostData, export: &Export) -> anyhow::Result<Gua
         .with(layers)
         .try_init()
         .context("logging was set up before")?;
+    log_panics();
     Ok(Guard {
         _stderr: stderr_guard,
         _flame: flame_guard,
     })
+}
+
+/// Logs panics by their location. Their messages may contain stored data.
+fn log_panics() {
+    let throttle = LogThrottle::default();
+    panic::set_hook(Box::new(move |info| {
+        if let Some(panics) = throttle.record(1) {
+            let location = info.location().map(ToString::to_string);
+            error!(
+                location,
+                panics, "panicked, a fault of kvredis (most recent location shown)"
+            );
+        }
+    }));
 }
 
 /// Only spans become traces: log events may contain names of buckets.

@@ -16,6 +16,7 @@ use crate::redis::pubsub::subscription::Subscription;
 use crate::settings::error::SettingError;
 use crate::settings::link_settings::{HealthPolicy, Settings};
 use crate::settings::watch::WatchPattern;
+use crate::tasks;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
 use crate::watcher::delivery::Delivery;
@@ -150,13 +151,15 @@ impl fmt::Debug for Watch {
 fn spawn_tasks(delivery: &Arc<Delivery>, lease: Option<&Arc<Lease>>) -> Vec<AbortOnDropHandle<()>> {
     let lanes = (0..LANES).map(|lane| {
         let delivery = Arc::clone(delivery);
-        tokio::spawn(async move { delivery.run(lane).await })
+        tasks::spawn_essential("delivery", async move { delivery.run(lane).await })
     });
     let renewal = lease.map(|lease| {
         let (lease, delivery) = (Arc::clone(lease), Arc::clone(delivery));
-        tokio::spawn(async move { lease.run(|| delivery.drop_queue()).await })
+        tasks::spawn_essential("lease", async move {
+            lease.run(|| delivery.drop_queue()).await;
+        })
     });
-    lanes.chain(renewal).map(AbortOnDropHandle::new).collect()
+    lanes.chain(renewal).collect()
 }
 
 /// The part of a channel's name before the key.

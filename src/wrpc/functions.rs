@@ -87,6 +87,14 @@ impl Function {
         }
     }
 
+    /// Whether it may change stored data.
+    pub(crate) fn is_write(self) -> bool {
+        match self {
+            Self::Set | Self::Delete | Self::Increment | Self::SetMany | Self::DeleteMany => true,
+            Self::Get | Self::Exists | Self::ListKeys | Self::GetMany => false,
+        }
+    }
+
     /// Decodes the parameters.
     ///
     /// # Errors

@@ -2,19 +2,23 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::header::HeaderName;
 use async_nats::{Client, HeaderMap, Message, Subject, SubscribeError};
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, warn};
+use tracing::{Instrument as _, error, warn};
 
 use crate::error::{Error, ErrorKind};
+use crate::fault_injection::panic_at;
 use crate::keyvalue::call::Call;
 use crate::keyvalue::dispatch::dispatch;
 use crate::link::Link;
 use crate::link::table::Links;
+use crate::tasks::{Panicked, catch_panic};
 use crate::telemetry::calls::CallSpan;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::wrpc::budget::{Budget, BudgetError, Reservation};
@@ -38,6 +42,7 @@ pub(crate) struct CallHandler {
     call_timeout: Duration,
     cancel: CancellationToken,
     malformed: LogThrottle,
+    panics: LogThrottle,
 }
 
 /// The properties of a call besides its parameters.
@@ -46,12 +51,24 @@ struct CallContext<'a> {
     headers: Option<&'a HeaderMap>,
     call_span: &'a CallSpan,
     deadline: Instant,
+    /// True once the handshake is published.
+    is_accepted: AtomicBool,
 }
 
 /// An encoded result, and the bytes that the call holds until it is published.
 struct EncodedResult {
     body: Writer,
     reservation: Option<Reservation>,
+}
+
+impl CallContext<'_> {
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        Some(self.headers?.get(name)?.as_str())
+    }
+
+    fn component(&self) -> Option<&str> {
+        self.header(SOURCE_ID)
+    }
 }
 
 impl CallHandler {
@@ -75,6 +92,7 @@ impl CallHandler {
             call_timeout,
             cancel: CancellationToken::new(),
             malformed: LogThrottle::default(),
+            panics: LogThrottle::default(),
         })
     }
 
@@ -83,8 +101,15 @@ impl CallHandler {
         self.cancel.cancel();
     }
 
-    /// Handles a call; returns when its result is published.
+    /// Handles a call; returns when its result is published. A panic concerns this call only.
     pub(crate) async fn handle(&self, message: Message) {
+        // `respond` handles the panics that leave a result to publish.
+        if catch_panic(self.respond(message)).await.is_err() {
+            self.log_panic("unknown");
+        }
+    }
+
+    async fn respond(&self, message: Message) {
         let deadline = Instant::now() + self.call_timeout;
         let name = message.subject.get(self.function_offset..);
         let Some(function) = name.and_then(Function::named) else {
@@ -106,9 +131,13 @@ impl CallHandler {
             headers,
             call_span: &call_span,
             deadline,
+            is_accepted: AtomicBool::new(false),
         };
         let respond = async {
-            let result = self.run(function, message.payload, &context).await;
+            let result = match catch_panic(self.run(function, message.payload, &context)).await {
+                Ok(result) => result,
+                Err(Panicked) => self.panicked(function, &context).await,
+            };
             self.publish_result(reply, result).await;
         };
         respond.instrument(call_span.span()).await;
@@ -136,16 +165,16 @@ impl CallHandler {
                         function.decode(&whole)
                     }
                 };
-                self.execute(call, reservation, context).await
+                self.execute(function, call, reservation, context).await
             }
             call => {
                 let result = match self.budget.reserve(first.len(), context.deadline).await {
-                    Ok(reservation) => self.execute(call, reservation, context).await,
+                    Ok(reservation) => self.execute(function, call, reservation, context).await,
                     Err(error) => failed(context, overloaded(error)),
                 };
-                // The caller has sent all parameters, so it does not wait for the handshake, which is
-                // sent together with the result: a message of its own would cost a wake-up.
-                self.accept(context.reply, &self.discard_subject).await;
+                // The caller has sent all parameters, so it does not wait for the handshake:
+                // together with the result it costs no wake-up of its own.
+                self.accept(context, &self.discard_subject).await;
                 result
             }
         }
@@ -153,11 +182,12 @@ impl CallHandler {
 
     /// The handshake, without which the host fails the call. The host sends the rest of the
     /// parameters to `params`.
-    async fn accept(&self, reply: &Subject, params: &Subject) {
+    async fn accept(&self, context: &CallContext<'_>, params: &Subject) {
+        context.is_accepted.store(true, Ordering::Relaxed);
         // Without a connection to NATS the caller is disconnected as well.
         let _ = self
             .nats
-            .publish_with_reply(reply.clone(), params.clone(), Bytes::new())
+            .publish_with_reply(context.reply.clone(), params.clone(), Bytes::new())
             .await;
     }
 
@@ -177,7 +207,7 @@ impl CallHandler {
             Error::new(ErrorKind::InvalidParameters, text)
         };
         if first.saturating_add(missing) > limit {
-            self.accept(context.reply, &self.discard_subject).await;
+            self.accept(context, &self.discard_subject).await;
             self.warn_malformed("the parameters claim to be larger than MAX_BYTES_IN_FLIGHT");
             return Err(too_large());
         }
@@ -188,12 +218,12 @@ impl CallHandler {
         let reservation = match reserved {
             Ok(reservation) => reservation,
             Err(error) => {
-                self.accept(context.reply, &self.discard_subject).await;
+                self.accept(context, &self.discard_subject).await;
                 return Err(overloaded(error));
             }
         };
         let (subject, pending) = self.param_streams.open(missing, limit - first, reservation);
-        self.accept(context.reply, &subject).await;
+        self.accept(context, &subject).await;
         pending
             .complete(context.deadline)
             .await
@@ -211,6 +241,7 @@ impl CallHandler {
 
     async fn execute(
         &self,
+        function: Function,
         call: Result<Call<'_>, DecodeError>,
         reservation: Reservation,
         context: &CallContext<'_>,
@@ -219,11 +250,13 @@ impl CallHandler {
             Ok(call) => call,
             Err(error) => return failed(context, self.malformed_params(error)),
         };
-        let link = match self.link(context.headers) {
+        let link = match self.link(context) {
             Ok(link) => link,
             Err(error) => return failed(context, error),
         };
-        let is_write = call.is_write();
+        let is_write = function.is_write();
+        let component = context.component().unwrap_or_default();
+        panic_at("call", component);
         let response = pin!(dispatch(&link, call, context.deadline));
         let result = tokio::select! {
             result = response => result,
@@ -232,6 +265,7 @@ impl CallHandler {
                 return failed(context, if is_write { stopping.ambiguous() } else { stopping });
             }
         };
+        panic_at("result", component);
         if let Err(error) = &result {
             context.call_span.record_error(error);
         }
@@ -241,12 +275,37 @@ impl CallHandler {
         }
     }
 
-    fn link(&self, headers: Option<&HeaderMap>) -> Result<Arc<Link>, Error> {
-        let header = |name| headers.and_then(|headers| headers.get(name));
-        let component = header(SOURCE_ID).map(|id| id.as_str()).ok_or_else(|| {
+    /// The result of a call that panicked.
+    async fn panicked(&self, function: Function, context: &CallContext<'_>) -> EncodedResult {
+        self.log_panic(function.name());
+        if !context.is_accepted.load(Ordering::Relaxed) {
+            self.accept(context, &self.discard_subject).await;
+        }
+        let error = Error::other("a fault of kvredis ended the call; its log has the location");
+        failed(
+            context,
+            if function.is_write() {
+                error.ambiguous()
+            } else {
+                error
+            },
+        )
+    }
+
+    fn log_panic(&self, function: &str) {
+        if let Some(calls) = self.panics.record(1) {
+            error!(
+                function,
+                calls, "calls ended by a fault of kvredis (most recent function shown)"
+            );
+        }
+    }
+
+    fn link(&self, context: &CallContext<'_>) -> Result<Arc<Link>, Error> {
+        let component = context.component().ok_or_else(|| {
             Error::other("the call does not name its component (header source-id)")
         })?;
-        let name = header(LINK_NAME).map_or(DEFAULT_LINK, |name| name.as_str());
+        let name = context.header(LINK_NAME).unwrap_or(DEFAULT_LINK);
         self.links.find(component, name)
     }
 

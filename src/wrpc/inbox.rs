@@ -12,6 +12,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::tasks;
+
 /// The state of a conversation.
 pub(crate) trait Conversation: Send + 'static {
     /// Applies a message to the conversation's subject, or to that subject with `.suffix`. Returns
@@ -63,7 +65,7 @@ impl<C: Conversation> Inbox<C> {
         })));
         let routes = Arc::clone(&table);
         let token_offset = prefix.len() + 1;
-        let router = tokio::spawn(async move {
+        let router = tasks::spawn_essential("inbox", async move {
             while let Some(message) = messages.next().await {
                 routes.route(token_offset, message);
             }
@@ -71,7 +73,7 @@ impl<C: Conversation> Inbox<C> {
         Ok(Self {
             prefix,
             table,
-            _router: AbortOnDropHandle::new(router),
+            _router: router,
         })
     }
 

@@ -22,12 +22,22 @@ pub struct ProviderProcess {
 impl ProviderProcess {
     /// Starts the process; [`crate::host::Host::ready`] waits until it serves.
     pub fn start(data: &HostData) -> Self {
+        Self::with_faults(data, "")
+    }
+
+    /// Starts the process with faults in it, as `src/fault_injection.rs` describes them.
+    pub fn with_faults(data: &HostData, faults: &str) -> Self {
         let json = serde_json::to_vec(data).expect("host data serializes to JSON");
-        Self::with_input(format!("{}\r\n", STANDARD.encode(json)).into())
+        let input = format!("{}\r\n", STANDARD.encode(json));
+        Self::spawn(input.into(), faults)
     }
 
     /// Starts the process with arbitrary bytes on its standard input.
     pub fn with_input(input: Vec<u8>) -> Self {
+        Self::spawn(input, "")
+    }
+
+    fn spawn(input: Vec<u8>, faults: &str) -> Self {
         let program = kvredis_binary();
         // The restart history stays in the target folder.
         let temporary = program.with_file_name("test-tmp");
@@ -35,6 +45,7 @@ impl ProviderProcess {
         let mut command = Command::new(program);
         command.env_clear();
         command.env("TMPDIR", temporary);
+        command.env("KVREDIS_FAULTS", faults);
         Self {
             process: Process::start("kvredis", command, input),
         }

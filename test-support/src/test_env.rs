@@ -42,6 +42,7 @@ pub struct TestEnvBuilder {
     nats: Option<Nats>,
     linked: bool,
     config: HashMap<String, String>,
+    faults: &'static str,
     adjust: Box<dyn FnOnce(&mut HostData)>,
 }
 
@@ -63,6 +64,7 @@ impl TestEnv {
             nats: None,
             linked: true,
             config: HashMap::new(),
+            faults: "",
             adjust: Box::new(|data| data.default_rpc_timeout_ms = Some(RPC_TIMEOUT_MS)),
         }
     }
@@ -158,6 +160,12 @@ impl TestEnvBuilder {
         self
     }
 
+    /// Requests faults in the process, as `src/fault_injection.rs` describes them.
+    pub fn faults(mut self, faults: &'static str) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// Adds settings to the first link.
     pub fn config(mut self, config: &[(&str, &str)]) -> Self {
         self.config.extend(owned_config(config));
@@ -210,7 +218,7 @@ impl TestEnvBuilder {
         let host = Host::new(nats.connect().await, nats.url());
         let mut data = host.data();
         (self.adjust)(&mut data);
-        let provider = ProviderProcess::start(&data);
+        let provider = ProviderProcess::with_faults(&data, self.faults);
         host.ready().await;
         let client = Client::new(
             host.nats().clone(),

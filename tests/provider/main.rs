@@ -21,6 +21,7 @@ mod links;
 mod listing;
 mod nats_credentials;
 mod outcomes;
+mod panics;
 mod secrecy;
 mod settings;
 mod starting;

@@ -28,6 +28,7 @@ use crate::redis::handshake::client_name;
 use crate::redis::node::Node;
 use crate::redis::options::ConnectOptions;
 use crate::settings::address::Endpoint;
+use crate::tasks;
 
 /// The interval of queries while a node is disconnected, or the map is known to be outdated.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -91,7 +92,7 @@ impl Topology {
             started_at: Instant::now(),
             nodes,
             refresh_requested,
-            _refresher: AbortOnDropHandle::new(tokio::spawn(refresher.run())),
+            _refresher: tasks::spawn_essential("cluster topology", refresher.run()),
         }
     }
 

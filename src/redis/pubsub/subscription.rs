@@ -14,6 +14,7 @@ use crate::redis::pubsub::node_subscription::{NodeSubscription, SubscriptionSpec
 use crate::redis::pubsub::server_set::ServerSet;
 use crate::redis::pubsub::state::SubscriptionState;
 use crate::redis::selector::ServerSelector;
+use crate::tasks;
 use crate::telemetry::connections;
 use crate::telemetry::connections::Purpose;
 
@@ -62,7 +63,7 @@ impl Subscription {
         };
         Self {
             nodes,
-            _reconciler: AbortOnDropHandle::new(tokio::spawn(reconciler)),
+            _reconciler: tasks::spawn_essential("subscribed servers", reconciler),
         }
     }
 
@@ -99,7 +100,7 @@ fn reconcile(
             let node = create(selector.clone(), joins_others);
             SubscribedNode {
                 state: node.state(),
-                _task: AbortOnDropHandle::new(tokio::spawn(node.run())),
+                _task: tasks::spawn_essential("node subscription", node.run()),
             }
         });
     }
