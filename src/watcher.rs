@@ -2,9 +2,11 @@
 //!
 //! [`watch`] is one such link: [`listener`] receives the notifications from `redis::pubsub`, which
 //! [`keyspace_event`] interprets, [`queue`] holds the changes until [`delivery`] calls the component through
-//! `wrpc::client`, and [`lease`] elects the process that delivers. `provider` puts and deletes the links.
+//! `wrpc::client`, and [`election`] decides by a [`lease`] which process delivers. `provider` puts and deletes the links.
 
 pub(crate) mod delivery;
+pub(crate) mod election;
+pub(crate) mod glob;
 pub(crate) mod keyspace_event;
 pub(crate) mod lease;
 pub(crate) mod listener;
@@ -27,11 +29,15 @@ use crate::settings::error::SettingError;
 use crate::settings::link_settings::Settings;
 use crate::settings::source::Layer;
 use crate::tasks;
+use crate::telemetry::watching::Loss;
 use crate::watcher::watch::Watch;
 use crate::wrpc::client::ComponentClient;
 
-/// The time limit for releasing leases when the provider stops.
-const RELEASE_TIMEOUT: Duration = Duration::from_millis(250);
+/// The time limits for calls in progress when the provider stops, and in total.
+const STOP_CALLS_TIMEOUT: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time limit for calls in progress when a link is deleted: longer than any call takes.
+const DELETE_CALLS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All watching links of this process.
 #[derive(Debug)]
@@ -80,13 +86,15 @@ impl Watchers {
     /// Adds a link whose definition cannot be read.
     pub(crate) fn insert_invalid(&self, component: &str, name: &str, reason: String) {
         let reason = Error::other(reason);
-        stop_in_background(self.table().insert_invalid(component, name, reason));
+        let replaced = self.table().insert_invalid(component, name, reason);
+        stop_in_background(replaced, Loss::Replaced);
     }
 
     /// Adds a link that hosts have, but did not deliver.
     pub(crate) fn mark_undelivered(&self, component: &str, name: &str, reason: &str) {
         let reason = Error::new(ErrorKind::NoLink, reason);
-        stop_in_background(self.table().mark_undelivered(component, name, reason));
+        let replaced = self.table().mark_undelivered(component, name, reason);
+        stop_in_background(replaced, Loss::Replaced);
     }
 
     /// Removes a link, if there is one.
@@ -94,7 +102,7 @@ impl Watchers {
         let deleted = self.table().delete(component, name, |_| REORDER_WINDOW);
         if let Some(state) = deleted {
             info!(component, link = name, "watching link deleted");
-            stop_in_background(state.into_ready());
+            stop_in_background(state.into_ready(), Loss::Deleted);
         }
     }
 
@@ -128,12 +136,13 @@ impl Watchers {
     /// Ends all links.
     pub(crate) async fn stop(&self) {
         let watches = self.table().clear();
+        let stops = watches.map(|watch| watch.stop(Loss::Stopped, STOP_CALLS_TIMEOUT));
         // A lease that cannot be released in time expires.
-        let _ = timeout(RELEASE_TIMEOUT, join_all(watches.map(Watch::stop))).await;
+        let _ = timeout(STOP_TIMEOUT, join_all(stops)).await;
     }
 
-    /// The watch of a definition: the replaced one, if its settings are the same. A different one is
-    /// dropped without releasing its lease, which the new one takes over.
+    /// The watch of a definition: the replaced one, if its settings are the same; a different one
+    /// hands over to the new one.
     fn watch(
         &self,
         definition: &LinkDefinition,
@@ -145,13 +154,20 @@ impl Watchers {
             read_from_replica: false,
             ..settings
         };
-        if let Some(watch) = replaced.filter(|watch| *watch.settings() == settings) {
-            return Ok(watch);
-        }
+        let replaced = match replaced {
+            Some(watch) if *watch.settings() == settings => return Ok(watch),
+            replaced => replaced,
+        };
         let LinkDefinition {
             component, name, ..
         } = definition;
-        Watch::start(component, name, settings, Arc::clone(&self.client))
+        Watch::start(
+            component,
+            name,
+            settings,
+            Arc::clone(&self.client),
+            replaced,
+        )
     }
 
     fn table(&self) -> MutexGuard<'_, Registry<Watch>> {
@@ -159,9 +175,13 @@ impl Watchers {
     }
 }
 
-/// Ends a link that has left the table; releasing its lease takes a round trip.
-fn stop_in_background(watch: Option<Watch>) {
+/// Ends a link that has left the table; calls in progress may complete.
+fn stop_in_background(watch: Option<Watch>, loss: Loss) {
     if let Some(watch) = watch {
-        tasks::spawn("end of a watching link", watch.stop()).detach();
+        tasks::spawn(
+            "end of a watching link",
+            watch.stop(loss, DELETE_CALLS_TIMEOUT),
+        )
+        .detach();
     }
 }

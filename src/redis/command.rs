@@ -77,14 +77,22 @@ pub(crate) enum Command<'a> {
         ttl_ms: Option<u64>,
         script: ScriptForm,
     },
-    /// Acquires or renews the lease of `WATCH_ONCE`; replies 1 to its holder.
+    /// Acquires or renews the lease of `WATCH_ONCE`, see [`scripts::ACQUIRE_LEASE`].
     AcquireLease {
         key: &'a str,
         holder: &'a str,
         ttl: Duration,
+        behind: Duration,
     },
-    /// Releases the lease of `WATCH_ONCE`, if `holder` has it.
-    ReleaseLease { key: &'a str, holder: &'a str },
+    /// Releases the lease of `WATCH_ONCE`, see [`scripts::RELEASE_LEASE`].
+    ReleaseLease {
+        key: &'a str,
+        holder: &'a str,
+        ttl: Duration,
+        behind: Duration,
+        behind_without_queue: Duration,
+        max_left: Duration,
+    },
     /// A command about the connection or the server, without keys.
     Admin(AdminCommand<'a>),
 }
@@ -327,16 +335,31 @@ impl<'a> Command<'a> {
                 increment.arg(self.spec().name).arg(script).arg(1);
                 increment.arg(key).arg(delta).arg(ttl_ms).take()
             }
-            Self::AcquireLease { key, holder, ttl } => {
+            Self::AcquireLease {
+                key,
+                holder,
+                ttl,
+                behind,
+            } => {
                 let mut eval = redis::cmd("EVAL");
                 eval.arg(scripts::ACQUIRE_LEASE).arg(1).arg(key).arg(holder);
-                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-                eval.arg(ttl_ms).take()
+                eval.arg(milliseconds(*ttl)).arg(milliseconds(*behind));
+                eval
             }
-            Self::ReleaseLease { key, holder } => {
+            Self::ReleaseLease {
+                key,
+                holder,
+                ttl,
+                behind,
+                behind_without_queue,
+                max_left,
+            } => {
                 let mut eval = redis::cmd("EVAL");
-                eval.arg(scripts::RELEASE_LEASE).arg(1).arg(key);
-                eval.arg(holder).take()
+                eval.arg(scripts::RELEASE_LEASE).arg(1).arg(key).arg(holder);
+                for time in [ttl, behind, behind_without_queue, max_left] {
+                    eval.arg(milliseconds(*time));
+                }
+                eval
             }
             Self::Admin(command) => command.pack(),
         })
@@ -356,6 +379,10 @@ fn set(key: &str, value: SplitBytes<'_>, ttl_ms: Option<u64>) -> Cmd {
         set.arg("PX").arg(ttl_ms);
     }
     set
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn with_keys(name: &str, keys: &Batch<'_, RedisKey<'_>>) -> Cmd {

@@ -7,6 +7,7 @@
 //! of a message is decided by `watcher`.
 
 pub(crate) mod connection;
+pub(crate) mod flush;
 pub(crate) mod keyspace_events;
 pub(crate) mod listener;
 pub(crate) mod node_subscription;

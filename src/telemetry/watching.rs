@@ -41,15 +41,24 @@ pub(crate) enum Loss {
     Interrupted,
     /// The change was queued when the lease of `WATCH_ONCE` was lost.
     LeaseLost,
+    /// The link was replaced by one that does not watch the key any more.
+    Replaced,
+    /// The link was deleted.
+    Deleted,
+    /// The process stopped.
+    Stopped,
 }
 
 impl Loss {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::Dropped,
         Self::Failed,
         Self::InvalidUtf8,
         Self::Interrupted,
         Self::LeaseLost,
+        Self::Replaced,
+        Self::Deleted,
+        Self::Stopped,
     ];
 
     fn attribute(self) -> KeyValue {
@@ -59,6 +68,9 @@ impl Loss {
             Self::InvalidUtf8 => "invalid_utf8",
             Self::Interrupted => "interrupted",
             Self::LeaseLost => "lease_lost",
+            Self::Replaced => "replaced",
+            Self::Deleted => "deleted",
+            Self::Stopped => "stopped",
         };
         KeyValue::new("kvredis.watch.loss.reason", reason)
     }

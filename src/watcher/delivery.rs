@@ -63,14 +63,35 @@ enum DeliveryAttempt {
 }
 
 impl Delivery {
-    /// Delivers the changes of a lane, forever.
+    /// Delivers the changes of a lane until the queue is closed.
     pub(crate) async fn run(&self, lane: usize) {
-        loop {
-            let change = self.queue.next(lane).await;
+        while let Some(change) = self.queue.next(lane).await {
+            if !self.is_active() {
+                // The election opens the queue again.
+                self.queue.hold();
+                self.queue.put_back(lane);
+                continue;
+            }
             let mut pause = MIN_PAUSE;
             let mut failed_reads = 0;
-            while let DeliveryAttempt::Retry = self.attempt(&change, &mut failed_reads).await {
-                sleep(pause).await;
+            loop {
+                let attempt = self.deliver(&change, &mut failed_reads);
+                match attempt.instrument(watching::delivery_span()).await {
+                    DeliveryAttempt::Done => {
+                        self.queue.settle(lane);
+                        break;
+                    }
+                    DeliveryAttempt::Retry if self.is_active() => {}
+                    DeliveryAttempt::Retry => {
+                        self.queue.put_back(lane);
+                        break;
+                    }
+                }
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    // The change is still in the queue.
+                    () = self.queue.closed() => return,
+                }
                 pause = (pause * 2).min(MAX_PAUSE);
             }
         }
@@ -81,14 +102,16 @@ impl Delivery {
         self.lease.as_ref().is_none_or(|lease| lease.is_held())
     }
 
-    /// Drops the queued changes after the lease was lost: another process may deliver them.
+    /// Drops the queued changes after the lease was lost to a process that may not have received them.
     pub(crate) fn drop_queue(&self) {
-        self.record_lease_loss(self.queue.clear());
+        let reason = "they were queued when this process lost the lease (WATCH_ONCE)";
+        self.record_loss(self.queue.clear(), Loss::LeaseLost, reason);
     }
 
-    fn record_lease_loss(&self, changes: usize) {
-        let reason = "they were queued when this process lost the lease (WATCH_ONCE)";
-        self.record_loss(changes, Loss::LeaseLost, reason);
+    /// Counts and logs the changes that a full queue has dropped.
+    pub(crate) fn record_dropped(&self) {
+        let dropped = self.queue.take_dropped();
+        self.record_loss(dropped, Loss::Dropped, "the queue of the component is full");
     }
 
     /// Counts and logs changes that the component does not receive.
@@ -108,17 +131,11 @@ impl Delivery {
         }
     }
 
-    async fn attempt(&self, change: &Change, failed_reads: &mut u32) -> DeliveryAttempt {
-        if !self.is_active() {
-            self.record_lease_loss(1);
-            return DeliveryAttempt::Done;
-        }
-        let delivery = self.deliver(change, failed_reads);
-        delivery.instrument(watching::delivery_span()).await
-    }
-
     async fn deliver(&self, change: &Change, failed_reads: &mut u32) -> DeliveryAttempt {
-        let key = &change.key;
+        let Ok(key) = &change.key else {
+            self.record_loss(1, Loss::InvalidUtf8, "the key is not UTF-8");
+            return DeliveryAttempt::Done;
+        };
         let event = match change.kind {
             ChangeKind::Deleted => match self.is_deleted(key).await {
                 Ok(true) => WatchEvent::Deleted(key),

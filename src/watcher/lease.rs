@@ -1,36 +1,34 @@
-//! `WATCH_ONCE`: of several processes of the provider, only the holder of a lease delivers.
+//! The lease of `WATCH_ONCE`: of several processes of the provider, only its holder delivers.
 //!
 //! The lease is a key in the watched Redis, `kvredis:watch-lease:…` after the link's `PREFIX`. It holds a
-//! random number that identifies the holder, and expires unless the holder renews it. Changes of such keys
-//! are not reported to any component.
+//! random number that identifies the holder, and how far the holder is behind with its deliveries; it
+//! expires unless the holder renews it. Changes of such keys are not reported to any component. `election`
+//! decides what a process does with the lease.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::redis::command::Command;
-use crate::redis::reply::Value;
+use crate::redis::reply;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// Part of the keys of all leases, and of no other key.
 const KEY_PREFIX: &str = "kvredis:watch-lease:";
 /// The time after which a lease expires in Redis.
-const TTL: Duration = Duration::from_secs(3);
+pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// The holder stops relying on the lease this long before it expires.
 const SAFETY_MARGIN: Duration = Duration::from_millis(500);
-/// The interval of attempts to acquire or renew the lease.
-const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shorter, since the provider or the link is ending; otherwise the lease expires.
-const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Identifies this process. It is the same for all its links, so a link that is put again keeps its lease.
-static HOLDER: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fastrand::u64(..)));
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(250);
+/// The times in Redis are whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(5);
 
 /// The lease of one watching link, whether or not this process holds it.
 #[derive(Debug)]
@@ -41,18 +39,38 @@ pub(crate) struct Lease {
     failures: LogThrottle,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct LeaseState {
-    tenure: Tenure,
-    /// The error of the latest attempt. The lease remains held until it expires.
+    /// Identifies this link of this process, also after it was replaced.
+    holder: String,
+    /// The latest renewal; `None` unless this process has the lease, or had it until it expired.
+    renewal: Option<Renewal>,
+    /// The error of the latest attempt. The lease is still held until it expires.
     error: Option<Error>,
 }
 
-#[derive(Debug, Default)]
-enum Tenure {
-    #[default]
-    NotHeld,
-    HeldUntil(Instant),
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    sent_at: Instant,
+    replied_at: Instant,
+}
+
+/// The outcome of an attempt to acquire or renew the lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attempt {
+    /// This process had the lease, and has it still.
+    Renewed,
+    /// This process has the lease, which it did not have in Redis.
+    Acquired {
+        /// The previous holder has settled all changes that this process received before.
+        settled: Option<Instant>,
+    },
+    /// Another process has it.
+    Refused {
+        /// That process has settled all changes that this process received before.
+        settled: Option<Instant>,
+    },
+    Failed,
 }
 
 /// Returns true if a Redis key is that of a lease.
@@ -65,17 +83,23 @@ impl Lease {
         Self {
             key: format!("{}{KEY_PREFIX}{name}", link.settings().prefix),
             link,
-            state: Mutex::default(),
+            state: Mutex::new(LeaseState {
+                holder: format!("{:016x}", fastrand::u64(..)),
+                renewal: None,
+                error: None,
+            }),
             failures: LogThrottle::default(),
         }
     }
 
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Returns true if this process holds the lease.
     pub(crate) fn is_held(&self) -> bool {
-        match self.state.lock().tenure {
-            Tenure::NotHeld => false,
-            Tenure::HeldUntil(until) => Instant::now() < until,
-        }
+        let renewal = self.state.lock().renewal;
+        renewal.is_some_and(|renewal| Instant::now() < renewal.sent_at + TTL - SAFETY_MARGIN)
     }
 
     /// The error of the latest attempt to acquire the lease.
@@ -83,71 +107,92 @@ impl Lease {
         self.state.lock().error.clone()
     }
 
-    /// Acquires and renews the lease, forever. Calls `on_loss` when another process may have acquired it.
-    pub(crate) async fn run(&self, on_loss: impl Fn()) {
-        let mut was_held = false;
-        loop {
-            let sent = Instant::now();
-            let acquire = Command::AcquireLease {
-                key: &self.key,
-                holder: &HOLDER,
-                ttl: TTL,
-            };
-            let reply = self.link.execute(&acquire, sent + ACQUIRE_TIMEOUT).await;
-            // A lease that expired during the attempt may have been held by another process in between,
-            // even if this attempt has acquired it again.
-            let has_expired = !self.is_held();
-            self.update(sent, reply);
-            let is_held = self.is_held();
-            if was_held && (has_expired || !is_held) {
-                warn!(
-                    lease = self.key,
-                    "another process may deliver (WATCH_ONCE): this one has lost the lease"
-                );
-                on_loss();
-                was_held = false;
-            }
-            if is_held && !was_held {
-                info!(lease = self.key, "this process delivers (WATCH_ONCE)");
-            }
-            was_held = is_held;
-            if let Some(error) = self.error()
-                && self.failures.record(1).is_some()
-            {
-                warn!(lease = self.key, reason = %error, "cannot acquire the lease");
-            }
-            sleep(RENEW_INTERVAL).await;
-        }
-    }
-
-    /// Applies the reply to an attempt that was sent at `sent`.
-    fn update(&self, sent: Instant, reply: Result<Value, Error>) {
+    /// Continues the lease of a replaced link.
+    pub(crate) fn inherit(&self, replaced: &Self) {
         let mut state = self.state.lock();
-        match reply {
-            Ok(reply) => {
-                state.tenure = if reply == Value::Int(1) {
-                    Tenure::HeldUntil(sent + TTL - SAFETY_MARGIN)
-                } else {
-                    Tenure::NotHeld
-                };
-                state.error = None;
+        let replaced = replaced.state.lock();
+        state.holder.clone_from(&replaced.holder);
+        state.renewal = replaced.renewal;
+    }
+
+    /// Acquires or renews the lease. `behind` is how long ago the oldest change may have been published
+    /// that this process would have to deliver.
+    pub(crate) async fn attempt(&self, behind: Duration) -> Attempt {
+        let sent_at = Instant::now();
+        let holder = self.state.lock().holder.clone();
+        let acquire = Command::AcquireLease {
+            key: &self.key,
+            holder: &holder,
+            ttl: TTL,
+            behind,
+        };
+        let reply = self.link.execute(&acquire, sent_at + ACQUIRE_TIMEOUT).await;
+        let parsed = reply.and_then(|reply| {
+            let items = reply::array("EVAL", reply, 3)?;
+            let numbers = items.iter().map(|item| reply::integer("EVAL", item));
+            numbers.collect::<Result<Vec<i64>, Error>>()
+        });
+        let replied_at = Instant::now();
+        let mut state = self.state.lock();
+        let numbers = match parsed {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                if self.failures.record(1).is_some() {
+                    warn!(lease = self.key, reason = %error, "cannot acquire the lease");
+                }
+                state.error = Some(error);
+                return Attempt::Failed;
             }
-            Err(error) => state.error = Some(error),
+        };
+        state.error = None;
+        let settled = |behind: i64, written: i64| {
+            let behind = Duration::from_millis(u64::try_from(behind).ok()?);
+            let written = u64::try_from(written).map_or(TTL, Duration::from_millis);
+            sent_at.checked_sub(behind + written + ROUNDING)
+        };
+        let settled = match numbers.as_slice() {
+            [_, behind, written] => settled(*behind, *written),
+            _ => None,
+        };
+        if numbers.first() == Some(&0) {
+            state.renewal = None;
+            return Attempt::Refused { settled };
+        }
+        state.renewal = Some(Renewal {
+            sent_at,
+            replied_at,
+        });
+        if numbers.first() == Some(&2) {
+            Attempt::Renewed
+        } else {
+            Attempt::Acquired { settled }
         }
     }
 
-    /// Releases the lease, so that another process can acquire it at once.
-    pub(crate) async fn release(&self) {
-        if self.is_held() {
-            let release = Command::ReleaseLease {
-                key: &self.key,
-                holder: &HOLDER,
-            };
-            // Without a reply it expires.
-            let _ = self
-                .link
-                .execute(&release, Instant::now() + RELEASE_TIMEOUT)
-                .await;
-        }
+    /// Releases the lease, so that another process can acquire it at once, and learns which changes are
+    /// left to it. Returns true if another process takes over what is queued.
+    pub(crate) async fn release(&self, behind: Duration, behind_without_queue: Duration) -> bool {
+        let (holder, renewal) = {
+            let state = self.state.lock();
+            (state.holder.clone(), state.renewal)
+        };
+        let Some(renewal) = renewal else {
+            // Another process has it, or had it last.
+            return self.error().is_none();
+        };
+        let release = Command::ReleaseLease {
+            key: &self.key,
+            holder: &holder,
+            ttl: TTL,
+            behind,
+            behind_without_queue,
+            max_left: TTL.saturating_sub(renewal.replied_at.elapsed()),
+        };
+        let reply = self
+            .link
+            .execute(&release, Instant::now() + RELEASE_TIMEOUT)
+            .await;
+        // Without a reply it expires.
+        reply.is_ok_and(|reply| reply::integer("EVAL", &reply).is_ok_and(|taken| taken == 1))
     }
 }

@@ -1,5 +1,6 @@
 //! The listener of a watching link: queues the changes that Redis reports.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::telemetry::watching::Loss;
 use crate::watcher::delivery::Delivery;
 use crate::watcher::keyspace_event::{ChangeKind, PatternDedup};
 use crate::watcher::lease::is_lease;
-use crate::watcher::queue::Change;
 
 /// Receives keyspace events, and queues the changes that the component watches.
 pub(crate) struct KeyspaceListener {
@@ -45,27 +45,28 @@ impl KeyspaceListener {
 
     fn queue(&self, kind: ChangeKind, channel: &[u8]) {
         let delivery = &self.delivery;
-        if !delivery.is_active() {
-            return;
-        }
         let Some(redis_key) = channel.strip_prefix(self.channel_prefix.as_bytes()) else {
             return;
         };
-        let Ok(redis_key) = std::str::from_utf8(redis_key) else {
-            delivery.record_loss(1, Loss::InvalidUtf8, "the key is not UTF-8");
-            return;
-        };
-        if is_lease(redis_key) {
+        let text = String::from_utf8_lossy(redis_key);
+        if is_lease(&text) {
             return;
         }
         let link = &delivery.link;
         let Ok(bucket) = link.bucket(&link.settings().watch_bucket) else {
             return;
         };
-        if let Some(key) = bucket.key_of(redis_key) {
-            let key = key.to_owned();
-            let dropped = delivery.queue.push(Change { key, kind });
-            delivery.record_loss(dropped, Loss::Dropped, "the queue of the component is full");
+        let Some(key) = bucket.key_of(&text) else {
+            return;
+        };
+        let is_utf8 = matches!(text, Cow::Borrowed(_));
+        let key = key.to_owned();
+        delivery
+            .queue
+            .push(if is_utf8 { Ok(key) } else { Err(key) }, kind);
+        // Another process that has the lease counts its own; a new holder counts those that it has to deliver.
+        if delivery.is_active() {
+            delivery.record_dropped();
         }
     }
 }

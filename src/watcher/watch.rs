@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::link::Link;
 use crate::link::keyspace::Bucket;
 use crate::redis::connection::Connection;
 use crate::redis::options::ConnectOptions;
+use crate::redis::pubsub::listener::Listener;
 use crate::redis::pubsub::node_subscription::SubscriptionSpec;
 use crate::redis::pubsub::subscription::Subscription;
 use crate::settings::error::SettingError;
@@ -19,18 +22,31 @@ use crate::settings::watch::WatchPattern;
 use crate::tasks;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::watching;
+use crate::telemetry::watching::Loss;
 use crate::watcher::delivery::Delivery;
+use crate::watcher::election::{Election, flush};
+use crate::watcher::glob;
+use crate::watcher::keyspace_event::ChangeKind;
 use crate::watcher::lease::Lease;
 use crate::watcher::listener::KeyspaceListener;
-use crate::watcher::queue::{LANES, MAX_CHANGES, Queue};
+use crate::watcher::queue::{Change, LANES, MAX_CHANGES, Queue};
 use crate::wrpc::client::ComponentClient;
 
-/// A running watching link. It ends when dropped, without releasing its lease.
+/// How long a replaced link listens until its successor is subscribed.
+const OVERLAP_LIMIT: Duration = Duration::from_secs(10);
+/// The interval of checks whether a link is subscribed, or its deliveries have ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A running watching link. If it is dropped, and not stopped, its queued changes count as lost, and its
+/// lease expires.
 pub(crate) struct Watch {
     link: Arc<Link>,
-    subscription: Subscription,
-    lease: Option<Arc<Lease>>,
-    tasks: Vec<AbortOnDropHandle<()>>,
+    subscription: Arc<Subscription>,
+    listener: Arc<KeyspaceListener>,
+    backlog: Backlog,
+    /// Takes over from a replaced link, and then takes part in the election.
+    task: Option<AbortOnDropHandle<()>>,
+    has_taken_over: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -44,6 +60,7 @@ impl Watch {
         link_name: &str,
         settings: Settings,
         client: Arc<ComponentClient>,
+        replaced: Option<Self>,
     ) -> Result<Self, SettingError> {
         if settings.watch.is_empty() {
             return Err(SettingError::missing(
@@ -84,21 +101,66 @@ impl Watch {
             link_name: link_name.to_owned(),
             link: Arc::clone(&link),
             queue: Queue::new(MAX_CHANGES),
-            lease: lease.clone(),
+            lease,
             losses: LogThrottle::default(),
             absences: LogThrottle::default(),
         });
-        let tasks = spawn_tasks(&delivery, lease.as_ref());
         let prefix = channel_prefix(settings);
-        let listener = Arc::new(KeyspaceListener::new(prefix, watched, delivery));
+        let listener = Arc::new(KeyspaceListener::new(
+            prefix,
+            watched,
+            Arc::clone(&delivery),
+        ));
         watching::register();
-        let subscription = Subscription::start(publishers, options, &client_name, spec, listener);
-        Ok(Self {
+        let subscription = Arc::new(Subscription::start(
+            publishers,
+            options,
+            &client_name,
+            spec,
+            Arc::clone(&listener) as Arc<dyn Listener>,
+        ));
+        let backlog = Backlog::start(Arc::clone(&delivery));
+        let mut watch = Self {
             link,
             subscription,
-            lease,
-            tasks,
-        })
+            listener,
+            backlog,
+            task: None,
+            has_taken_over: Arc::default(),
+        };
+        watch.task = Some(watch.spawn_task(replaced));
+        Ok(watch)
+    }
+
+    /// Spawns the task that opens the queue.
+    fn spawn_task(&self, replaced: Option<Self>) -> AbortOnDropHandle<()> {
+        let successor = Successor {
+            delivery: Arc::clone(&self.backlog.delivery),
+            subscription: Arc::clone(&self.subscription),
+            listener: Arc::clone(&self.listener),
+        };
+        let has_taken_over = Arc::clone(&self.has_taken_over);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Some(replaced) = replaced {
+                replaced.hand_over(&successor).await;
+            }
+            has_taken_over.store(true, Ordering::Release);
+            let Successor {
+                delivery,
+                subscription,
+                ..
+            } = successor;
+            let Some(lease) = delivery.lease.clone() else {
+                delivery.queue.open();
+                return;
+            };
+            let election = Election {
+                lease,
+                delivery,
+                subscription,
+            };
+            election.run().await;
+        }))
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -123,18 +185,179 @@ impl Watch {
         let lasting = outages.filter(|outage| outage.since.elapsed() > longer_than);
         issues.extend(lasting.map(|outage| outage.error.to_string()).take(1));
         if issues.is_empty() {
-            let error = self.lease.as_ref().and_then(|lease| lease.error());
+            let lease = self.backlog.delivery.lease.as_ref();
+            let error = lease.and_then(|lease| lease.error());
             issues.extend(error.map(|error| format!("the lease cannot be acquired: {error}")));
         }
         issues
     }
 
-    /// Ends the delivery, and releases the lease for another process.
-    pub(crate) async fn stop(self) {
-        drop(self.subscription);
-        drop(self.tasks);
-        if let Some(lease) = self.lease {
-            lease.release().await;
+    /// Ends the delivery: calls in progress may complete within `limit`. The other changes are left to the
+    /// process that takes over the lease, or count as lost.
+    pub(crate) async fn stop(self, loss: Loss, limit: Duration) {
+        let Self {
+            subscription,
+            backlog,
+            task,
+            ..
+        } = self;
+        let delivery = Arc::clone(&backlog.delivery);
+        flush(&subscription, &delivery).await;
+        delivery.queue.close();
+        let _ = timeout(limit, backlog.wait_idle()).await;
+        drop((subscription, task));
+        let mut is_taken_over = false;
+        if let Some(lease) = &delivery.lease {
+            // The deletion reaches all processes.
+            let inheritable = loss == Loss::Stopped;
+            let behind = delivery.queue.behind(inheritable);
+            let released = lease.release(behind, delivery.queue.behind(false)).await;
+            is_taken_over = inheritable && released;
+        }
+        if is_taken_over {
+            drop(delivery.queue.take_all());
+        }
+        backlog.discard(loss);
+    }
+
+    /// Hands the queued changes to a successor that still watches their keys, once that is subscribed.
+    async fn hand_over(self, successor: &Successor) {
+        let Self {
+            link,
+            subscription,
+            backlog,
+            task,
+            has_taken_over,
+            ..
+        } = self;
+        while !has_taken_over.load(Ordering::Acquire) {
+            sleep(POLL_INTERVAL).await;
+        }
+        let delivery = Arc::clone(&backlog.delivery);
+        let new = &successor.delivery;
+        let is_same_server = is_same_database(link.settings(), new.link.settings());
+        if is_same_server {
+            // Its election, and what it takes over itself, continue meanwhile.
+            let subscribed = async {
+                while successor.subscription.complete_since().is_none() {
+                    sleep(POLL_INTERVAL).await;
+                }
+            };
+            if timeout(OVERLAP_LIMIT, subscribed).await.is_ok() {
+                flush(&subscription, &delivery).await;
+            } else {
+                successor.listener.on_gap(&link.address(), OVERLAP_LIMIT);
+            }
+        }
+        drop(subscription);
+        delivery.queue.close();
+        backlog.wait_idle().await;
+        drop(task);
+        if let Some(lease) = &delivery.lease {
+            match &new.lease {
+                Some(inheritor) if is_same_server && inheritor.key() == lease.key() => {
+                    inheritor.inherit(lease);
+                }
+                _ => {
+                    let behind = delivery.queue.behind(false);
+                    lease.release(behind, behind).await;
+                }
+            }
+        }
+        let mut kept = Vec::new();
+        let mut lost = 0;
+        for change in delivery.queue.take_all() {
+            match successor.watched(&link, change) {
+                Some(change) if is_same_server => kept.push(change),
+                _ => lost += 1,
+            }
+        }
+        new.queue.prepend(kept);
+        let reason = "they were queued when the link was replaced by one that does not watch them";
+        // Another process that has the lease delivers its own.
+        if delivery.is_active() {
+            delivery.record_loss(lost, Loss::Replaced, reason);
+        }
+    }
+}
+
+/// The parts of a new link that a replaced one hands over to.
+struct Successor {
+    delivery: Arc<Delivery>,
+    subscription: Arc<Subscription>,
+    listener: Arc<KeyspaceListener>,
+}
+
+impl Successor {
+    /// A change of a replaced link as this one reports it, or `None` if the key is not watched.
+    fn watched(&self, replaced: &Link, change: Change) -> Option<Change> {
+        let (old, link) = (replaced.settings(), &self.delivery.link);
+        let settings = link.settings();
+        let old_bucket = replaced.bucket(&old.watch_bucket).ok()?;
+        let bucket = link.bucket(&settings.watch_bucket).ok()?;
+        let redis_key = old_bucket.redis_key(change.key_text());
+        let key = bucket.key_of(&redis_key)?;
+        let is_watched = settings.watch.iter().any(|watched| {
+            let is_wanted = match change.kind {
+                ChangeKind::Set => watched.on_set,
+                ChangeKind::Deleted => watched.on_delete,
+            };
+            is_wanted && glob::matches(watched.pattern.as_bytes(), key.as_bytes())
+        });
+        let key = key.to_owned();
+        is_watched.then(|| Change {
+            key: change.key.map(|_| key.clone()).map_err(|_| key),
+            ..change
+        })
+    }
+}
+
+/// The queue of a link with the tasks that deliver it. The changes left when it is dropped count as lost.
+struct Backlog {
+    delivery: Arc<Delivery>,
+    lanes: Vec<AbortOnDropHandle<()>>,
+    loss: Loss,
+}
+
+impl Backlog {
+    fn start(delivery: Arc<Delivery>) -> Self {
+        let lanes = (0..LANES).map(|lane| {
+            let delivery = Arc::clone(&delivery);
+            AbortOnDropHandle::new(tokio::spawn(async move { delivery.run(lane).await }))
+        });
+        Self {
+            lanes: lanes.collect(),
+            delivery,
+            loss: Loss::Replaced,
+        }
+    }
+
+    /// Waits until no change is being delivered, after the queue was closed.
+    async fn wait_idle(&self) {
+        while !self.lanes.iter().all(AbortOnDropHandle::is_finished) {
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Counts what is left as lost.
+    fn discard(mut self, loss: Loss) {
+        self.loss = loss;
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.lanes.clear();
+        self.delivery.queue.close();
+        // The holder of the lease counts, and another process delivers, what waits here.
+        if self.delivery.is_active() {
+            let reason = match self.loss {
+                Loss::Deleted => "they were queued when the link was deleted",
+                Loss::Stopped => "they were queued when the process stopped",
+                _ => "they were queued when the link was replaced",
+            };
+            let left = self.delivery.queue.take_all().len();
+            self.delivery.record_loss(left, self.loss, reason);
         }
     }
 }
@@ -147,19 +370,9 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// Spawns the delivery of each lane, and the renewal of the lease.
-fn spawn_tasks(delivery: &Arc<Delivery>, lease: Option<&Arc<Lease>>) -> Vec<AbortOnDropHandle<()>> {
-    let lanes = (0..LANES).map(|lane| {
-        let delivery = Arc::clone(delivery);
-        tasks::spawn_essential("delivery", async move { delivery.run(lane).await })
-    });
-    let renewal = lease.map(|lease| {
-        let (lease, delivery) = (Arc::clone(lease), Arc::clone(delivery));
-        tasks::spawn_essential("lease", async move {
-            lease.run(|| delivery.drop_queue()).await;
-        })
-    });
-    lanes.chain(renewal).collect()
+/// Returns true if a key of one link can be the same key of the other.
+fn is_same_database(one: &Settings, other: &Settings) -> bool {
+    one.address.server == other.address.server && one.address.database == other.address.database
 }
 
 /// The part of a channel's name before the key.

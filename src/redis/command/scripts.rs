@@ -43,15 +43,59 @@ return sum
 static INCREMENT_HASH: LazyLock<String> =
     LazyLock::new(|| Script::new(INCREMENT).get_hash().to_owned());
 
-/// Acquires the lease `KEYS[1]` for the holder `ARGV[1]` for `ARGV[2]` milliseconds, or renews it.
-/// Returns 1 if the holder has it then.
-pub(crate) const ACQUIRE_LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
-     if holder and holder ~= ARGV[1] then return 0 end \
-     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
+/// Acquires the lease `KEYS[1]` for the holder `ARGV[1]` for `ARGV[2]` milliseconds, or renews it. `ARGV[3]`
+/// is how far the holder's queue is behind, in milliseconds.
+///
+/// The value of the lease is `holder:behind:standbys`, without a holder after a release. `standbys` becomes 2
+/// whenever another process fails to acquire it, and decreases with every renewal: above 0, a process is
+/// waiting to take over.
+///
+/// Returns an array: 0 if another process has the lease, 1 if it was acquired, 2 if it was renewed; how far
+/// the previous holder was behind, or -1; and when that was written, in milliseconds ago, or -1. Without the
+/// right to `PTTL` the time is unknown.
+pub(crate) const ACQUIRE_LEASE: &str = r"
+local value = redis.call('GET', KEYS[1])
+local holder, behind, standbys, age = '', -1, 0, -1
+if value then
+  local name, ms, others = string.match(value, '^(%w*):(%d+):(%d)$')
+  if name then
+    holder, behind, standbys = name, tonumber(ms), tonumber(others)
+  else
+    holder = value
+  end
+  local left = redis.pcall('PTTL', KEYS[1])
+  if type(left) == 'number' and left >= 0 then age = ARGV[2] - left end
+end
+if holder ~= '' and holder ~= ARGV[1] then
+  if behind >= 0 and standbys < 2 then
+    redis.call('SET', KEYS[1], holder .. ':' .. behind .. ':2', 'KEEPTTL')
+  end
+  return {0, behind, age}
+end
+local renewed = holder == ARGV[1]
+if renewed then standbys = math.max(standbys - 1, 0) else standbys = 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3] .. ':' .. standbys, 'PX', ARGV[2])
+return {renewed and 2 or 1, behind, age}
+";
 
-/// Releases the lease, if the holder has it.
-pub(crate) const RELEASE_LEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-     return redis.call('DEL', KEYS[1]) end return 0";
+/// Releases the lease `KEYS[1]`, if `ARGV[1]` has it. Its successor reads for `ARGV[2]` milliseconds which
+/// changes it has to deliver: those of the queue, which is `ARGV[3]` milliseconds behind, or without a
+/// waiting process those of the last `ARGV[4]` milliseconds. At the time of the request the lease
+/// had at most `ARGV[5]` milliseconds left; what is missing now was spent on the way.
+///
+/// Returns 1 if another process has the lease, or is waiting to take over.
+pub(crate) const RELEASE_LEASE: &str = r"
+local value = redis.call('GET', KEYS[1])
+if not value then return 0 end
+local holder, standbys = string.match(value, '^(%w*):%d+:(%d)$')
+if holder ~= ARGV[1] then return holder == '' and 0 or 1 end
+local left = redis.pcall('PTTL', KEYS[1])
+if type(left) ~= 'number' then left = 0 end
+local inherits = standbys ~= '0'
+local behind = (inherits and ARGV[3] or ARGV[4]) + math.max(ARGV[5] - left, 0)
+redis.call('SET', KEYS[1], ':' .. behind .. ':0', 'PX', ARGV[2])
+return inherits and 1 or 0
+";
 
 /// The form in which a script is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

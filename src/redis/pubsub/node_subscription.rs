@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::redis::backoff::{ReconnectBackoff, jittered};
@@ -17,6 +17,7 @@ use crate::redis::command_error::CommandError;
 use crate::redis::connect_error::ConnectError;
 use crate::redis::options::ConnectOptions;
 use crate::redis::pubsub::connection::{PubSubConnection, SubscribeError};
+use crate::redis::pubsub::flush::Flush;
 use crate::redis::pubsub::keyspace_events;
 use crate::redis::pubsub::listener::Listener;
 use crate::redis::pubsub::state::{Subscribed, SubscriptionState};
@@ -55,6 +56,7 @@ pub(crate) struct NodeSubscription {
     spec: SubscriptionSpec,
     listener: Arc<dyn Listener>,
     state: Arc<Mutex<SubscriptionState>>,
+    flush: Arc<Flush>,
 }
 
 /// The outcome of a check of the flags.
@@ -87,11 +89,16 @@ impl NodeSubscription {
             spec,
             listener,
             state: Arc::new(Mutex::new(state)),
+            flush: Arc::new(Flush::new()),
         }
     }
 
     pub(crate) fn state(&self) -> Arc<Mutex<SubscriptionState>> {
         Arc::clone(&self.state)
+    }
+
+    pub(crate) fn flush(&self) -> Arc<Flush> {
+        Arc::clone(&self.flush)
     }
 
     pub(crate) async fn run(self) {
@@ -181,8 +188,25 @@ impl NodeSubscription {
                 }
             };
             self.report_missing_flags(missing);
-            sleep(pause).await;
+            self.flush_until(Instant::now() + pause, &mut connection)
+                .await?;
         }
+    }
+
+    /// Executes the requested round trips until `end`.
+    async fn flush_until(
+        &self,
+        end: Instant,
+        connection: &mut PubSubConnection,
+    ) -> Result<(), CommandError> {
+        while let Ok(number) = timeout_at(end, self.flush.requested()).await {
+            match connection.execute(AdminCommand::Ping).await {
+                // A reply of any kind shows that all earlier messages have arrived.
+                Ok(_) | Err(CommandError::ServerError(_)) => self.flush.complete(number),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Reads the flags, and adds missing ones where that is allowed.

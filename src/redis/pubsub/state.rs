@@ -85,6 +85,13 @@ impl SubscriptionState {
         }
     }
 
+    pub(crate) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Subscribed { since, .. } => Some(*since),
+            Self::Pending { .. } | Self::Lost { .. } => None,
+        }
+    }
+
     pub(crate) fn outage(&self) -> Option<&Outage> {
         match self {
             Self::Pending { outage, .. } | Self::Lost { outage } => Some(outage),

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::redis::connect_error::Outage;
 use crate::redis::handshake::client_name;
 use crate::redis::options::ConnectOptions;
+use crate::redis::pubsub::flush::Flush;
 use crate::redis::pubsub::listener::Listener;
 use crate::redis::pubsub::node_subscription::{NodeSubscription, SubscriptionSpec};
 use crate::redis::pubsub::server_set::ServerSet;
@@ -30,6 +33,7 @@ type SubscribedNodes = Mutex<HashMap<ServerSelector, SubscribedNode>>;
 #[derive(Debug)]
 struct SubscribedNode {
     state: Arc<Mutex<SubscriptionState>>,
+    flush: Arc<Flush>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -77,6 +81,28 @@ impl Subscription {
         self.collect(|state| state.missing_flags().cloned())
     }
 
+    /// Since when all nodes have been subscribed; `None` unless they are.
+    pub(crate) fn complete_since(&self) -> Option<Instant> {
+        let nodes = self.nodes.lock();
+        let mut latest = None;
+        for node in nodes.values() {
+            latest = latest.max(Some(node.state.lock().since()?));
+        }
+        latest
+    }
+
+    /// Completes once everything that was published before has reached the listener. Never completes
+    /// while a node is not subscribed.
+    pub(crate) async fn flush(&self) {
+        let nodes: Vec<_> = self
+            .nodes
+            .lock()
+            .values()
+            .map(|node| Arc::clone(&node.flush))
+            .collect();
+        join_all(nodes.iter().map(|flush| flush.run())).await;
+    }
+
     fn collect<T>(&self, read: impl Fn(&SubscriptionState) -> Option<T>) -> Vec<T> {
         let nodes = self.nodes.lock();
         nodes
@@ -100,6 +126,7 @@ fn reconcile(
             let node = create(selector.clone(), joins_others);
             SubscribedNode {
                 state: node.state(),
+                flush: node.flush(),
                 _task: tasks::spawn_essential("node subscription", node.run()),
             }
         });
