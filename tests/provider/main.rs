@@ -32,6 +32,7 @@ mod watching;
 mod watching_failures;
 mod watching_flags;
 mod watching_links;
+mod watching_losses;
 mod watching_once;
 mod wire;
 mod wrong_settings;

@@ -230,7 +230,7 @@ async fn deliveries_and_losses_are_counted() {
         let zeros = points.iter().filter(|point| point.metric == metric);
         zeros.filter(|point| point.value == 0.0).count()
     };
-    eventually_eq("the series start at zero", (1, 5), async || {
+    eventually_eq("the series start at zero", (1, 8), async || {
         (
             zeros("kvredis.watch.deliveries").await,
             zeros("kvredis.watch.losses").await,

@@ -177,7 +177,7 @@ pub(crate) const LEASE: CommandSpec = CommandSpec {
     name: "EVAL",
     access: Access::Write,
     idempotent: true,
-    acl: &[EVAL_RULE, GET_RULE, SET_RULE, DEL_RULE],
+    acl: &[EVAL_RULE, GET_RULE, SET_RULE, read("+pttl", &["PTTL", KEY])],
 };
 /// Commands about the connection or the server. A link works without these rules.
 pub(crate) const ADMIN: CommandSpec = CommandSpec {
