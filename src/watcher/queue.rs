@@ -44,7 +44,7 @@ pub(crate) struct Queue {
     max_changes: usize,
 }
 
-/// Whether changes are delivered.
+/// The state of delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     /// They wait: another process delivers, or a replaced link still does.
@@ -213,7 +213,7 @@ impl Queue {
         self.lanes.lock().complete_until = time;
     }
 
-    /// How long ago the oldest change may have been published that is not settled; without queued changes,
+    /// The age of the oldest change that is not settled; without queued changes,
     /// the oldest one that may not have arrived.
     pub(crate) fn behind(&self, with_queued: bool) -> Duration {
         let lanes = self.lanes.lock();
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_another_process_has_settled_is_not_delivered_again() {
+    async fn changes_settled_by_another_process_are_removed() {
         let queue = Queue::new(2);
         for key in ["dropped", "a", "b"] {
             push(&queue, key);

@@ -32,7 +32,7 @@ use crate::watcher::listener::KeyspaceListener;
 use crate::watcher::queue::{Change, LANES, MAX_CHANGES, Queue};
 use crate::wrpc::client::ComponentClient;
 
-/// How long a replaced link listens until its successor is subscribed.
+/// The time limit for a successor to subscribe, while the replaced link still listens.
 const OVERLAP_LIMIT: Duration = Duration::from_secs(10);
 /// The interval of checks whether a link is subscribed, or its deliveries have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);

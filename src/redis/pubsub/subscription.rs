@@ -81,7 +81,7 @@ impl Subscription {
         self.collect(|state| state.missing_flags().cloned())
     }
 
-    /// Since when all nodes have been subscribed; `None` unless they are.
+    /// The time since all nodes have been subscribed; `None` unless they are.
     pub(crate) fn complete_since(&self) -> Option<Instant> {
         let nodes = self.nodes.lock();
         let mut latest = None;
