@@ -107,7 +107,8 @@ pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, P
         .map_err(|_| Panicked)
 }
 
-fn spawn_watched(
+/// Spawns a task that may end only when `may_end` returns true.
+pub(crate) fn spawn_watched(
     name: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
     may_end: impl FnOnce() -> bool + Send + 'static,

@@ -189,6 +189,10 @@ impl Queue {
         self.closed.notify_waiters();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lanes.lock().gate == Gate::Closed
+    }
+
     /// Completes when the queue is closed.
     pub(crate) async fn closed(&self) {
         let notified = self.closed.notified();

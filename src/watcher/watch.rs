@@ -140,7 +140,7 @@ impl Watch {
             listener: Arc::clone(&self.listener),
         };
         let has_taken_over = Arc::clone(&self.has_taken_over);
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        tasks::spawn("takeover of a watching link", async move {
             if let Some(replaced) = replaced {
                 replaced.hand_over(&successor).await;
             }
@@ -159,8 +159,10 @@ impl Watch {
                 delivery,
                 subscription,
             };
-            election.run().await;
-        }))
+            // Held by this task, and aborted with it.
+            let election = tasks::spawn_essential("lease", async move { election.run().await });
+            let _ = election.await;
+        })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -323,7 +325,12 @@ impl Backlog {
     fn start(delivery: Arc<Delivery>) -> Self {
         let lanes = (0..LANES).map(|lane| {
             let delivery = Arc::clone(&delivery);
-            AbortOnDropHandle::new(tokio::spawn(async move { delivery.run(lane).await }))
+            let queue_of = Arc::clone(&delivery);
+            tasks::spawn_watched(
+                "delivery",
+                async move { delivery.run(lane).await },
+                move || queue_of.queue.is_closed(),
+            )
         });
         Self {
             lanes: lanes.collect(),
