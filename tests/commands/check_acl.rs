@@ -58,7 +58,7 @@ async fn the_documented_acl_rules_are_sufficient_and_necessary() {
                 "get",
                 "eval",
                 "set",
-                "del",
+                "pttl",
                 "psubscribe",
                 "config|get",
                 "config|set",

@@ -1,7 +1,7 @@
 //! Panics in calls fail only these calls; a task of the process that panics or ends unexpectedly ends the
 //! process with an error. The debug build under test injects the faults (`src/fault_injection.rs`).
 
-// Guarantees: G59
+// Guarantees: G60
 
 use futures_util::future::join_all;
 use test_support::client::other_error;

@@ -40,7 +40,7 @@ fn a_link_requires_only_the_commands_that_it_sends() {
     let once = [("WATCH", "SET@a"), ("WATCH_ONCE", "true")];
     assert_eq!(
         rules(&once),
-        BTreeSet::from(["+get", "+eval", "+set", "+del"])
+        BTreeSet::from(["+get", "+eval", "+set", "+pttl"])
     );
 }
 
