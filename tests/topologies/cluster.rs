@@ -289,7 +289,7 @@ async fn a_server_without_cluster_mode_is_reported_at_once() {
         let asked = Instant::now();
         let error = other_error(client.get("", "k").await);
         assert!(
-            error.contains(refusal) && error.contains("redis://)"),
+            error.contains(refusal) && error.contains("use redis:// in the URL"),
             "{error}"
         );
         asked.elapsed() < Duration::from_secs(1)

@@ -129,7 +129,7 @@ async fn untrusted_servers_are_rejected_with_the_reason() {
     let url = plain.url().replace("redis://", "rediss://");
     let error = refusal(&env, &[("URL", &url), ("TLS_CA", &trusted)]).await;
     assert!(
-        error.contains("speak TLS there?") || error.contains("TLS began"),
+        error.contains("speak TLS on this port?") || error.contains("TLS began"),
         "{error}"
     );
 }
