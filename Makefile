@@ -45,6 +45,7 @@ lint: ## Check format, clippy with warnings denied, layers, language, and workfl
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd lattice && cargo clippy --all-targets --locked -- -D warnings
 	scripts/lint-layers
+	scripts/lint-language
 	scripts/lint-workflows
 
 doc: ## Build the documentation with warnings denied

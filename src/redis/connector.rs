@@ -23,7 +23,7 @@ use crate::settings::secret::Secret;
 
 /// The interval at which the sentinels are queried for a replica while there is none.
 const REPLICA_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long, and how many bytes of, an unsolicited error is awaited.
+/// The limits of waiting for an unsolicited error: its time and its size.
 const UNSOLICITED_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_UNSOLICITED_BYTES: u64 = 4096;
 
@@ -42,7 +42,7 @@ pub(crate) struct Connected {
     pub(crate) session: Session,
     /// The password that the session is authenticated with.
     pub(crate) password: Option<Secret>,
-    /// Whether it leads to the primary only because there is no replica.
+    /// True if it leads to the primary only for lack of a replica.
     pub(crate) lacks_replica: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::redis::transport::ServerAddr;
 /// The server of the moment.
 pub(crate) struct Resolved {
     pub(crate) addr: ServerAddr,
-    /// Whether it is the primary only because the sentinels report no healthy replica.
+    /// True if it is the primary only because the sentinels report no healthy replica.
     pub(crate) lacks_replica: bool,
 }
 

@@ -87,7 +87,7 @@ impl Function {
         }
     }
 
-    /// Whether it may change stored data.
+    /// Returns true if the function may change stored data.
     pub(crate) fn is_write(self) -> bool {
         match self {
             Self::Set | Self::Delete | Self::Increment | Self::SetMany | Self::DeleteMany => true,

@@ -147,7 +147,7 @@ async fn a_stopping_process_releases_the_lease() {
     assert_eq!(component.call_count(), 1);
     second.signal(rustix::process::Signal::TERM);
     assert!(second.wait().await.success());
-    // What a released lease states for a successor expires.
+    // The note of a released lease for its successor expires.
     eventually_eq("the lease is gone", Vec::<String>::new(), async || {
         leases(&env).await
     })

@@ -123,7 +123,7 @@ async fn ipv6_addresses_of_nodes_are_used() {
 
 /// Nodes behind one address, such as a load balancer's: which node replies is left to chance.
 #[tokio::test]
-async fn nodes_that_cannot_be_told_apart_are_refused() {
+async fn nodes_that_are_indistinguishable_are_refused() {
     let unknown = ["--cluster-preferred-endpoint-type", "unknown-endpoint"];
     let cluster = RedisCluster::start(0, &unknown).await;
     let port = cluster.nodes[0].port.to_string();

@@ -165,7 +165,7 @@ async fn reads_use_replicas_with_read_from_replica() {
     assert_writes_reach_the_primary(&client).await;
 }
 
-/// How many `GET`s a server has executed.
+/// The number of `GET`s that a server has executed.
 async fn gets(server: &RedisNode) -> u64 {
     let stats: String = server.command(&["INFO", "commandstats"]).await.unwrap();
     let count = stats.lines().find_map(|line| {

@@ -59,14 +59,14 @@ impl NodeTable {
         self.seeds.iter().map(|seed| self.get(seed, false))
     }
 
-    /// Why none of the seeds can be queried.
+    /// The reason that none of the seeds can be queried.
     pub(crate) fn unreachable(&self) -> Error {
         let outages = self.seeds().filter_map(|node| node.outage());
         let earliest = outages.min_by_key(|outage| outage.since);
         earliest.map_or_else(
             || {
                 let address = &self.options.address;
-                let text = format!("cannot reach {address}: no node answered yet");
+                let text = format!("cannot reach {address}: no node has replied yet");
                 Error::new(ErrorKind::Unreachable, text)
             },
             |outage| outage.error,

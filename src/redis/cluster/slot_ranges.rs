@@ -65,7 +65,7 @@ pub(crate) fn parse_redirect(text: &str) -> Option<(NodeHost, u16)> {
 ///
 /// # Errors
 ///
-/// Why the reply is not usable.
+/// The reason that the reply is not usable.
 pub(crate) fn parse_slots(reply: &Value, queried: &Endpoint) -> Result<Vec<SlotRange>, String> {
     const MALFORMED: &str = "its reply is not one that Redis sends";
     let Value::Array(ranges) = reply else {

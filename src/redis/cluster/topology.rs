@@ -59,7 +59,7 @@ struct Refresher {
     ranges: Vec<SlotRange>,
     /// The connections that the map needs.
     wanted: HashSet<(Endpoint, bool)>,
-    /// Whether there may be connections to seeds that the map does not need.
+    /// True while there may be connections to seeds that the map does not need.
     has_seed_connections: bool,
     /// The position of the node that is queried first.
     next_seed: usize,
@@ -224,7 +224,7 @@ impl Refresher {
         Err(self.unavailable(latest))
     }
 
-    /// Why no node has replied with a map: its error, or that none is connected. Connects to the seeds,
+    /// The reason that no node has replied with a map: its error, or that none is connected. Connects to the seeds,
     /// which may know of other nodes.
     fn unavailable(&mut self, replied: Option<SlotMapError>) -> SlotMapError {
         self.has_seed_connections = true;
