@@ -8,6 +8,10 @@
 //! without looking at anything, and the compiler removes the faults.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(debug_assertions),
+    expect(dead_code, reason = "release builds have no faults")
+)]
 pub(crate) enum Fault {
     Panic,
     End,
